@@ -1,0 +1,62 @@
+"""Principal components: the fast linear map, and where UMAP starts from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+NAME = 'pca'
+_EXACT_SIDE_MAX = 600
+_OVERSAMPLE = 10
+_POWER_STEPS = 5
+
+
+def components(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Coordinates of the rows along the `count` directions of greatest variance.
+
+    points: (n, d). Returns (n, count) float64; columns that the data cannot fill are zero. Each direction points the way
+    that makes its largest loading positive, because the sign of an eigenvector is otherwise an accident of the library.
+    """
+    n, d = points.shape
+    result = np.zeros((n, count))
+    usable = min(count, d, max(n - 1, 0))
+    if usable == 0:
+        return result
+    centred = points.astype(np.float64) if n * d <= 20_000_000 else points.astype(np.float32)
+    centred = centred - centred.mean(axis=0)
+    if min(n, d) <= _EXACT_SIDE_MAX:
+        basis = _exact_basis(centred, usable)
+    else:
+        basis = _sketched_basis(centred, usable, seed)
+    largest = np.abs(basis).argmax(axis=0)
+    basis = basis * np.where(basis[largest, np.arange(usable)] < 0, -1.0, 1.0)
+    result[:, :usable] = centred @ basis
+    return result
+
+
+def embed(points: np.ndarray, count: int, seed: int, neighbours: object = None) -> np.ndarray:
+    """The registry's form of `components`; PCA needs no neighbour graph."""
+    return components(points, count, seed)
+
+
+def _exact_basis(centred: np.ndarray, count: int) -> np.ndarray:
+    n, d = centred.shape
+    if d <= n:
+        _, vectors = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+        return vectors[:, ::-1][:, :count]
+    values, left = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+    left = left[:, ::-1][:, :count]
+    scale = np.sqrt(np.maximum(values[::-1][:count], 0.0))
+    basis = centred.T @ left
+    return basis / np.where(scale > 1e-12 * max(scale[0], 1e-300), scale, np.inf)
+
+
+def _sketched_basis(centred: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Randomised range finder with power steps (Halko, Martinsson, Tropp 2011), seeded."""
+    rng = np.random.default_rng(seed)
+    width = min(count + _OVERSAMPLE, *centred.shape)
+    basis = rng.standard_normal((centred.shape[1], width)).astype(centred.dtype)
+    for _ in range(_POWER_STEPS):
+        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
+    projected = (centred @ basis).astype(np.float64)
+    _, vectors = np.linalg.eigh(projected.T @ projected)
+    return basis.astype(np.float64) @ vectors[:, ::-1][:, :count]

@@ -1,0 +1,48 @@
+// What services need from the outside: storage, plugins, time, settings. Handlers get real ones, tests get memory.
+import type { Clock, RandomSource } from './clock.ts';
+import type { Blobs } from './store/blobs.ts';
+import type { Table } from './store/table.ts';
+
+/** Structured log; values must be safe to store (no keys, no user text above what a message needs). */
+export interface Log {
+  info(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  warn(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  error(message: string, fields?: Readonly<Record<string, unknown>>): void;
+}
+
+/** Calls a Lambda and waits for its answer. @throws AppError plugin_unavailable, plugin_timeout */
+export interface FunctionCaller {
+  /**
+   * @param tenant `<org>/<namespace>`: own execution environments per tenant, where the stage has that.
+   * @returns the decoded reply of the function.
+   */
+  call(payload: unknown, options?: { readonly tenant?: string; readonly timeoutMs?: number }): Promise<unknown>;
+}
+
+/** Settings of the stage that code (not infrastructure) needs to know. */
+export interface Settings {
+  readonly stage: string;
+  /** Key of the HMACs over API keys and cursors; at least 32 random bytes. */
+  readonly pepper: () => Promise<string>;
+  /** Requests a minute and key, by class. */
+  readonly rateLimits: Readonly<Record<string, number>>;
+  /** The local stage alone lets webhooks and blob URLs reach loopback addresses. */
+  readonly allowLoopback: boolean;
+  /** Whether this stage can deploy plugins for realtime inference. */
+  readonly realtimePlugins: boolean;
+}
+
+/** The labelling model, where one is configured. */
+export interface Ports {
+  readonly table: Table;
+  /** Objects' bytes, chunk files, results: everything but archives and index. */
+  readonly blobs: Blobs;
+  readonly archives: Blobs;
+  readonly index: Blobs;
+  readonly runner: FunctionCaller;
+  readonly validator: FunctionCaller;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly log: Log;
+  readonly settings: Settings;
+}

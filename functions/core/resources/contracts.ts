@@ -1,0 +1,13 @@
+// Every route of the API: one line per noun. The gateway, the dispatcher, the document and the tests read this.
+import type { Route } from '../http/route.ts';
+import { routes as buckets } from './buckets/contract.ts';
+import { routes as keys } from './keys/contract.ts';
+import { routes as namespaces } from './namespaces/contract.ts';
+
+export const contracts = {
+  namespaces,
+  keys,
+  buckets,
+} as const satisfies Record<string, Readonly<Record<string, Route>>>;
+
+export const allRoutes: readonly Route[] = Object.values(contracts).flatMap((routes) => Object.values(routes) as Route[]);

@@ -1,0 +1,7 @@
+// The handlers of every route: one line per noun, in the order of contracts.ts.
+import type { AnyHandler } from '../http/handler.ts';
+import { handlers as buckets } from './buckets/handlers.ts';
+import { handlers as keys } from './keys/handlers.ts';
+import { handlers as namespaces } from './namespaces/handlers.ts';
+
+export const allHandlers: Readonly<Record<string, AnyHandler>> = { ...namespaces, ...keys, ...buckets };

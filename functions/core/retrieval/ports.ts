@@ -1,0 +1,136 @@
+// What the retrieval engine needs from outside: vectors of queries, the index, documents. Services implement it.
+import type { Filter } from './filter.ts';
+import type { ScoredId } from './fusion.ts';
+
+/** Names one document. */
+export interface DocumentRef {
+  readonly document_id: string;
+  readonly collection_id: string;
+}
+
+/**
+ * A document as a hit shows it: fields at the root and under `metadata`, provenance and lineage under `_internal`.
+ */
+export type RetrievedDocument = DocumentRef & Readonly<Record<string, unknown>>;
+
+/** A feature that at least one collection of the retriever holds. */
+export interface ResolvedFeature {
+  /** Ids of the collections that hold vectors of the feature, within those that the retriever may read. */
+  readonly collection_ids: readonly string[];
+  /** Length of its vectors, 1-4096. */
+  readonly dims: number;
+  readonly metric: 'cosine' | 'dot' | 'euclid';
+}
+
+/** One scan of one feature for many queries. */
+export interface SearchRequest {
+  readonly feature_uri: string;
+  readonly collection_ids: readonly string[];
+  /** One per query, each `dims` long and finite; not normalised. */
+  readonly vectors: readonly Float32Array[];
+  /** Hits wanted per query, 1-5000. */
+  readonly k: number;
+  /** Only documents that pass count, **before** the top k are taken. */
+  readonly filter?: Filter;
+  /** Only these documents count; at most 5000. */
+  readonly include?: readonly DocumentRef[];
+  /** By query, in the order of `vectors`: document ids that must not be hits. */
+  readonly exclude?: readonly (readonly string[])[];
+  /** Hits with a lower score are left out. */
+  readonly min_score?: number;
+  /** Leave out what cannot be read and say so in `degraded`, instead of throwing `index_unavailable`. */
+  readonly allow_partial: boolean;
+  /** Milliseconds on the run's clock after which the answer is of no use. */
+  readonly deadline_ms: number;
+}
+
+/** What could not be read. */
+export interface Degradation {
+  readonly resource: string;
+  readonly reason: string;
+}
+
+export interface SearchReply {
+  /** By query, best first: cosine similarity, dot product or negative squared distance; ties by ascending id. */
+  readonly hits: readonly (readonly ScoredId[])[];
+  readonly stats: {
+    readonly bytes_scanned: number;
+    readonly shards: number;
+    /** Whether every row that the filter passes was compared. */
+    readonly exact: boolean;
+    /** How many documents the filter let through, where the index knows. */
+    readonly rows_selected?: number;
+  };
+  /** Fields of the filter that no document has: told to the caller, since it is mostly a typo. */
+  readonly unknown_fields?: readonly string[];
+  readonly degraded?: readonly Degradation[];
+}
+
+/** One key of an order. Values of one field compare as `compareFieldValues` says. */
+export interface SortKey {
+  readonly field: string;
+  readonly direction: 'asc' | 'desc';
+  /** Where documents without the field go, whatever the direction. */
+  readonly missing: 'first' | 'last';
+}
+
+/** Documents of the retriever's collections, without a search. */
+export interface ListRequest {
+  readonly filter?: Filter;
+  /** Ties, and an empty list of keys, by ascending document id. */
+  readonly sort: readonly SortKey[];
+  readonly offset: number;
+  /** At most 10,000 together with `offset`. */
+  readonly limit: number;
+  readonly allow_partial: boolean;
+  readonly deadline_ms: number;
+}
+
+export interface ListReply {
+  readonly documents: readonly DocumentRef[];
+  /** How many documents pass in all; null where that is too dear to know. */
+  readonly total: number | null;
+  readonly unknown_fields?: readonly string[];
+  readonly degraded?: readonly Degradation[];
+}
+
+export interface DocumentOptions {
+  readonly return_vectors: boolean;
+  readonly return_presigned_urls: boolean;
+}
+
+/**
+ * The engine's only way out. An implementation is bound to one tenant, namespace and set of collections, and answers
+ * a whole run from one version of the index.
+ */
+export interface SearchPort {
+  /**
+   * @param collectionIdentifiers ids or names that narrow the search further, where the stage has them
+   * @returns undefined if none of the collections holds the feature
+   * @throws AppError collection_not_found for an identifier that is not among the retriever's collections
+   */
+  resolveFeature(
+    featureUri: string,
+    collectionIdentifiers?: readonly string[],
+  ): Promise<ResolvedFeature | undefined>;
+  /**
+   * Turns texts into vectors of the feature by its extractor.
+   *
+   * @param texts distinct, none of them blank, each at most 32 kB
+   * @returns one per text, in order; undefined where the extractor makes no vector of the text
+   */
+  embed(featureUri: string, texts: readonly string[], deadlineMs: number): Promise<(Float32Array | undefined)[]>;
+  /** The stored vector of a document, undefined if there is no such document or it has none. */
+  vectorOf(
+    featureUri: string,
+    document: { readonly document_id: string; readonly collection_id?: string },
+  ): Promise<Float32Array | undefined>;
+  /** @throws AppError index_unavailable rather than answering with fewer hits */
+  search(request: SearchRequest): Promise<SearchReply>;
+  list(request: ListRequest): Promise<ListReply>;
+  /** @returns one per reference, in order; undefined for a document deleted in the meantime */
+  documents(
+    refs: readonly DocumentRef[],
+    options: DocumentOptions,
+  ): Promise<(RetrievedDocument | undefined)[]>;
+}

@@ -1,0 +1,152 @@
+// The one key builder: an organisation and a namespace go in, table keys come out. Nothing else makes keys, so no
+// request can name a row outside its own tenant. The table's layout is in decisions, section 4.
+import type { Key } from './table.ts';
+
+/** Resources that are one row each in their namespace's partition. */
+export const resourceKinds = [
+  'BUCKET',
+  'COLLECTION',
+  'PLUGIN',
+  'RETRIEVER',
+  'TAXONOMY',
+  'CLUSTER',
+  'ALERT',
+  'WEBHOOK',
+  'UPLOAD',
+] as const;
+export type ResourceKind = (typeof resourceKinds)[number];
+
+/** Rows that belong to a parent resource, newest id last. */
+export type ChildKind = 'RUN' | 'EXEC' | 'VER';
+
+/** `#` separates the parts of a key, so no part may hold one: a name such as `a#b` must not reach into another key. */
+function part(text: string): string {
+  if (text.length === 0 || text.length > 512) throw new Error('a key part has 1 to 512 characters');
+  return text.replaceAll('%', '%25').replaceAll('#', '%23');
+}
+
+/** Keys that belong to an organisation. */
+export interface OrgScope {
+  readonly orgId: string;
+  apiKeys(): { pk: string; prefix: string };
+  apiKey(keyId: string): Key;
+  namespace(namespaceId: string): Key;
+  namespaces(): { pk: string; prefix: string };
+  namespaceName(name: string): Key;
+  task(taskId: string): Key;
+  tasks(): { pk: string; prefix: string };
+  audit(time: string, id: string): Key;
+  rate(keyId: string, rateClass: string, windowStart: string): Key;
+  /** `space` names who may see the stored reply again: namespace, key and route. */
+  idempotency(space: string, key: string): Key;
+  in(namespaceId: string): NamespaceScope;
+}
+
+/** Keys that belong to one namespace of an organisation. */
+export interface NamespaceScope {
+  readonly orgId: string;
+  readonly namespaceId: string;
+  readonly pk: string;
+  resource(kind: ResourceKind, id: string): Key;
+  resources(kind: ResourceKind): { pk: string; prefix: string };
+  name(kind: ResourceKind, name: string): Key;
+  dependency(parentId: string, childId: string): Key;
+  dependencies(parentId: string): { pk: string; prefix: string };
+  /** Rows under a resource, such as the runs of a cluster: `NS#<ns>#<KIND>#<id>` / `<child>#<id>`. */
+  child(kind: ResourceKind, id: string, child: ChildKind, childId: string): Key;
+  children(kind: ResourceKind, id: string, child: ChildKind): { pk: string; prefix: string };
+  object(bucketId: string, objectId: string): Key;
+  objects(bucketId: string): { pk: string; prefix: string };
+  batch(bucketId: string, batchId: string): Key;
+  batches(bucketId: string): { pk: string; prefix: string };
+  document(collectionId: string, documentId: string): Key;
+  documents(collectionId: string): { pk: string; prefix: string };
+  head(collectionId: string): Key;
+  /** Proof that a commit of the index was applied; `token` is the caller's commit id. */
+  commitToken(collectionId: string, token: string): Key;
+  /** The lock that makes batches of one collection run one at a time. */
+  running(collectionId: string): Key;
+  receipt(batchId: string, attempt: number, chunk: number): Key;
+  receipts(batchId: string, attempt: number): { pk: string; prefix: string };
+  delivery(webhookId: string, deliveryId: string): Key;
+  deliveries(webhookId: string): { pk: string; prefix: string };
+}
+
+export function orgScope(orgId: string): OrgScope {
+  const pk = `ORG#${part(orgId)}`;
+  return {
+    orgId,
+    apiKeys: () => ({ pk, prefix: 'KEY#' }),
+    apiKey: (keyId) => ({ pk, sk: `KEY#${part(keyId)}` }),
+    namespace: (id) => ({ pk, sk: `NS#${part(id)}` }),
+    namespaces: () => ({ pk, prefix: 'NS#' }),
+    namespaceName: (name) => ({ pk, sk: `NAME#NS#${part(name)}` }),
+    task: (id) => ({ pk: `${pk}#TASK`, sk: `TASK#${part(id)}` }),
+    tasks: () => ({ pk: `${pk}#TASK`, prefix: 'TASK#' }),
+    audit: (time, id) => ({ pk: `AUD#${part(orgId)}`, sk: `${time}#${part(id)}` }),
+    rate: (keyId, rateClass, windowStart) => ({ pk: `RATE#${part(keyId)}`, sk: `${part(rateClass)}#${windowStart}` }),
+    idempotency: (space, key) => ({ pk: `IDEM#${part(orgId)}#${part(space)}`, sk: part(key) }),
+    in: (namespaceId) => namespaceScope(orgId, namespaceId),
+  };
+}
+
+export function namespaceScope(orgId: string, namespaceId: string): NamespaceScope {
+  const pk = `NS#${part(namespaceId)}`;
+  const bucketPk = (id: string) => `${pk}#BKT#${part(id)}`;
+  const collectionPk = (id: string) => `${pk}#COL#${part(id)}`;
+  const receiptPk = (batchId: string, attempt: number) => `BTCH#${part(batchId)}#${attempt}`;
+  const webhookPk = (id: string) => `${pk}#WH#${part(id)}`;
+  return {
+    orgId,
+    namespaceId,
+    pk,
+    resource: (kind, id) => ({ pk, sk: `${kind}#${part(id)}` }),
+    resources: (kind) => ({ pk, prefix: `${kind}#` }),
+    name: (kind, name) => ({ pk, sk: `NAME#${kind}#${part(name)}` }),
+    dependency: (parentId, childId) => ({ pk, sk: `DEP#${part(parentId)}#${part(childId)}` }),
+    dependencies: (parentId) => ({ pk, prefix: `DEP#${part(parentId)}#` }),
+    child: (kind, id, child, childId) => ({ pk: `${pk}#${kind}#${part(id)}`, sk: `${child}#${part(childId)}` }),
+    children: (kind, id, child) => ({ pk: `${pk}#${kind}#${part(id)}`, prefix: `${child}#` }),
+    object: (bucketId, id) => ({ pk: bucketPk(bucketId), sk: `OBJ#${part(id)}` }),
+    objects: (bucketId) => ({ pk: bucketPk(bucketId), prefix: 'OBJ#' }),
+    batch: (bucketId, id) => ({ pk: bucketPk(bucketId), sk: `BTCH#${part(id)}` }),
+    batches: (bucketId) => ({ pk: bucketPk(bucketId), prefix: 'BTCH#' }),
+    document: (collectionId, id) => ({ pk: collectionPk(collectionId), sk: `DOC#${part(id)}` }),
+    documents: (collectionId) => ({ pk: collectionPk(collectionId), prefix: 'DOC#' }),
+    head: (collectionId) => ({ pk: collectionPk(collectionId), sk: 'HEAD' }),
+    commitToken: (collectionId, token) => ({ pk: collectionPk(collectionId), sk: `TOKEN#${part(token)}` }),
+    running: (collectionId) => ({ pk: collectionPk(collectionId), sk: 'RUN' }),
+    receipt: (batchId, attempt, chunk) => ({
+      pk: receiptPk(batchId, attempt),
+      sk: `RCPT#${String(chunk).padStart(6, '0')}`,
+    }),
+    receipts: (batchId, attempt) => ({ pk: receiptPk(batchId, attempt), prefix: 'RCPT#' }),
+    delivery: (webhookId, id) => ({ pk: webhookPk(webhookId), sk: `DLV#${part(id)}` }),
+    deliveries: (webhookId) => ({ pk: webhookPk(webhookId), prefix: 'DLV#' }),
+  };
+}
+
+/** The key row that the authorizer reads before it knows any organisation. */
+export function apiKeyRow(keyId: string): Key {
+  return { pk: `KEY#${part(keyId)}`, sk: 'KEY' };
+}
+
+const shards = 16;
+
+/** Spreads rows that a timer reads over 16 partitions. */
+export function shardOf(id: string): number {
+  let hash = 0;
+  for (let i = 0; i < id.length; i++) hash = (hash * 31 + id.charCodeAt(i)) >>> 0;
+  return hash % shards;
+}
+
+export function outboxKey(time: string, eventId: string): Key {
+  return { pk: `OUTBOX#${shardOf(eventId)}`, sk: `${time}#${part(eventId)}` };
+}
+
+/** The two attributes that put a row into the sparse index `due`. */
+export function dueAttributes(id: string, dueAt: string): { due_pk: string; due_at: string } {
+  return { due_pk: `DUE#${shardOf(id)}`, due_at: dueAt };
+}
+
+export const dueShards: readonly string[] = Array.from({ length: shards }, (_, i) => `DUE#${i}`);

@@ -1,0 +1,78 @@
+/*
+ * The `.vseg` file: what one immutable segment of a feature's rows looks like on disk (little endian).
+ *
+ *   0   8 bytes  ASCII VSEG0001
+ *   8   u32      header length H
+ *   12  u32      flags: 4 = a delta (tombstones or a column patch)
+ *   16  H bytes  JSON header; its first member is the crc32 of bytes 0..16+H, computed with its own 8 digits zero
+ *   ..  sections, the first at a multiple of 4096, each at a multiple of 64; gaps and the tail up to 64 are zero
+ *
+ * Sections: vec f32 [padRows][padDim] as given; aux f32 [padRows] (cosine: inverse length, euclid: squared length);
+ * idh u64 [rows] sorted id hashes with idp u32 [rows] their rows; ido u32 [rows + 1] offsets into ids (UTF-8);
+ * seq u64 [rows]; tomb JSON [[id, seq]...]; for a column `col:<name>` (f64, or u8, u16, u32 codes),
+ * `col:<name>:dict` (JSON list of values), `col:<name>:list` (u32 [rows + 1] offsets, then codes),
+ * `col:<name>:missing` and `col:<name>:cleared` (bitmaps); `sparse` JSON for rare columns.
+ * A segment without vectors (rows of documents, patches, tombstones) has dim 0 and neither vec nor aux.
+ */
+import type { Metric } from './vector.ts';
+
+export const magic = 'VSEG0001';
+export const fixedHeaderBytes = 16;
+export const sectionAlign = 64;
+export const firstSectionAlign = 4_096;
+export const flagDelta = 4;
+
+/** `data`: rows replace older rows of their id. `delta`: ids are deleted. `columns`: columns of rows change. */
+export type SegmentKind = 'data' | 'delta' | 'columns';
+
+export type SectionEncoding = 'f32' | 'f64' | 'u8' | 'u16' | 'u32' | 'u64' | 'bits' | 'utf8' | 'json';
+
+/** One line of the section table, in the header and again in the manifest. */
+export interface SectionRef {
+  readonly name: string;
+  /** From the start of the file, in bytes; a multiple of 64. */
+  readonly off: number;
+  readonly len: number;
+  readonly crc32: number;
+  readonly enc: SectionEncoding;
+}
+
+/** The JSON header of a segment. */
+export interface SegmentHeader {
+  /** Eight hexadecimal digits; must stay the first member. */
+  readonly crc32: string;
+  readonly kind: SegmentKind;
+  /** 0 for a segment without vectors. */
+  readonly dim: number;
+  readonly padDim: number;
+  readonly rows: number;
+  readonly padRows: number;
+  /** Deleted ids in `tomb`. */
+  readonly tombs: number;
+  readonly dtype: 'f32';
+  /** null for a segment without vectors. */
+  readonly metric: Metric | null;
+  /** Whether `seq` counts from 0 in the index (compacted rows), not from the base in the manifest. */
+  readonly absolute: boolean;
+  readonly seqMin: number;
+  readonly seqMax: number;
+  readonly rotationSeed: null;
+  readonly sections: readonly SectionRef[];
+}
+
+export function alignUp(value: number, align: number): number {
+  return Math.ceil(value / align) * align;
+}
+
+/** The section name of a column: `:` in the name would look like the beginning of a suffix. */
+export function columnSection(column: string, part?: 'dict' | 'list' | 'missing' | 'cleared'): string {
+  const escaped = column.replaceAll('%', '%25').replaceAll(':', '%3A');
+  return part === undefined ? `col:${escaped}` : `col:${escaped}:${part}`;
+}
+
+/** The column of a section name `col:<name>`, undefined for all other sections and for a column's parts. */
+export function columnOfSection(section: string): string | undefined {
+  if (!section.startsWith('col:')) return undefined;
+  const escaped = section.slice(4);
+  return escaped.includes(':') ? undefined : escaped.replaceAll('%3A', ':').replaceAll('%25', '%');
+}
