@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import sys
 import tokenize
 import warnings
@@ -19,6 +20,7 @@ MANIFEST_BYTES_MAX = 256 * 1024
 SOURCE_BYTES_MAX = 512 * 1024
 """A syntax tree takes about a hundred times the room of its source; above this, one file would fill the function."""
 
+_LONG_LINE = 10_000
 _ENCODINGS = {"utf-8", "utf-8-sig", "ascii", "us-ascii"}
 
 
@@ -35,6 +37,9 @@ class Source:
         line = getattr(node, "lineno", 1)
         offset_bytes = getattr(node, "col_offset", 0)
         text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        if len(text) > _LONG_LINE:
+            # Counting characters in a huge line for each of its findings would take longer than the scan.
+            return [self.path, line, offset_bytes + 1]
         column = len(text.encode("utf-8")[:offset_bytes].decode("utf-8", "ignore")) + 1
         return [self.path, line, column]
 
@@ -94,7 +99,7 @@ def parse(path: str, content: bytes, findings: Findings, bytes_max: int = SOURCE
             "syntax_error", start, f"{path} is not valid Python {version}: {fault}", "save the file as plain UTF-8 text"
         )
         return None
-    return Source(path, text.splitlines(), tree)
+    return Source(path, re.split("\r\n|\r|\n", text), tree)
 
 
 def _decode(path: str, content: bytes, findings: Findings) -> str | None:

@@ -3,7 +3,8 @@ import type * as z from 'zod';
 import type { Ctx, NsCtx } from '../context.ts';
 import type { Route } from './route.ts';
 
-type Output<S> = S extends z.ZodType ? z.output<S> : undefined;
+// A route without the part has the schema of `undefined` there, so nothing is lost by dropping the `?`.
+type Output<S> = NonNullable<S> extends z.ZodType ? z.output<NonNullable<S>> : undefined;
 
 /** Inside a namespace the context has its key scope. */
 type ContextOf<R extends Route> = R['path'] extends `/v1/namespaces/{namespace}/${string}` ? NsCtx : Ctx;

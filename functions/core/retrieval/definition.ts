@@ -40,7 +40,11 @@ interface ReadStage {
 function readStage(value: unknown, index: number, faults: Fault[]): ReadStage | undefined {
   const at = ['stages', index];
   const wrong = (path: (string | number)[], message: string, fix?: string, type = 'value_error') => {
-    faults.push(fix === undefined ? { type, path: [...at, ...path], message } : { type, path: [...at, ...path], message, fix });
+    faults.push(
+      fix === undefined
+        ? { type, path: [...at, ...path], message }
+        : { type, path: [...at, ...path], message, fix },
+    );
   };
   const form = '{"stage_name": "search", "config": {"stage_id": "feature_search", "parameters": {…}}}';
   if (!isObject(value)) {
@@ -76,7 +80,12 @@ function readStage(value: unknown, index: number, faults: Fault[]): ReadStage | 
   }
   for (const key of Object.keys(config)) {
     if (key === 'stage_id' || key === 'parameters') continue;
-    wrong(['config', key], `unknown key "${key}"; accepted are stage_id, parameters`, undefined, 'extra_forbidden');
+    wrong(
+      ['config', key],
+      `unknown key "${key}"; accepted are stage_id, parameters`,
+      undefined,
+      'extra_forbidden',
+    );
   }
   const stage = typeof config.stage_id === 'string' ? findStage(config.stage_id) : undefined;
   if (!stage) {
@@ -131,16 +140,20 @@ function usedInputs(stages: readonly ReadStage[]): Map<string, InputField> {
  *
  * @returns the definition, absent when there are faults; paths begin with `stages` or `input_schema`
  */
-export function readDefinition(body: {
-  readonly stages?: unknown;
-  readonly input_schema?: unknown;
-}): { definition?: RetrieverDefinition; faults: Fault[] } {
+export function readDefinition(body: { readonly stages?: unknown; readonly input_schema?: unknown }): {
+  definition?: RetrieverDefinition;
+  faults: Fault[];
+} {
   const faults: Fault[] = [];
   const { schema, faults: schemaFaults } = readInputSchema(body.input_schema, ['input_schema']);
   faults.push(...schemaFaults);
   if (!Array.isArray(body.stages) || body.stages.length < 1 || body.stages.length > stagesMax) {
     const got = Array.isArray(body.stages) ? `${body.stages.length} stages` : kindOf(body.stages);
-    faults.push({ type: 'value_error', path: ['stages'], message: `expected a list of 1 to ${stagesMax} stages, got ${got}` });
+    faults.push({
+      type: 'value_error',
+      path: ['stages'],
+      message: `expected a list of 1 to ${stagesMax} stages, got ${got}`,
+    });
     return { faults };
   }
   const read = body.stages.map((value, index) => readStage(value, index, faults));
@@ -179,7 +192,9 @@ export function readDefinition(body: {
       stages: stages.map(({ config }) => config),
       input_schema: { ...schema, ...Object.fromEntries(undeclared) },
       input_names: [...used.keys()].sort(),
-      feature_uris: [...new Set(stages.flatMap(({ stage, config }) => stage.featureUris(config.config.parameters)))],
+      feature_uris: [
+        ...new Set(stages.flatMap(({ stage, config }) => stage.featureUris(config.config.parameters))),
+      ],
     },
   };
 }

@@ -19,14 +19,17 @@ export function under(path: Path, faults: readonly Fault[]): Fault[] {
   return faults.map((fault) => ({ ...fault, path: [...path, ...fault.path] }));
 }
 
+/** Most faults that one answer lists: enough to mend a request, small enough to read. */
+const faultsMax = 100;
+
 /**
- * Throws one 422 with every fault, or does nothing when there is none.
+ * Throws one 422 with every fault (the first hundred), or does nothing when there is none.
  *
  * @throws `code`, with locations that begin with `body`
  */
 export function throwFaults(code: ErrorCode, faults: readonly Fault[]): void {
   if (faults.length === 0) return;
-  const fields: FieldFault[] = faults.map(({ type, path, message, fix }) => {
+  const fields: FieldFault[] = faults.slice(0, faultsMax).map(({ type, path, message, fix }) => {
     const location = ['body', ...path];
     return fix === undefined ? { type, location, message } : { type, location, message, fix };
   });
@@ -58,8 +61,14 @@ export function faultsOfZod(error: z.ZodError): Fault[] {
         message: `unknown key ${JSON.stringify(key)}; ${issue.message}`,
       }));
     }
-    const fix = issue.code === 'custom' && typeof issue.params?.fix === 'string' ? issue.params.fix : undefined;
-    const type = issue.code === 'custom' ? (issue.params?.type as string | undefined) ?? 'value_error' : issue.code;
-    return [fix === undefined ? { type, path, message: issue.message } : { type, path, message: issue.message, fix }];
+    const fix =
+      issue.code === 'custom' && typeof issue.params?.fix === 'string' ? issue.params.fix : undefined;
+    const type =
+      issue.code === 'custom' ? ((issue.params?.type as string | undefined) ?? 'value_error') : issue.code;
+    return [
+      fix === undefined
+        ? { type, path, message: issue.message }
+        : { type, path, message: issue.message, fix },
+    ];
   });
 }

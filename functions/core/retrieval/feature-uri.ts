@@ -31,7 +31,9 @@ function fullVersion(text: string): string | undefined {
  *
  * @returns the parts, or one fault (with an empty path) that names what is wrong and shows the right form
  */
-export function parseFeatureUri(text: unknown): { uri: FeatureUri; fault?: never } | { uri?: never; fault: Fault } {
+export function parseFeatureUri(
+  text: unknown,
+): { uri: FeatureUri; fault?: never } | { uri?: never; fault: Fault } {
   const wrong = (message: string, fix = `write ${featureUriForm}, such as ${example}`) => ({
     fault: { type: 'feature_uri_invalid', path: [], message, fix },
   });

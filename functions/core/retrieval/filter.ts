@@ -7,7 +7,10 @@ import { templateRoots } from './template.ts';
 export type Filter = Condition;
 
 /** Own entries mapped; `__proto__` stays an own key, for the template check to refuse. */
-function mapEntries(tree: Record<string, unknown>, map: (value: unknown) => unknown): Record<string, unknown> {
+function mapEntries(
+  tree: Record<string, unknown>,
+  map: (value: unknown) => unknown,
+): Record<string, unknown> {
   return Object.fromEntries(Object.entries(tree).map(([key, value]) => [key, map(value)]));
 }
 

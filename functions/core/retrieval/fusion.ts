@@ -60,7 +60,8 @@ export function fuse(lists: readonly RankedList[], method: FusionMethod): Scored
         score = weightSum > 0 ? (weight * share) / weightSum : 0;
       }
       const known = fused.get(keyOf(hit));
-      if (!known) fused.set(keyOf(hit), { document_id: hit.document_id, collection_id: hit.collection_id, score });
+      if (!known)
+        fused.set(keyOf(hit), { document_id: hit.document_id, collection_id: hit.collection_id, score });
       else known.score = method === 'max' ? Math.max(known.score, score) : known.score + score;
     });
   }

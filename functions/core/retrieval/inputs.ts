@@ -14,7 +14,9 @@ export interface InputField {
 export type InputSchema = Readonly<Record<string, InputField>>;
 
 /** JSON kind behind each type name; the many kinds of media and dates travel as texts. */
-const kinds: Readonly<Record<string, 'string' | 'number' | 'integer' | 'boolean' | 'array' | 'object' | 'any'>> = {
+const kinds: Readonly<
+  Record<string, 'string' | 'number' | 'integer' | 'boolean' | 'array' | 'object' | 'any'>
+> = {
   any: 'any',
   string: 'string',
   text: 'string',
@@ -45,7 +47,8 @@ const nameForm = /^[^\s.|[\](){}'",%\\]{1,100}$/u;
 export function readInputSchema(value: unknown, path: Path): { schema: InputSchema; faults: Fault[] } {
   const faults: Fault[] = [];
   const schema: Record<string, InputField> = {};
-  const wrong = (at: Path, message: string, type = 'value_error') => faults.push({ type, path: [...path, ...at], message });
+  const wrong = (at: Path, message: string, type = 'value_error') =>
+    faults.push({ type, path: [...path, ...at], message });
   if (value === undefined || value === null) return { schema, faults };
   if (!isObject(value)) {
     wrong([], `expected an object of inputs by name, got ${kindOf(value)}`);

@@ -24,7 +24,11 @@ function compareComparable(a: Comparable, b: Comparable): number {
  * Numbers come before texts before booleans (`desc` turns that around); texts by UTF-16 code units. Of a list its
  * first element counts. A missing field, null or an empty list goes where `key.missing` says, in both directions.
  */
-export function compareFieldValues(a: FieldValue | undefined, b: FieldValue | undefined, key: SortKey): number {
+export function compareFieldValues(
+  a: FieldValue | undefined,
+  b: FieldValue | undefined,
+  key: SortKey,
+): number {
   const left = sortable(a);
   const right = sortable(b);
   if (left === undefined || right === undefined) {

@@ -41,7 +41,8 @@ const methods = Object.keys(accepted) as Method[];
  */
 export function readPagination(value: unknown, limit: unknown): { pagination: Pagination; faults: Fault[] } {
   const faults: Fault[] = [];
-  const wrong = (path: string[], message: string, type = 'value_error') => faults.push({ type, path, message });
+  const wrong = (path: string[], message: string, type = 'value_error') =>
+    faults.push({ type, path, message });
   const integer = (given: unknown, path: string[], min: number, max: number, otherwise: number): number => {
     if (given === undefined || given === null) return otherwise;
     if (typeof given === 'number' && Number.isInteger(given) && given >= min && given <= max) return given;
@@ -63,7 +64,13 @@ export function readPagination(value: unknown, limit: unknown): { pagination: Pa
     return { pagination: { method: 'offset', page_size: short || pageSizeDefault, page_number: 1 }, faults };
   }
   const guess: Method =
-    given.cursor != null ? 'cursor' : given.scroll_id != null ? 'scroll' : given.after != null ? 'keyset' : 'offset';
+    given.cursor != null
+      ? 'cursor'
+      : given.scroll_id != null
+        ? 'scroll'
+        : given.after != null
+          ? 'keyset'
+          : 'offset';
   const method = given.method == null ? guess : methods.find((candidate) => candidate === given.method);
   if (!method) {
     wrong(['pagination', 'method'], `expected one of ${methods.join(', ')}`);
@@ -92,7 +99,10 @@ export function readPagination(value: unknown, limit: unknown): { pagination: Pa
   }
   if (method === 'cursor') {
     const cursor = text(given.cursor, ['pagination', 'cursor']);
-    return { pagination: cursor === undefined ? { method, limit: size } : { method, limit: size, cursor }, faults };
+    return {
+      pagination: cursor === undefined ? { method, limit: size } : { method, limit: size, cursor },
+      faults,
+    };
   }
   if (method === 'scroll') {
     integer(given.scroll_ttl, ['pagination', 'scroll_ttl'], 60, 3600, 300);
@@ -106,7 +116,10 @@ export function readPagination(value: unknown, limit: unknown): { pagination: Pa
   const { document_id, position } = isObject(given.after) ? given.after : {};
   const rightPosition = typeof position === 'number' && Number.isInteger(position) && position >= 0;
   if (typeof document_id !== 'string' || !rightPosition || position > 1_000_000) {
-    wrong(['pagination', 'after'], 'expected the marker that the previous page gave: {document_id, position}');
+    wrong(
+      ['pagination', 'after'],
+      'expected the marker that the previous page gave: {document_id, position}',
+    );
     return { pagination: { method, limit: size }, faults };
   }
   return { pagination: { method, limit: size, after: { document_id, position } }, faults };
@@ -130,8 +143,10 @@ export async function offsetOf(
   if (pagination.method === 'keyset') {
     const { after } = pagination;
     if (!after) return 0;
-    const at = ids?.findIndex(({ document_id }) => document_id === after.document_id) ?? -1;
-    return at < 0 ? after.position : at + 1;
+    if (!ids) return after.position;
+    const at = ids.findIndex(({ document_id }) => document_id === after.document_id);
+    // Gone in the meantime: what followed it has moved up by one.
+    return at < 0 ? Math.max(0, after.position - 1) : at + 1;
   }
   const token = pagination.method === 'cursor' ? pagination.cursor : pagination.scroll_id;
   if (token === undefined) return 0;
@@ -156,7 +171,12 @@ export interface PageInfo {
 
 export async function pageInfo(
   pagination: Pagination,
-  at: { readonly offset: number; readonly returned: number; readonly total: number | null; readonly lastId?: string },
+  at: {
+    readonly offset: number;
+    readonly returned: number;
+    readonly total: number | null;
+    readonly lastId?: string;
+  },
   tokens: PageTokens | undefined,
 ): Promise<PageInfo> {
   const { method } = pagination;
@@ -164,7 +184,8 @@ export async function pageInfo(
   const end = at.offset + at.returned;
   const has_more = at.total === null ? at.returned === size : end < at.total;
   const page = at.offset % size === 0 ? at.offset / size + 1 : null;
-  const token = has_more && (method === 'cursor' || method === 'scroll') ? ((await tokens?.seal(end)) ?? null) : null;
+  const token =
+    has_more && (method === 'cursor' || method === 'scroll') ? ((await tokens?.seal(end)) ?? null) : null;
   return {
     method,
     total: at.total,

@@ -79,8 +79,9 @@ export interface ListRequest {
   readonly filter?: Filter;
   /** Ties, and an empty list of keys, by ascending document id. */
   readonly sort: readonly SortKey[];
+  /** 0-10,000. */
   readonly offset: number;
-  /** At most 10,000 together with `offset`. */
+  /** 1-5000. */
   readonly limit: number;
   readonly allow_partial: boolean;
   readonly deadline_ms: number;
@@ -119,7 +120,11 @@ export interface SearchPort {
    * @param texts distinct, none of them blank, each at most 32 kB
    * @returns one per text, in order; undefined where the extractor makes no vector of the text
    */
-  embed(featureUri: string, texts: readonly string[], deadlineMs: number): Promise<(Float32Array | undefined)[]>;
+  embed(
+    featureUri: string,
+    texts: readonly string[],
+    deadlineMs: number,
+  ): Promise<(Float32Array | undefined)[]>;
   /** The stored vector of a document, undefined if there is no such document or it has none. */
   vectorOf(
     featureUri: string,

@@ -50,7 +50,8 @@ function oneOf(query: Record<string, unknown>, names: readonly string[]): { name
   const [first] = given;
   if (first === undefined) throw new QueryFault([], `the query lacks "${names[0]}"`);
   const other = given.find((name) => JSON.stringify(query[name]) !== JSON.stringify(query[first]));
-  if (other) throw new QueryFault([other], `"${other}" and "${first}" say different things; give one of them`);
+  if (other)
+    throw new QueryFault([other], `"${other}" and "${first}" say different things; give one of them`);
   return { name: first, value: query[first] };
 }
 
@@ -61,12 +62,15 @@ function documentOf(query: Record<string, unknown>): Query {
     if (query.document_id !== undefined || query.collection_id !== undefined) {
       throw new QueryFault([at], `give either ${at} or document_id and collection_id`);
     }
-    if (!isObject(nested)) throw new QueryFault([at], `expected {document_id, collection_id}, got ${kindOf(nested)}`);
+    if (!isObject(nested))
+      throw new QueryFault([at], `expected {document_id, collection_id}, got ${kindOf(nested)}`);
     const extra = Object.keys(nested).find((key) => key !== 'document_id' && key !== 'collection_id');
-    if (extra !== undefined) throw new QueryFault([at, extra], 'unknown key; accepted are document_id, collection_id');
+    if (extra !== undefined)
+      throw new QueryFault([at, extra], 'unknown key; accepted are document_id, collection_id');
   }
   const source: Record<string, unknown> =
-    nested ?? (query.value === undefined ? query : { document_id: query.value, collection_id: query.collection_id });
+    nested ??
+    (query.value === undefined ? query : { document_id: query.value, collection_id: query.collection_id });
   const { document_id, collection_id } = source;
   if (typeof document_id !== 'string' || document_id === '') {
     throw new QueryFault([], `document_id: expected an id, got ${kindOf(document_id)}`);

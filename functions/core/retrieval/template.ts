@@ -34,6 +34,8 @@ const forbiddenNames: ReadonlySet<string> = new Set(['__proto__', 'constructor',
 /** Longest text between two pairs of braces; a name of 100 characters with a path and filters fits well. */
 const expressionCharsMax = 1000;
 const treeDepthMax = 64;
+/** Most faults that one string reports; the rest would only repeat them. */
+const faultsMax = 20;
 /** Most characters that the templates of one tree may yield: a thousand references to one long input stay harmless. */
 const outputCharsMax = 1_000_000;
 
@@ -67,7 +69,8 @@ function parseExpression(source: string): TemplateVariable {
     return source.slice(start, at);
   };
   const allowed = (name: string): string => {
-    if (forbiddenNames.has(name)) throw new ExpressionFault('template_forbidden', `the name "${name}" is not allowed`);
+    if (forbiddenNames.has(name))
+      throw new ExpressionFault('template_forbidden', `the name "${name}" is not allowed`);
     return name;
   };
   const readQuoted = (): string => {
@@ -75,7 +78,8 @@ function parseExpression(source: string): TemplateVariable {
     const start = at;
     at += 1;
     while (at < source.length && source[at] !== quote) at += quote === '"' && source[at] === '\\' ? 2 : 1;
-    if (at >= source.length) throw syntax(`the text that begins at character ${start + 1} has no closing quote`);
+    if (at >= source.length)
+      throw syntax(`the text that begins at character ${start + 1} has no closing quote`);
     at += 1;
     if (quote === "'") return source.slice(start + 1, at - 1);
     try {
@@ -94,7 +98,10 @@ function parseExpression(source: string): TemplateVariable {
     } catch {
       // Reported below, with the forms that are allowed.
     }
-    throw syntax(`expected a literal at character ${start + 1}`, 'use "text", \'text\', a number, true, false or null');
+    throw syntax(
+      `expected a literal at character ${start + 1}`,
+      'use "text", \'text\', a number, true, false or null',
+    );
   };
 
   skipSpace();
@@ -102,7 +109,11 @@ function parseExpression(source: string): TemplateVariable {
   const root = templateRoots.find((candidate) => candidate === rootName.toUpperCase());
   if (!root) {
     const rest = source.slice(at).trim();
-    const fix = /^inputs?$/i.test(rootName) ? `{{INPUT${rest}}}` : rest === '' ? `{{INPUT.${rootName}}}` : undefined;
+    const fix = /^inputs?$/i.test(rootName)
+      ? `{{INPUT${rest}}}`
+      : rest === ''
+        ? `{{INPUT.${rootName}}}`
+        : undefined;
     throw new ExpressionFault(
       'template_unknown_root',
       `unknown root "${rootName}"; a template begins with one of ${templateRoots.join(', ')}`,
@@ -177,7 +188,11 @@ export function compileTemplate(text: string): { template: Template; faults: Fau
   const fault = (type: string, message: string, fix?: string) =>
     faults.push(fix === undefined ? { type, path: [], message } : { type, path: [], message, fix });
   if (text.includes('{%')) {
-    fault('template_forbidden', 'statements ({% … %}) are not supported', 'use {{ROOT.name}} with filters only');
+    fault(
+      'template_forbidden',
+      'statements ({% … %}) are not supported',
+      'use {{ROOT.name}} with filters only',
+    );
     return { template: [], faults };
   }
   let at = 0;
@@ -200,6 +215,7 @@ export function compileTemplate(text: string): { template: Template; faults: Fau
       if (!(error instanceof ExpressionFault)) throw error;
       fault(error.type, `in the template at character ${open + 1}: ${error.message}`, error.fix);
     }
+    if (faults.length >= faultsMax) return { template: [], faults };
     at = close + 2;
   }
   if (at < text.length) parts.push(text.slice(at));
@@ -239,7 +255,11 @@ function walk(tree: unknown, path: Path, faults: Fault[], visit: (text: string, 
   }
   for (const [key, value] of Array.isArray(tree) ? tree.entries() : Object.entries(tree)) {
     if (typeof key === 'string' && forbiddenNames.has(key)) {
-      faults.push({ type: 'template_forbidden', path: [...path, key], message: `the key "${key}" is not allowed` });
+      faults.push({
+        type: 'template_forbidden',
+        path: [...path, key],
+        message: `the key "${key}" is not allowed`,
+      });
     } else walk(value, [...path, key], faults, visit);
   }
 }
@@ -302,10 +322,16 @@ function applyFilter(value: unknown, filter: FilterCall, name: string): unknown 
     if (Array.isArray(value)) return value.length;
     if (typeof value === 'string') return Array.from(value).length;
     if (isObject(value)) return Object.keys(value).length;
-    throw new ExpressionFault('template_type', `length of ${name} needs a text, list or object, got ${kindOf(value)}`);
+    throw new ExpressionFault(
+      'template_type',
+      `length of ${name} needs a text, list or object, got ${kindOf(value)}`,
+    );
   }
   if (typeof value !== 'string') {
-    throw new ExpressionFault('template_type', `${filter.name} of ${name} needs a text, got ${kindOf(value)}`);
+    throw new ExpressionFault(
+      'template_type',
+      `${filter.name} of ${name} needs a text, got ${kindOf(value)}`,
+    );
   }
   return filter.name === 'lower' ? value.toLowerCase() : value.toUpperCase();
 }
@@ -326,7 +352,7 @@ export function resolve(tree: unknown, scope: TemplateScope): { value: unknown; 
   const faults: Fault[] = [];
   let outputChars = 0;
 
-  const valueOf = (variable: TemplateVariable): unknown => {
+  const valueFor = (variable: TemplateVariable): unknown => {
     let value = lookUp(scope, variable);
     for (const filter of variable.filters) value = applyFilter(value, filter, nameOf(variable));
     if (value !== missing) return value;
@@ -346,13 +372,16 @@ export function resolve(tree: unknown, scope: TemplateScope): { value: unknown; 
     faults.push(...own.map((fault) => ({ ...fault, path })));
     if (own.length > 0) return text;
     try {
-      const values = template.map((part) => (typeof part === 'string' ? part : valueOf(part)));
+      const values = template.map((part) => (typeof part === 'string' ? part : valueFor(part)));
       if (values.length === 1) return values[0];
       let out = '';
       for (const value of values) {
         out += writeOut(value);
         if (outputChars + out.length > outputCharsMax) {
-          throw new ExpressionFault('template_too_large', `templates yield more than ${outputCharsMax} characters`);
+          throw new ExpressionFault(
+            'template_too_large',
+            `templates yield more than ${outputCharsMax} characters`,
+          );
         }
       }
       outputChars += out.length;
@@ -376,7 +405,11 @@ export function resolve(tree: unknown, scope: TemplateScope): { value: unknown; 
     const out: Record<string, unknown> = {};
     for (const [key, value] of Object.entries(node)) {
       if (forbiddenNames.has(key)) {
-        faults.push({ type: 'template_forbidden', path: [...path, key], message: `the key "${key}" is not allowed` });
+        faults.push({
+          type: 'template_forbidden',
+          path: [...path, key],
+          message: `the key "${key}" is not allowed`,
+        });
       } else out[key] = copy(value, [...path, key]);
     }
     return out;

@@ -2,6 +2,7 @@
 import type { Scalar } from '../conditions/field.ts';
 import { type Bits, clearBit, hasBit, noBits, setBit } from './bits.ts';
 import type { ColumnPatch, ColumnValue } from './columns.ts';
+import { VectorError } from './errors.ts';
 import { columnSection, type SectionEncoding } from './segment-format.ts';
 
 /** Columns with sections of their own in one segment; rarer ones share the `sparse` section. */
@@ -44,8 +45,9 @@ export function encodeColumns(
     if (columns === undefined) return;
     for (const [name, value] of columns) {
       if (value === undefined && kind !== 'columns') continue;
-      let column = gathered.get(name);
-      if (column === undefined) gathered.set(name, (column = { rows: [], values: [] }));
+      checkValue(name, value);
+      const column = gathered.get(name) ?? { rows: [], values: [] };
+      gathered.set(name, column);
       column.rows.push(row);
       column.values.push(value);
     }
@@ -62,10 +64,20 @@ export function encodeColumns(
   }
   if (sparse.length > 0) {
     // A cleared value is written as an empty object, which is no column value.
-    const bytes = jsonBytes(sparse.map(([name, at, values]) => [name, at, values.map((v) => (v === undefined ? {} : v))]));
+    const bytes = jsonBytes(
+      sparse.map(([name, at, values]) => [name, at, values.map((v) => (v === undefined ? {} : v))]),
+    );
     sections.push({ name: 'sparse', enc: 'json', bytes });
   }
   return sections;
+}
+
+/** JSON would turn these numbers into null without a word. */
+function checkValue(name: string, value: ColumnValue | undefined): void {
+  const elements = typeof value === 'object' && value !== null ? value : [value];
+  if (elements.some((element) => typeof element === 'number' && !Number.isFinite(element))) {
+    throw new VectorError('row_invalid', `Column ${name} holds a number that is not finite.`);
+  }
 }
 
 function encodeDense(name: string, column: Gathered, rows: number): EncodedSection[] {
@@ -139,7 +151,8 @@ function encodeDictionary(name: string, column: Gathered, rows: number): Encoded
   const listCode = dictionary.length;
   const Codes = listCode <= 0xff ? Uint8Array : listCode <= 0xffff ? Uint16Array : Uint32Array;
   const enc = listCode <= 0xff ? 'u8' : listCode <= 0xffff ? 'u16' : 'u32';
-  const codes = Codes.from(scalars, (code, row) => (hasBit(isList, row) ? listCode : code));
+  const codes = new Codes(rows);
+  for (let row = 0; row < rows; row += 1) codes[row] = hasBit(isList, row) ? listCode : scalars[row]!;
   const sections: EncodedSection[] = [
     { name: columnSection(name), enc, bytes: bytesOf(codes) },
     { name: columnSection(name, 'dict'), enc: 'json', bytes: jsonBytes(dictionary) },
@@ -175,7 +188,8 @@ export function openColumn(
     const found = section(part);
     if (found === undefined) return undefined;
     const bits = asU32(found.bytes);
-    if (found.enc !== 'bits' || bits.length !== noBits(rows).length) fail(`its ${part} bitmap has a wrong length`);
+    if (found.enc !== 'bits' || bits.length !== noBits(rows).length)
+      fail(`its ${part} bitmap has a wrong length`);
     return bits;
   };
   const missing = bitmap('missing');
@@ -197,7 +211,8 @@ export function openColumn(
   if (list.bytes.byteLength < (rows + 1) * 4) fail('its lists are cut off');
   const offsets = asU32(list.bytes.subarray(0, (rows + 1) * 4));
   const elements =
-    asCodes({ enc: list.enc, bytes: list.bytes.subarray((rows + 1) * 4) }) ?? fail('its lists have an unknown encoding');
+    asCodes({ enc: list.enc, bytes: list.bytes.subarray((rows + 1) * 4) }) ??
+    fail('its lists have an unknown encoding');
   if (offsets[0] !== 0 || offsets[rows] !== elements.length) fail('the offsets of its lists are wrong');
   for (let row = 0; row < rows; row += 1) {
     if (offsets[row]! > offsets[row + 1]!) fail('the offsets of its lists are wrong');
@@ -208,13 +223,22 @@ export function openColumn(
 }
 
 /** Opens the columns of the `sparse` section. @param fail called with what is wrong; must throw */
-export function openSparse(rows: number, bytes: Uint8Array, fail: (what: string) => never): Map<string, Column> {
+export function openSparse(
+  rows: number,
+  bytes: Uint8Array,
+  fail: (what: string) => never,
+): Map<string, Column> {
   const columns = new Map<string, Column>();
   const parsed = parseJson(bytes);
   if (!Array.isArray(parsed)) return fail('the rare columns are not a list');
   for (const entry of parsed as unknown[]) {
     const [name, at, values] = Array.isArray(entry) ? (entry as unknown[]) : [];
-    if (typeof name !== 'string' || !Array.isArray(at) || !Array.isArray(values) || at.length !== values.length) {
+    if (
+      typeof name !== 'string' ||
+      !Array.isArray(at) ||
+      !Array.isArray(values) ||
+      at.length !== values.length
+    ) {
       return fail('a rare column is not [name, rows, values]');
     }
     const byRow = new Map<number, ColumnValue>();
@@ -318,9 +342,15 @@ function sparseColumn(
   };
 }
 
-function checkCodes(codes: Codes, end: number, missing: Bits | undefined, fail: (what: string) => never): void {
+function checkCodes(
+  codes: Codes,
+  end: number,
+  missing: Bits | undefined,
+  fail: (what: string) => never,
+): void {
   for (let i = 0; i < codes.length; i += 1) {
-    if (codes[i]! >= end && (missing === undefined || !hasBit(missing, i))) fail('a code is not in its dictionary');
+    if (codes[i]! >= end && (missing === undefined || !hasBit(missing, i)))
+      fail('a code is not in its dictionary');
   }
 }
 
@@ -362,7 +392,9 @@ export function asU32(bytes: Uint8Array): Uint32Array {
 }
 
 function isScalar(value: unknown): value is Scalar {
-  return value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean';
+  return (
+    value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean'
+  );
 }
 
 /** By UTF-16 units, the order of ids everywhere in the store. */

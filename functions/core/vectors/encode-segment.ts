@@ -4,17 +4,20 @@ import { bytesOf, type EncodedSection, encodeColumns, jsonBytes } from './column
 import type { ColumnPatch } from './columns.ts';
 import { VectorError } from './errors.ts';
 import { hashId } from './id-hash.ts';
-import type { SegmentDescription } from './manifest.ts';
 import {
   alignUp,
   firstSectionAlign,
   fixedHeaderBytes,
   flagDelta,
+  headerChecksum,
+  headerChecksumAt,
   magic,
   type SectionRef,
+  type SegmentDescription,
   type SegmentHeader,
   type SegmentKind,
   sectionAlign,
+  seqsPerVersion,
 } from './segment-format.ts';
 import {
   dimsMax,
@@ -28,9 +31,6 @@ import {
 
 /** Longest id, in bytes of UTF-8. */
 export const idBytesMax = 256;
-
-/** Ordinals of one commit: `version * 2^24` is the base of its first row (vector store design, section 8.3). */
-export const seqsPerVersion = 2 ** 24;
 
 /** One row of a segment. */
 export interface SegmentRow {
@@ -91,7 +91,11 @@ export function encodeSegment(input: SegmentInput): EncodedSegment {
   sections.push({ name: 'seq', enc: 'u64', bytes: bytesOf(u64(seqs)) });
   if (tombs.length > 0) {
     for (const { id } of tombs) checkId(id);
-    sections.push({ name: 'tomb', enc: 'json', bytes: jsonBytes(tombs.map(({ id }, i) => [id, tombSeqs[i]])) });
+    sections.push({
+      name: 'tomb',
+      enc: 'json',
+      bytes: jsonBytes(tombs.map(({ id }, i) => [id, tombSeqs[i]])),
+    });
   }
   sections.push(
     ...encodeColumns(
@@ -129,25 +133,34 @@ function checkShape({ kind, dims, metric, rows, tombs = [], absolute }: SegmentI
   if (!Number.isInteger(dims) || dims < 0 || dims > dimsMax) {
     throw new VectorError('vector_invalid', `A segment has 0 to ${dimsMax} dimensions, got ${dims}.`);
   }
-  if ((dims > 0) !== (metric !== null)) {
+  if (dims > 0 !== (metric !== null)) {
     throw new VectorError('row_invalid', 'A segment has a metric exactly if it has vectors.');
   }
   if (kind !== 'data' && dims > 0) throw new VectorError('row_invalid', `A ${kind} segment has no vectors.`);
-  if (kind === 'delta' && rows.length > 0) throw new VectorError('row_invalid', 'A delta segment has no rows.');
+  if (kind === 'delta' && rows.length > 0)
+    throw new VectorError('row_invalid', 'A delta segment has no rows.');
   if (absolute !== true && rows.length + tombs.length > seqsPerVersion) {
     const message = `A segment has at most ${seqsPerVersion} rows, got ${rows.length + tombs.length}.`;
     throw new VectorError('commit_too_large', message);
   }
 }
 
-function seqsOf(rows: readonly { id: string; seq?: number | undefined }[], absolute: boolean, first: number): number[] {
+function seqsOf(
+  rows: readonly { id: string; seq?: number | undefined }[],
+  absolute: boolean,
+  first: number,
+): number[] {
   return rows.map(({ id, seq }, i) => {
     if (!absolute) {
-      if (seq !== undefined) throw new VectorError('row_invalid', `Row ${id} has a seq in a segment that is relative.`);
+      if (seq !== undefined)
+        throw new VectorError('row_invalid', `Row ${id} has a seq in a segment that is relative.`);
       return first + i;
     }
     if (seq === undefined || !Number.isSafeInteger(seq) || seq < 0) {
-      throw new VectorError('row_invalid', `Row ${id} of a compacted segment needs a seq from 0 to 2^53 - 1.`);
+      throw new VectorError(
+        'row_invalid',
+        `Row ${id} of a compacted segment needs a seq from 0 to 2^53 - 1.`,
+      );
     }
     return seq;
   });
@@ -188,7 +201,7 @@ function encodeIds(rows: readonly SegmentRow[]): EncodedSection[] {
     offsets[row + 1] = offsets[row]! + id.length;
   });
   const ids = new Uint8Array(offsets[rows.length]!);
-  encoded.forEach((id, row) => ids.set(id, offsets[row]!));
+  for (const [row, id] of encoded.entries()) ids.set(id, offsets[row]!);
   const low = new Uint32Array(rows.length);
   const high = new Uint32Array(rows.length);
   encoded.forEach((id, row) => {
@@ -212,7 +225,10 @@ function encodeIds(rows: readonly SegmentRow[]): EncodedSection[] {
 function checkId(id: string): string {
   if (typeof id !== 'string' || id.length === 0 || !id.isWellFormed() || Buffer.byteLength(id) > idBytesMax) {
     const shown = typeof id === 'string' ? JSON.stringify(id.slice(0, 40)) : typeof id;
-    throw new VectorError('row_invalid', `An id is a well-formed text of 1 to ${idBytesMax} bytes, got ${shown}.`);
+    throw new VectorError(
+      'row_invalid',
+      `An id is a well-formed text of 1 to ${idBytesMax} bytes, got ${shown}.`,
+    );
   }
   return id;
 }
@@ -226,7 +242,10 @@ function u64(values: readonly number[]): Uint32Array {
   return words;
 }
 
-function assemble(header: Omit<SegmentHeader, 'sections'>, sections: readonly EncodedSection[]): EncodedSegment {
+function assemble(
+  header: Omit<SegmentHeader, 'sections'>,
+  sections: readonly EncodedSection[],
+): EncodedSegment {
   const names = new Set(sections.map(({ name }) => name));
   if (names.size !== sections.length) throw new VectorError('row_invalid', 'Two columns have the same name.');
   const checksums = sections.map(({ bytes }) => crc32(bytes));
@@ -255,8 +274,8 @@ function assemble(header: Omit<SegmentHeader, 'sections'>, sections: readonly En
   view.setUint32(12, header.kind === 'data' ? 0 : flagDelta, true);
   bytes.set(json, fixedHeaderBytes);
   const headerCrc = headerChecksum(bytes, json.byteLength);
-  bytes.set(new TextEncoder().encode(headerCrc), fixedHeaderBytes + checksumAt);
-  sections.forEach((section, i) => bytes.set(section.bytes, refs[i]!.off));
+  bytes.set(new TextEncoder().encode(headerCrc), headerChecksumAt);
+  for (const [i, section] of sections.entries()) bytes.set(section.bytes, refs[i]!.off);
   return {
     bytes,
     description: {
@@ -274,18 +293,3 @@ function assemble(header: Omit<SegmentHeader, 'sections'>, sections: readonly En
     },
   };
 }
-
-/** Where the eight digits stand inside the JSON header: after `{"crc32":"`. */
-const checksumAt = 10;
-
-/**
- * The crc32 of everything before the sections, taken with its own eight digits as zeros.
- *
- * @returns eight hexadecimal digits
- */
-export function headerChecksum(bytes: Uint8Array, headerLength: number): string {
-  const copy = bytes.slice(0, fixedHeaderBytes + headerLength);
-  copy.fill(0x30, fixedHeaderBytes + checksumAt, fixedHeaderBytes + checksumAt + 8);
-  return crc32(copy).toString(16).padStart(8, '0');
-}
-

@@ -14,6 +14,7 @@
  * `col:<name>:missing` and `col:<name>:cleared` (bitmaps); `sparse` JSON for rare columns.
  * A segment without vectors (rows of documents, patches, tombstones) has dim 0 and neither vec nor aux.
  */
+import { crc32 } from 'node:zlib';
 import type { Metric } from './vector.ts';
 
 export const magic = 'VSEG0001';
@@ -21,6 +22,9 @@ export const fixedHeaderBytes = 16;
 export const sectionAlign = 64;
 export const firstSectionAlign = 4_096;
 export const flagDelta = 4;
+
+/** Sequence numbers of one commit: `version * 2^24` is its first (vector store design, section 8.3). */
+export const seqsPerVersion = 2 ** 24;
 
 /** `data`: rows replace older rows of their id. `delta`: ids are deleted. `columns`: columns of rows change. */
 export type SegmentKind = 'data' | 'delta' | 'columns';
@@ -35,6 +39,26 @@ export interface SectionRef {
   readonly len: number;
   readonly crc32: number;
   readonly enc: SectionEncoding;
+}
+
+/** What is known about a segment before it has a key: given back by `encodeSegment`. */
+export interface SegmentDescription {
+  readonly kind: SegmentKind;
+  /** Length of the file. */
+  readonly bytes: number;
+  readonly rows: number;
+  /** Deleted ids. */
+  readonly tombs: number;
+  /** 0 for segments without vectors. */
+  readonly dims: number;
+  readonly metric: Metric | null;
+  /** Its sequence numbers count from 0 (compacted), not from `base_seq`. */
+  readonly absolute: boolean;
+  /** Highest sequence number in the file, without the base. */
+  readonly seq_max: number;
+  readonly header_len: number;
+  readonly header_crc32: string;
+  readonly sections: readonly SectionRef[];
 }
 
 /** The JSON header of a segment. */
@@ -75,4 +99,32 @@ export function columnOfSection(section: string): string | undefined {
   if (!section.startsWith('col:')) return undefined;
   const escaped = section.slice(4);
   return escaped.includes(':') ? undefined : escaped.replaceAll('%3A', ':').replaceAll('%25', '%');
+}
+
+/** Where the eight digits of the header's checksum stand in the file: after `{"crc32":"`. */
+export const headerChecksumAt = fixedHeaderBytes + 10;
+
+/**
+ * The crc32 of everything before the sections, taken with its own eight digits as zeros.
+ *
+ * @returns eight hexadecimal digits
+ */
+export function headerChecksum(bytes: Uint8Array, headerLength: number): string {
+  // Not `slice`: a Buffer's would share the memory and be written to.
+  const copy = new Uint8Array(bytes.subarray(0, fixedHeaderBytes + headerLength));
+  copy.fill(0x30, headerChecksumAt, headerChecksumAt + 8);
+  return crc32(copy).toString(16).padStart(8, '0');
+}
+
+/** Whether a value is one line of a section table. */
+export function isSectionRef(value: unknown): value is SectionRef {
+  if (typeof value !== 'object' || value === null) return false;
+  const { name, off, len, crc32: checksum, enc } = value as Partial<Record<keyof SectionRef, unknown>>;
+  return (
+    typeof name === 'string' && isCount(off) && isCount(len) && isCount(checksum) && typeof enc === 'string'
+  );
+}
+
+export function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }

@@ -33,7 +33,10 @@ export function validateVector(vector: unknown, dims?: number): Float32Array {
     const value: unknown = vector[i];
     if (typeof value !== 'number' || !Number.isFinite(Math.fround(value))) {
       const got = typeof value === 'number' ? String(value) : value === null ? 'null' : typeof value;
-      throw new VectorError('vector_invalid', `Value ${i} of the vector is not a finite float32 number: ${got}.`);
+      throw new VectorError(
+        'vector_invalid',
+        `Value ${i} of the vector is not a finite float32 number: ${got}.`,
+      );
     }
     copy[i] = value;
   }

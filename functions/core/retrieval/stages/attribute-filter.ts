@@ -33,7 +33,9 @@ const parameters = strict({
     if (given.conditions !== undefined) forms.push({ name: 'conditions', tree: given.conditions });
     if (given.filters !== undefined) forms.push({ name: 'filters', tree: given.filters });
     const here = (keys: readonly string[]) =>
-      Object.fromEntries(Object.entries(given).filter(([key, value]) => keys.includes(key) && value !== undefined));
+      Object.fromEntries(
+        Object.entries(given).filter(([key, value]) => keys.includes(key) && value !== undefined),
+      );
     if (leafKeys.some((key) => key in here(leafKeys))) forms.push({ name: 'field', tree: here(leafKeys) });
     if (groupKeys.some((key) => key in here(groupKeys))) {
       forms.push({ name: Object.keys(here(groupKeys)).join(', '), tree: here(groupKeys) });
@@ -46,10 +48,14 @@ const parameters = strict({
     const form = '{"conditions": {"field": "status", "operator": "eq", "value": "active"}}';
     if (!first) return refuse('the stage has no condition', `write ${form}`);
     if (second && JSON.stringify(first.tree) !== JSON.stringify(second.tree)) {
-      return refuse(`"${first.name}" and "${second.name}" are two conditions`, 'join them by {"AND": […]} in one');
+      return refuse(
+        `"${first.name}" and "${second.name}" are two conditions`,
+        'join them by {"AND": […]} in one',
+      );
     }
     const tree = dynamicToTemplates(first.tree);
-    if (!isObject(tree)) return refuse(`the condition must be an object, got ${kindOf(tree)}`, `write ${form}`);
+    if (!isObject(tree))
+      return refuse(`the condition must be an object, got ${kindOf(tree)}`, `write ${form}`);
     const sensitive = caseOf(given);
     if (sensitive === 'both') {
       return refuse('case_sensitive and case_insensitive contradict each other', 'give one of them');
@@ -58,7 +64,8 @@ const parameters = strict({
   })
   .meta({
     id: 'AttributeFilterParameters',
-    description: 'A condition: {field, operator, value}, or a tree in `conditions` (also accepted as `filters`)',
+    description:
+      'A condition: {field, operator, value}, or a tree in `conditions` (also accepted as `filters`)',
   });
 
 function caseOf(given: { case_sensitive?: boolean | undefined; case_insensitive?: boolean | undefined }) {
@@ -69,7 +76,8 @@ function caseOf(given: { case_sensitive?: boolean | undefined; case_insensitive?
 
 export const attributeFilter: Stage<AttributeFilterParameters> = {
   stage_id: 'attribute_filter',
-  description: 'Keeps the documents that fulfil a condition on their fields; before any search it selects them.',
+  description:
+    'Keeps the documents that fulfil a condition on their fields; before any search it selects them.',
   category: 'filter',
   icon: 'filter',
   parameters,
@@ -91,7 +99,8 @@ export const attributeFilter: Stage<AttributeFilterParameters> = {
     const kept: Hit[] = [];
     for (const hit of hits) {
       if (!hit.document) continue;
-      const filter = fixed ?? parseResolved(ctx.resolve(conditions, ['conditions'], { DOC: hit.document }), path);
+      const filter =
+        fixed ?? parseResolved(ctx.resolve(conditions, ['conditions'], { DOC: hit.document }), path);
       if (passes(filter, hit.document)) kept.push(hit);
     }
     return { kind: 'hits', hits: kept };

@@ -3,12 +3,12 @@ import * as z from 'zod';
 import { conditionKey } from '../../conditions/index.ts';
 import { AppError } from '../../errors.ts';
 import { type Fault, kindOf, type Path, under } from '../faults.ts';
-import { parseFeatureUri, formatFeatureUri } from '../feature-uri.ts';
+import { formatFeatureUri, parseFeatureUri } from '../feature-uri.ts';
 import { allOf, checkFilter, dynamicToTemplates, type Filter, parseResolved } from '../filter.ts';
 import { type FusionMethod, fuse, fusionMethods, keyOf, type ScoredId } from '../fusion.ts';
 import type { DocumentRef, ResolvedFeature } from '../ports.ts';
 import { type Query, queryBytesMax, querySchema, vectorFault } from '../query.ts';
-import { resolve, type TemplateScope } from '../template.ts';
+import { hasTemplate, resolve, type TemplateScope } from '../template.ts';
 import { addFault, numberOrTemplate, resolvedNumber, strict } from './parameters.ts';
 import { type Hit, hitsMax, type Stage, type StageContext, type WorkingSet } from './stage.ts';
 
@@ -53,8 +53,12 @@ const filtersSchema = z
   .transform(dynamicToTemplates)
   .meta({ description: 'A condition, or a tree of AND, OR and NOT; values may be templates' });
 
-const identifiersSchema = z.array(z.string().min(1).max(100)).min(1).max(100);
-const off = (what: string) => z.literal(false, { error: `${what} is not supported; leave it out` }).optional();
+const identifiersSchema = z
+  .array(z.string().min(1).max(100).refine((text) => !hasTemplate(text), 'templates are not possible here'))
+  .min(1)
+  .max(100);
+const off = (what: string) =>
+  z.literal(false, { error: `${what} is not supported; leave it out` }).optional();
 
 const searchSchema = strict({
   feature_uri: featureUriSchema,
@@ -80,7 +84,9 @@ const parameters = strict({
   // Nothing is cached between runs, so what these ask for always holds.
   cache_behavior: z.enum(['auto', 'disabled', 'aggressive']).optional(),
   cache_ttl_seconds: z.int().min(0).optional(),
-}).transform(({ cache_behavior: _behavior, cache_ttl_seconds: _ttl, ...kept }): FeatureSearchParameters => kept);
+}).transform(
+  ({ cache_behavior: _behavior, cache_ttl_seconds: _ttl, ...kept }): FeatureSearchParameters => kept,
+);
 
 /** What one of the parallel runs of a stage asks with. */
 export interface SearchInput {
@@ -105,9 +111,7 @@ interface PreparedSearch {
   readonly k: number;
   readonly minScore: number | undefined;
   readonly filter: Filter | undefined;
-  readonly query:
-    | { readonly text: string }
-    | { readonly vector: Float32Array; readonly excludeId?: string };
+  readonly query: { readonly text: string } | { readonly vector: Float32Array; readonly excludeId?: string };
 }
 
 interface PreparedRun {
@@ -157,6 +161,10 @@ export async function searchAll(
   const runs: PreparedRun[] = [];
   for (const { scope } of inputs) runs.push(await prepareRun(ctx, stage, features, scope, outer));
 
+  // Nothing can be found in nothing, but what is wrong with a request is said all the same.
+  if (include?.length === 0) {
+    return runs.map(({ faults, searches }) => ({ hits: [], faults, skipped: searches.length === 0 }));
+  }
   const vectors = await embedTexts(ctx, runs);
   const tasks: Task[] = [];
   runs.forEach((run, inputIndex) => {
@@ -168,7 +176,9 @@ export async function searchAll(
       const vector = 'vector' in query ? query.vector : vectors.get(feature_uri)?.get(query.text);
       const path = [...ctx.path, 'searches', prepared.index, 'query'];
       if (!vector) {
-        run.faults.push(needFault('query_without_vector', path, `the extractor makes no vector of this text`));
+        run.faults.push(
+          needFault('query_without_vector', path, `the extractor makes no vector of this text`),
+        );
       } else if (vector.length !== feature.dims) {
         const message = `the query vector has ${vector.length} numbers, ${feature_uri} has ${feature.dims}`;
         run.faults.push(needFault('query_wrong_dimension', path, message));
@@ -179,15 +189,20 @@ export async function searchAll(
       }
     }
   });
-  await search(ctx, tasks.filter((task) => runs[task.inputIndex]?.faults.length === 0), include);
+  await search(
+    ctx,
+    tasks.filter((task) => runs[task.inputIndex]?.faults.length === 0),
+    include,
+  );
 
-  const byInput = Map.groupBy(tasks, (task) => task.inputIndex);
+  const found = new Map(tasks.map(({ inputIndex, prepared, hits }) => [`${inputIndex}/${prepared.index}`, hits]));
   return runs.map((run, inputIndex): SearchOutcome => {
     if (run.faults.length > 0) return { hits: [], faults: run.faults, skipped: false };
-    const lists = (byInput.get(inputIndex) ?? []).map(({ hits, prepared }) => ({
-      hits,
-      weight: prepared.search.weight,
-    }));
+    // Every search has its list, be it empty: the scale of the scores does not depend on what happens to exist.
+    const lists = stage.searches.map(({ weight }, index) => {
+      const asked = run.searches.some((prepared) => prepared.index === index);
+      return { hits: found.get(`${inputIndex}/${index}`) ?? [], weight: asked ? weight : 0 };
+    });
     const fused = fuse(lists, stage.fusion).slice(0, run.finalTopK);
     return { hits: fused, faults: [], skipped: run.searches.length === 0 };
   });
@@ -208,7 +223,9 @@ async function resolveFeatures(
       return asked;
     }),
   );
-  for (const uri of new Set(stage.searches.filter((_, index) => !features[index]).map((s) => s.feature_uri))) {
+  for (const uri of new Set(
+    stage.searches.filter((_, index) => !features[index]).map((s) => s.feature_uri),
+  )) {
     ctx.warn(`No collection of this retriever holds the feature ${uri}, so searching it finds nothing.`);
   }
   return features;
@@ -284,7 +301,9 @@ async function prepareQuery(
     const { text } = query;
     if (search.optional && (text === null || text === '')) return undefined;
     if (typeof text !== 'string') {
-      const fix = Array.isArray(text) ? 'for a vector, write {"input_mode": "vector", "vector": …}' : undefined;
+      const fix = Array.isArray(text)
+        ? 'for a vector, write {"input_mode": "vector", "vector": …}'
+        : undefined;
       faults.push(needFault('query_wrong_type', path, `the query must be a text, got ${kindOf(text)}`, fix));
       return undefined;
     }
@@ -343,7 +362,8 @@ async function embedTexts(
     [...texts].map(async ([featureUri, distinct]) => {
       const list = [...distinct];
       const vectors = await ctx.port.embed(featureUri, list, ctx.deadlineMs);
-      if (vectors.length !== list.length) throw new Error(`embed gave ${vectors.length} for ${list.length} texts`);
+      if (vectors.length !== list.length)
+        throw new Error(`embed gave ${vectors.length} for ${list.length} texts`);
       return [featureUri, new Map(list.map((text, index) => [text, vectors[index]] as const))] as const;
     }),
   );
@@ -361,8 +381,12 @@ interface Task {
 }
 
 /** Fills in the hits of the tasks; those that differ in nothing but vector and exclusions share one scan. */
-async function search(ctx: StageContext, tasks: readonly Task[], include: DocumentRef[] | undefined): Promise<void> {
-  if (include?.length === 0) return;
+async function search(
+  ctx: StageContext,
+  tasks: readonly Task[],
+  include: DocumentRef[] | undefined,
+  stageFilters: boolean,
+): Promise<void> {
   const scans = Map.groupBy(tasks, ({ prepared, feature }) =>
     JSON.stringify([
       prepared.search.feature_uri,
@@ -384,10 +408,13 @@ async function search(ctx: StageContext, tasks: readonly Task[], include: Docume
         deadline_ms: ctx.deadlineMs,
         ...(prepared.filter ? { filter: prepared.filter } : {}),
         ...(include ? { include } : {}),
-        ...(scan.some((task) => task.exclude.length > 0) ? { exclude: scan.map((task) => task.exclude) } : {}),
+        ...(scan.some((task) => task.exclude.length > 0)
+          ? { exclude: scan.map((task) => task.exclude) }
+          : {}),
         ...(prepared.minScore === undefined ? {} : { min_score: prepared.minScore }),
       });
-      if (reply.hits.length !== scan.length) throw new Error(`search gave ${reply.hits.length} of ${scan.length} lists`);
+      if (reply.hits.length !== scan.length)
+        throw new Error(`search gave ${reply.hits.length} of ${scan.length} lists`);
       scan.forEach((task, index) => {
         task.hits = reply.hits[index] ?? [];
       });
@@ -396,7 +423,8 @@ async function search(ctx: StageContext, tasks: readonly Task[], include: Docume
   );
   ctx.checkDeadline();
   for (const { reply } of replies) {
-    for (const field of reply.unknown_fields ?? []) ctx.warn(`No document has the field ${JSON.stringify(field)}.`);
+    for (const field of reply.unknown_fields ?? [])
+      ctx.warn(`No document has the field ${JSON.stringify(field)}.`);
     ctx.degrade(reply.degraded ?? []);
   }
   ctx.note({
@@ -407,6 +435,8 @@ async function search(ctx: StageContext, tasks: readonly Task[], include: Docume
       ...reply.stats,
     })),
   });
+  const narrows = tasks.some(({ prepared }) => prepared.search.filters !== undefined);
+  if (narrows || stageFilters) return;
   const selected = replies.map(({ reply }) => reply.stats.rows_selected).filter((rows) => rows !== undefined);
   if (selected.length === 1) ctx.note({ rows_selected: selected[0] });
 }
@@ -427,7 +457,10 @@ export const featureSearch: Stage<FeatureSearchParameters> = {
   ],
   featureUris: ({ searches }) => searches.map((search) => search.feature_uri),
   mayLack: ({ searches }, [root, index, part]) =>
-    root === 'searches' && typeof index === 'number' && part === 'query' && searches[index]?.optional === true,
+    root === 'searches' &&
+    typeof index === 'number' &&
+    part === 'query' &&
+    searches[index]?.optional === true,
   outputMax: ({ final_top_k }, input) => {
     const own = typeof final_top_k === 'number' ? final_top_k : hitsMax;
     return input === null ? own : Math.min(own, input);

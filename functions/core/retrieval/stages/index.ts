@@ -8,7 +8,14 @@ import type { Stage } from './stage.ts';
 
 // Each stage only ever gets the parameters that its own schema made.
 // biome-ignore lint/suspicious/noExplicitAny: a list of stages with different parameters
-const all: readonly Stage<any>[] = [featureSearch, attributeFilter, sort, sortRelevance, sortAttribute, limit];
+const all: readonly Stage<any>[] = [
+  featureSearch,
+  attributeFilter,
+  sort,
+  sortRelevance,
+  sortAttribute,
+  limit,
+];
 
 const byId: ReadonlyMap<string, Stage> = new Map(all.map((stage) => [stage.stage_id, stage]));
 

@@ -29,7 +29,10 @@ export const limit: Stage<LimitParameters> = {
   },
   async run(ctx, parameters, input) {
     const take = resolvedNumber(ctx.resolve(parameters.limit, ['limit']), limitRange, [...ctx.path, 'limit']);
-    const skip = resolvedNumber(ctx.resolve(parameters.offset, ['offset']), offsetRange, [...ctx.path, 'offset']);
+    const skip = resolvedNumber(ctx.resolve(parameters.offset, ['offset']), offsetRange, [
+      ...ctx.path,
+      'offset',
+    ]);
     if (input.kind === 'hits') return { kind: 'hits', hits: input.hits.slice(skip, skip + take) };
     if (take > hitsMax) ctx.warn(`A list without a search ends after ${hitsMax} documents.`);
     const { hits } = await ctx.list({

@@ -19,7 +19,9 @@ export interface NumberRange {
 }
 
 const describe = ({ min, max, integer }: NumberRange) => {
-  const bounds = [min === undefined ? '' : `from ${min}`, max === undefined ? '' : `to ${max}`].join(' ').trim();
+  const bounds = [min === undefined ? '' : `from ${min}`, max === undefined ? '' : `to ${max}`]
+    .join(' ')
+    .trim();
   return `${integer ? 'a whole number' : 'a number'} ${bounds}`.trim();
 };
 

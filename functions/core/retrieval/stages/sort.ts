@@ -56,7 +56,11 @@ const sortParameters = z
   .unknown()
   .transform((value, ctx): unknown => {
     if (!isObject(value)) {
-      addFault(ctx, { type: 'value_error', path: [], message: `expected an object, got ${kindOf(value)}` }, value);
+      addFault(
+        ctx,
+        { type: 'value_error', path: [], message: `expected an object, got ${kindOf(value)}` },
+        value,
+      );
       return z.NEVER;
     }
     if (value.sort !== undefined) {
@@ -72,14 +76,17 @@ const sortParameters = z
   })
   .pipe(strict({ sorts: sortsSchema }))
   .meta({
-    description: 'One key {field, direction, nulls_last}, or several in `sorts`; the field `score` is the hit\'s score',
+    description:
+      "One key {field, direction, nulls_last}, or several in `sorts`; the field `score` is the hit's score",
     type: 'object',
   });
 
 async function runSort(ctx: StageContext, sorts: readonly SortKey[], input: WorkingSet): Promise<WorkingSet> {
   // Before a search all scores are equal, so a key on them decides nothing.
   if (input.kind === 'selection') return { ...input, sort: sorts.filter(({ field }) => field !== 'score') };
-  const hits = sorts.every(({ field }) => field === 'score') ? input.hits : await ctx.withDocuments(input.hits);
+  const hits = sorts.every(({ field }) => field === 'score')
+    ? input.hits
+    : await ctx.withDocuments(input.hits);
   const compare = compareByKeys(sorts);
   const sorted = hits
     .map((hit) => ({ hit, keys: sortableOf(hit, hit.document) }))
@@ -123,7 +130,11 @@ export const sortRelevance: Stage<SortRelevanceParameters> = {
     missing_score: z.enum(['bottom', 'top']).default('bottom'),
   }),
   run: (ctx, { score_field, direction, missing_score }, input) =>
-    runSort(ctx, [{ field: score_field, direction, missing: missing_score === 'top' ? 'first' : 'last' }], input),
+    runSort(
+      ctx,
+      [{ field: score_field, direction, missing: missing_score === 'top' ? 'first' : 'last' }],
+      input,
+    ),
 };
 
 export interface SortAttributeParameters {

@@ -1,0 +1,39 @@
+// The real ports of a Lambda, made once per environment from its environment values.
+import { systemClock, systemRandom } from '../clock.ts';
+import type { EnvironmentOf, LambdaName } from '../env.ts';
+import { makeLog } from '../log.ts';
+import type { Ports, Settings } from '../ports.ts';
+import { DynamoTable } from './dynamo.ts';
+import { LambdaCaller } from './invoke.ts';
+import { S3Blobs } from './s3.ts';
+import { secret } from './secrets.ts';
+
+/** Lambdas that have the values of every port. */
+type ServiceLambda = Extract<LambdaName, 'api' | 'query' | 'batch' | 'chunk' | 'taxonomy' | 'alert' | 'cluster' | 'namespace'>;
+
+export function readSettings(env: Pick<EnvironmentOf<'api'>, 'STAGE' | 'PEPPER_SECRET' | 'RATE_LIMITS' | 'ALLOW_LOOPBACK' | 'REALTIME_PLUGINS'>): Settings {
+  return {
+    stage: env.STAGE,
+    pepper: secret(env.PEPPER_SECRET),
+    rateLimits: JSON.parse(env.RATE_LIMITS) as Record<string, number>,
+    allowLoopback: env.ALLOW_LOOPBACK === 'true',
+    realtimePlugins: env.REALTIME_PLUGINS === 'true',
+  };
+}
+
+/** @param env what `readEnvironment(lambda)` returned. */
+export function makePorts<L extends ServiceLambda>(lambda: L, env: EnvironmentOf<L>): Ports {
+  const values = env as EnvironmentOf<'api'>;
+  return {
+    table: new DynamoTable(values.TABLE_NAME),
+    blobs: new S3Blobs(values.BLOB_BUCKET),
+    archives: new S3Blobs(values.ARCHIVE_BUCKET),
+    index: new S3Blobs(values.INDEX_BUCKET),
+    runner: new LambdaCaller(values.RUNNER_FUNCTION, values.STAGE !== 'local'),
+    validator: new LambdaCaller(values.VALIDATOR_FUNCTION, false),
+    clock: systemClock,
+    random: systemRandom,
+    log: makeLog(lambda),
+    settings: readSettings(values),
+  };
+}

@@ -1,0 +1,9 @@
+// The Lambda of search and of document lists: it holds index segments in memory and may not change resources.
+import { makePorts } from '../core/aws/ports.ts';
+import { readEnvironment } from '../core/env.ts';
+import { makeDispatcher } from '../core/http/dispatch.ts';
+import { httpLambda } from '../core/http/lambda.ts';
+import { allRoutes } from '../core/resources/contracts.ts';
+import { allHandlers } from '../core/resources/handlers.ts';
+
+export const handler = httpLambda(makeDispatcher(allRoutes, allHandlers, makePorts('query', readEnvironment('query'))));
