@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 RUNTIME = "ministack.core.lambda_runtime"
 SERVICE = "ministack.services.lambda_svc"
+TABLES = "ministack.services.dynamodb"
 
 # A worker writes this and the request id to standard error, after its last log line and before its reply.
 LOG_END = "granary-end-of-log "
@@ -43,6 +44,7 @@ ERROR_NAMES_LOST = "a handler's error loses its name, so Retry and Catch by name
 WORKER_LOST = "a handler that throws loses its process: each failure costs a cold start"
 LOG_WAIT = "a silent handler waits 50 ms for log lines, and a line that is later lands in the next invocation"
 LOG_NOT_TEXT = "one byte of log that is not UTF-8 ends the log reader; the worker then blocks on a full pipe"
+PARTITION_READ_WHOLE = "a query sorts and tests its whole partition for each page, so paging costs n squared"
 PROCESS_BURST = "every concurrent call of a function starts one more process, without a bound"
 
 MENDS = (
@@ -164,6 +166,158 @@ MENDS = (
             errors="replace",
             bufsize=1,
 """,
+    ),
+    # Partitions keep their sort keys in order; a query begins at its bound and stops when its page is full.
+    # The bounds only narrow: the condition itself is still evaluated for each item that is read.
+    Mend(
+        PARTITION_READ_WHOLE,
+        TABLES,
+        """_INDEX_MEMBERS = "_index_members"
+""",
+        """_INDEX_MEMBERS = "_index_members"
+
+import bisect as _bisect
+
+_partition_lock = threading.RLock()
+
+
+class _Partition(dict):
+    _order = None
+
+    def __setitem__(self, key, value):
+        with _partition_lock:
+            if self._order is not None and key not in self:
+                _bisect.insort(self._order, key)
+            super().__setitem__(key, value)
+
+    def pop(self, key, *default):
+        with _partition_lock:
+            if self._order is not None and key in self:
+                del self._order[_bisect.bisect_left(self._order, key)]
+            return super().pop(key, *default)
+
+    def __delitem__(self, key):
+        self.pop(key)
+
+    def __reduce__(self):
+        return dict, (dict(self),)
+
+    def between(self, low, high):
+        with _partition_lock:
+            if self._order is None:
+                self._order = sorted(self)
+            start = _bisect.bisect_left(self._order, low) if low is not None else 0
+            end = _bisect.bisect_right(self._order, high) if high is not None else len(self._order)
+            return self._order[start:end]
+
+
+def _ordered_items(table, pk_val, sk_name, key_cond, eav, ean, esk, forward):
+    partition = table["items"].get(pk_val)
+    if partition is None:
+        return
+    if not isinstance(partition, _Partition):
+        partition = table["items"][pk_val] = _Partition(partition)
+    names = [re.escape(sk_name), *(re.escape(k) for k, v in (ean or {}).items() if v == sk_name)]
+    name = "(?:" + "|".join(names) + r")(?![A-Za-z0-9_])"
+    value = lambda ref: ((eav or {}).get(ref) or {}).get("S")
+    low = high = None
+    if found := re.search(r"begins_with\\s*\\(\\s*" + name + r"\\s*,\\s*(:\\w+)", key_cond, re.IGNORECASE):
+        low = value(found[1])
+        high = low + chr(0x10FFFF) if low is not None else None
+    elif found := re.search(name + r"\\s+BETWEEN\\s+(:\\w+)\\s+AND\\s+(:\\w+)", key_cond, re.IGNORECASE):
+        low, high = value(found[1]), value(found[2])
+    elif found := re.search(r"(?<![A-Za-z0-9_#])" + name + r"\\s*(<=|>=|=|<|>)\\s*(:\\w+)", key_cond):
+        low = value(found[2]) if found[1] in ("=", ">", ">=") else None
+        high = value(found[2]) if found[1] in ("=", "<", "<=") else None
+    after = (esk or {}).get(sk_name, {}).get("S")
+    if after is not None and forward:
+        low = after if low is None else max(low, after)
+    elif after is not None:
+        high = after if high is None else min(high, after)
+    keys = partition.between(low, high)
+    for key in keys if forward else reversed(keys):
+        item = partition.get(key)
+        if item is not None and key != after:
+            yield item
+""",
+    ),
+    Mend(
+        PARTITION_READ_WHOLE,
+        TABLES,
+        """    table["items"].setdefault(pk_val, {})[sk_val] = item
+""",
+        """    table["items"].setdefault(pk_val, _Partition())[sk_val] = item
+""",
+    ),
+    Mend(
+        PARTITION_READ_WHOLE,
+        TABLES,
+        """    members = _index_members(table).get(index_name) if index_name else None
+    if members is not None:
+        # Only this index partition""",
+        """    members = _index_members(table).get(index_name) if index_name else None
+    ordered = not (index_name or is_gsi or key_conditions) and bool(
+        sk_name and key_cond and _get_attr_type(table, sk_name) == "S")
+    if ordered:
+        candidates = _ordered_items(table, pk_val, sk_name, key_cond, eav, ean, esk, scan_forward)
+    elif members is not None:
+        # Only this index partition""",
+    ),
+    Mend(
+        PARTITION_READ_WHOLE,
+        TABLES,
+        """    elif sk_name:
+        sk_type = _get_attr_type(table, sk_name)
+        candidates.sort(""",
+        """    elif sk_name and not ordered:
+        sk_type = _get_attr_type(table, sk_name)
+        candidates.sort(""",
+    ),
+    Mend(
+        PARTITION_READ_WHOLE,
+        TABLES,
+        """        candidates = [it for it in candidates if _evaluate_key_conditions_item(it, key_conditions, pk_name)]
+    elif key_cond:
+        try:
+""",
+        """        candidates = [it for it in candidates if _evaluate_key_conditions_item(it, key_conditions, pk_name)]
+    elif ordered:
+        candidates = (it for it in candidates
+                      if _evaluate_condition(key_cond, it, eav, ean, slot="KeyConditionExpression"))
+    elif key_cond:
+        try:
+""",
+    ),
+    Mend(
+        PARTITION_READ_WHOLE,
+        TABLES,
+        """    if esk:
+        candidates = _apply_exclusive_start_key(
+            candidates, esk, pk_name, range_names if multi_key else sk_name, scan_forward, table=table)
+""",
+        """    if esk and not ordered:
+        candidates = _apply_exclusive_start_key(
+            candidates, esk, pk_name, range_names if multi_key else sk_name, scan_forward, table=table)
+""",
+    ),
+    Mend(
+        PARTITION_READ_WHOLE,
+        TABLES,
+        """    # limit — including when the results end exactly at the limit, since it
+    # doesn't look ahead. The follow-up page then returns 0 items and no key.
+    candidates, has_more = _paginate_evaluated_items(candidates, limit, table, index_name)
+
+    scanned_count = len(candidates)
+    query_filter""",
+        """    # limit — including when the results end exactly at the limit, since it
+    # doesn't look ahead. The follow-up page then returns 0 items and no key.
+    try:
+        candidates, has_more = _paginate_evaluated_items(candidates, limit, table, index_name)
+    except ValueError as exc:
+        return error_response_json("ValidationException", str(exc), 400)
+
+    scanned_count = len(candidates)
+    query_filter""",
     ),
     # AWS runs a thousand environments; one machine cannot. Past the bound a call waits for a free worker, at
     # most as long as the function's own timeout. (A function that calls itself would wait in vain and then

@@ -125,7 +125,7 @@ export function rowTest(input: ListInput, searched: readonly string[]): (row: un
     return true;
   };
   return (row) => {
-    if (condition && !evaluate(condition, row as Record<string, unknown>)) return false;
+    if (condition && !evaluate(condition, row)) return false;
     if (!input.search) return true;
     return searched.some((field) => {
       const value = valueAt(row, field);
@@ -135,23 +135,17 @@ export function rowTest(input: ListInput, searched: readonly string[]): (row: un
 }
 
 function parseListFilter(filters: unknown, caseSensitive: boolean) {
-  const tree =
-    caseSensitive && typeof filters === 'object' && filters !== null && !('field' in filters)
-      ? { ...filters, case_sensitive: true }
-      : filters;
-  const parsed = parseCondition(tree);
-  if ('faults' in parsed) {
-    throw invalid(
-      'request_invalid',
-      parsed.faults.map((fault) => ({
-        type: 'filter_invalid',
-        location: ['body', 'filters', ...fault.path],
-        message: fault.message,
-        ...(fault.fix === undefined ? {} : { fix: fault.fix }),
-      })),
-    );
-  }
-  return parsed.condition;
+  const parsed = parseCondition(filters, { caseSensitive });
+  if (parsed.ok) return parsed.condition;
+  throw invalid(
+    'request_invalid',
+    parsed.faults.map((fault) => ({
+      type: 'filter_invalid',
+      location: ['body', 'filters', ...fault.path],
+      message: fault.message,
+      ...(fault.fix === undefined ? {} : { fix: fault.fix }),
+    })),
+  );
 }
 
 /** A page over rows that are all in memory (kinds that are bounded by a quota), with exact totals. */

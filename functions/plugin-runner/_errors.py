@@ -14,7 +14,7 @@ CODES: dict[str, tuple[bool, str]] = {
     "plugin_timeout": (True, "The plugin did not finish this row in its time"),
     "plugin_died": (False, "The plugin's process ended on this row"),
     "plugin_memory": (False, "The plugin ran out of memory on this row"),
-    "plugin_not_probed": (True, "A row of the same frame failed and this one could not be tried alone in time"),
+    "plugin_not_probed": (True, "The row was not run, or not tried alone, before the time or the tries ended"),
     "plugin_protocol_error": (False, "The plugin's process sent an answer that is not valid"),
     "step_wrong_return": (False, "A step or prepare did not return a DataFrame"),
     "row_identity_lost": (False, "The steps changed the number of rows and dropped the column __row"),

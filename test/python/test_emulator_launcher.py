@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "local" / "emulator.py"
@@ -266,6 +268,77 @@ def test_a_workflow_catches_an_error_by_its_name(endpoint, caught, status, outpu
     assert (json.loads(found["output"]) if output else found["error"]) == (output or "Custom")
 
 
+def make_table(endpoint, name):
+    tables = client(endpoint, "dynamodb")
+    tables.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("pk", "sk")],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    )
+    return tables
+
+
+def pages(tables, **query):
+    """All sort keys that a query finds, page by page."""
+    found, start = [], {}
+    while True:
+        reply = tables.query(TableName="pages", ScanIndexForward=query["forward"], **query["call"], **start)
+        found += [item["sk"]["S"] for item in reply["Items"]]
+        if "LastEvaluatedKey" not in reply:
+            return found
+        start = {"ExclusiveStartKey": reply["LastEvaluatedKey"]}
+
+
+def test_a_query_finds_the_same_items_as_a_naive_one_in_every_order_and_page_size(endpoint):
+    chance = random.Random(7)
+    tables = make_table(endpoint, "pages")
+    keys = [a + b + c for a in ("A#", "B#", "Bé", "b#") for b in ("", "1", "10", "2") for c in ("", "x", "\U0001f600")]
+    conditions = {
+        "": lambda key, low, high: True,
+        " AND begins_with(sk, :low)": lambda key, low, high: key.startswith(low),
+        " AND begins_with ( #s , :low )": lambda key, low, high: key.startswith(low),
+        " AND sk = :low": lambda key, low, high: key == low,
+        " AND #s < :low": lambda key, low, high: key < low,
+        " AND sk <= :low": lambda key, low, high: key <= low,
+        " AND sk > :low": lambda key, low, high: key > low,
+        " AND #s >= :low": lambda key, low, high: key >= low,
+        " AND sk BETWEEN :low AND :high": lambda key, low, high: low <= key <= high,
+    }
+    there = set()
+    for _ in range(6):
+        for key in chance.sample(keys, 16):
+            item = {"pk": {"S": "P"}, "sk": {"S": key}}
+            if key in there and chance.random() < 0.5:
+                tables.delete_item(TableName="pages", Key=item)
+                there.remove(key)
+            else:
+                tables.put_item(TableName="pages", Item=item)
+                there.add(key)
+        for text, holds in conditions.items():
+            low, high = sorted(chance.sample([*keys, "A", "B#3"], 2))
+            values = {":p": {"S": "P"}, ":low": {"S": low}, ":high": {"S": high}}
+            used = {name: value for name, value in values.items() if name in "pk = :p" + text}
+            call = {"KeyConditionExpression": "pk = :p" + text, "ExpressionAttributeValues": used}
+            if "#s" in text:
+                call["ExpressionAttributeNames"] = {"#s": "sk"}
+            expected = sorted(key for key in there if holds(key, low, high))
+            limit = chance.choice([{}, {"Limit": 1}, {"Limit": 3}])
+            assert pages(tables, forward=True, call={**call, **limit}) == expected, (text, low, high)
+            assert pages(tables, forward=False, call={**call, **limit}) == expected[::-1], (text, low, high)
+
+
+def test_a_wrong_key_condition_is_still_refused(endpoint):
+    tables = make_table(endpoint, "refusals")
+    tables.put_item(TableName="refusals", Item={"pk": {"S": "P"}, "sk": {"S": "1"}})
+    with pytest.raises(ClientError, match="ValidationException"):
+        tables.query(
+            TableName="refusals",
+            KeyConditionExpression="pk = :p AND begins_with(sk, :n)",
+            ExpressionAttributeValues={":p": {"S": "P"}, ":n": {"N": "1"}},
+        )
+
+
 def test_the_emulator_ends_with_its_children_when_its_starter_closes_the_leash(tmp_path):
     process, endpoint = start(tmp_path)
     functions = make_function(endpoint, "child", "node")
@@ -290,13 +363,45 @@ def launcher():
     return module
 
 
+def mended(module, name):
+    """A mended module of the emulator, loaded in this process under its own name but not registered."""
+    loader = module.MendingLoader(name, importlib.util.find_spec(name).origin)
+    loaded = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(loaded)
+    return loaded
+
+
+def test_a_page_of_a_query_reads_no_more_than_the_page():
+    module = launcher()
+    tables = mended(module, module.TABLES)
+    keys = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+    types = [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")]
+    table = {"TableName": "any", "KeySchema": keys, "AttributeDefinitions": types, "BillingMode": "PAY_PER_REQUEST"}
+    assert tables._create_table(table)[0] == 200
+    for number in range(500):
+        item = {"pk": {"S": "P"}, "sk": {"S": f"D#{number:04}"}}
+        assert tables._put_item({"TableName": "any", "Item": item})[0] == 200
+    evaluated = []
+    evaluate = tables._evaluate_condition
+    tables._evaluate_condition = lambda *args, **named: evaluated.append(args[1]) or evaluate(*args, **named)
+    start = {"pk": {"S": "P"}, "sk": {"S": "D#0300"}}
+    query = {
+        "TableName": "any",
+        "KeyConditionExpression": "pk = :p AND begins_with(sk, :d)",
+        "ExpressionAttributeValues": {":p": {"S": "P"}, ":d": {"S": "D#"}},
+        "Limit": 10,
+        "ExclusiveStartKey": start,
+    }
+    status, _, body = tables._query(query)
+    found = [item["sk"]["S"] for item in json.loads(body)["Items"]]
+    assert (status, found) == (200, [f"D#{number:04}" for number in range(301, 311)])
+    # The page and its start, which must itself satisfy the condition.
+    assert len(evaluated) == 11
+
+
 def test_a_log_ends_at_its_own_mark_and_needs_no_wait():
     module = launcher()
-    path = importlib.util.find_spec(module.RUNTIME).origin
-    loader = module.MendingLoader(module.RUNTIME, path)
-    runtime = importlib.util.module_from_spec(importlib.util.spec_from_loader(module.RUNTIME, loader))
-    loader.exec_module(runtime)
-    worker = runtime.Worker("any", {}, b"")
+    worker = mended(module, module.RUNTIME).Worker("any", {}, b"")
     worker._proc = object()
     for line in ["one", "", "two", f"{module.LOG_END}r1", "three", f"{module.LOG_END}r2"]:
         worker._stderr_queue.put(line)

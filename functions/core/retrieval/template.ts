@@ -94,7 +94,7 @@ function parseExpression(source: string): TemplateVariable {
     while (at < source.length && /[-+.0-9A-Za-z]/.test(source[at] as string)) at += 1;
     try {
       const value: unknown = JSON.parse(source.slice(start, at));
-      if (value === null || typeof value === 'number' || typeof value === 'boolean') return value;
+      if (value === null || typeof value === 'boolean' || Number.isFinite(value)) return value as Literal;
     } catch {
       // Reported below, with the forms that are allowed.
     }

@@ -131,7 +131,8 @@ export function appendDeltas(manifest: Manifest, segments: readonly StoredSegmen
  * The next manifest after a compaction: `removed` segments of one feature give way to `added` ones, whose rows carry
  * absolute sequence numbers. Removed keys that no other feature uses are retired.
  *
- * @throws VectorError compaction_stale if a removed segment is not there any more: start the compaction again
+ * @throws VectorError compaction_stale if a removed segment is not there any more: start the compaction again;
+ * compaction_partial if a removed deletion or patch is newer than rows that stay
  */
 export function replaceSegments(
   manifest: Manifest,
@@ -151,9 +152,16 @@ export function replaceSegments(
       lost ?? removed[0],
     );
   }
-  let next: FeatureManifest = { ...feature, segments: feature.segments.filter(({ key }) => !gone.has(key)) };
-  const kept = next.segments;
-  next = { ...next, segments: [] };
+  const kept = feature.segments.filter(({ key }) => !gone.has(key));
+  for (const segment of feature.segments) {
+    if (!gone.has(segment.key) || (segment.tombs === 0 && segment.kind !== 'columns')) continue;
+    const needy = kept.find(({ kind, base_seq }) => kind === 'data' && base_seq < segment.base_seq);
+    if (needy !== undefined) {
+      const message = `Its deletions and patches still apply to ${needy.key}: compact both or neither.`;
+      throw new VectorError('compaction_partial', message, segment.key);
+    }
+  }
+  let next: FeatureManifest = { ...feature, segments: [] };
   for (const segment of added) {
     if (!segment.absolute) {
       throw new VectorError(

@@ -63,7 +63,6 @@ const parameters = strict({
     return { conditions: sensitive === undefined ? tree : { AND: [tree], case_sensitive: sensitive } };
   })
   .meta({
-    id: 'AttributeFilterParameters',
     description:
       'A condition: {field, operator, value}, or a tree in `conditions` (also accepted as `filters`)',
   });

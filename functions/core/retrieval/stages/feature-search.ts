@@ -54,7 +54,13 @@ const filtersSchema = z
   .meta({ description: 'A condition, or a tree of AND, OR and NOT; values may be templates' });
 
 const identifiersSchema = z
-  .array(z.string().min(1).max(100).refine((text) => !hasTemplate(text), 'templates are not possible here'))
+  .array(
+    z
+      .string()
+      .min(1)
+      .max(100)
+      .refine((text) => !hasTemplate(text), 'templates are not possible here'),
+  )
   .min(1)
   .max(100);
 const off = (what: string) =>
@@ -193,9 +199,12 @@ export async function searchAll(
     ctx,
     tasks.filter((task) => runs[task.inputIndex]?.faults.length === 0),
     include,
+    stage.filters !== undefined,
   );
 
-  const found = new Map(tasks.map(({ inputIndex, prepared, hits }) => [`${inputIndex}/${prepared.index}`, hits]));
+  const found = new Map(
+    tasks.map(({ inputIndex, prepared, hits }) => [`${inputIndex}/${prepared.index}`, hits]),
+  );
   return runs.map((run, inputIndex): SearchOutcome => {
     if (run.faults.length > 0) return { hits: [], faults: run.faults, skipped: false };
     // Every search has its list, be it empty: the scale of the scores does not depend on what happens to exist.

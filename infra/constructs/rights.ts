@@ -1,0 +1,89 @@
+// Gives roles what they need by named actions. No wildcard action, and no Scan for anybody.
+import { Stack } from 'aws-cdk-lib';
+import type * as dynamodb from 'aws-cdk-lib/aws-dynamodb';
+import type * as events from 'aws-cdk-lib/aws-events';
+import * as iam from 'aws-cdk-lib/aws-iam';
+import type * as lambda from 'aws-cdk-lib/aws-lambda';
+import type * as s3 from 'aws-cdk-lib/aws-s3';
+import type * as secretsmanager from 'aws-cdk-lib/aws-secretsmanager';
+import type * as sqs from 'aws-cdk-lib/aws-sqs';
+
+export const tableActions = {
+  get: ['dynamodb:GetItem'],
+  read: ['dynamodb:GetItem', 'dynamodb:BatchGetItem', 'dynamodb:Query'],
+  write: [
+    'dynamodb:PutItem',
+    'dynamodb:UpdateItem',
+    'dynamodb:DeleteItem',
+    'dynamodb:BatchWriteItem',
+    'dynamodb:ConditionCheckItem',
+  ],
+} as const;
+
+const bucketActions = {
+  read: 's3:GetObject',
+  write: 's3:PutObject',
+  delete: 's3:DeleteObject',
+} as const;
+/** `read` brings listing too: without it S3 answers 403 instead of 404 for what is not there. */
+export type BucketAccess = keyof typeof bucketActions;
+
+function allow(role: iam.IRole, actions: readonly string[], resources: readonly string[]): void {
+  role.addToPrincipalPolicy(new iam.PolicyStatement({ actions: [...actions], resources: [...resources] }));
+}
+
+export function allowTable(role: iam.IRole, table: dynamodb.ITable, actions: readonly string[]): void {
+  allow(role, actions, [table.tableArn]);
+}
+
+/** Reads of the sparse index of rows with a due time. */
+export function allowDueIndex(role: iam.IRole, table: dynamodb.ITable, index: string): void {
+  allow(role, ['dynamodb:Query'], [`${table.tableArn}/index/${index}`]);
+}
+
+export function allowBucket(role: iam.IRole, bucket: s3.IBucket, ...access: readonly BucketAccess[]): void {
+  allow(
+    role,
+    access.map((name) => bucketActions[name]),
+    [bucket.arnForObjects('*')],
+  );
+  if (access.includes('read')) allow(role, ['s3:ListBucket'], [bucket.bucketArn]);
+}
+
+export function allowSecret(role: iam.IRole, ...secrets: readonly secretsmanager.ISecret[]): void {
+  allow(
+    role,
+    ['secretsmanager:GetSecretValue'],
+    secrets.map((secret) => secret.secretArn),
+  );
+}
+
+/** The unqualified function only: the usual grant would allow every version and alias by a wildcard. */
+export function allowInvoke(role: iam.IRole, ...functions: readonly lambda.IFunction[]): void {
+  allow(
+    role,
+    ['lambda:InvokeFunction'],
+    functions.map((one) => one.functionArn),
+  );
+}
+
+export function allowSend(role: iam.IRole, ...queues: readonly sqs.IQueue[]): void {
+  allow(
+    role,
+    ['sqs:SendMessage'],
+    queues.map((queue) => queue.queueArn),
+  );
+}
+
+export function allowPutEvents(role: iam.IRole, bus: events.IEventBus): void {
+  allow(role, ['events:PutEvents'], [bus.eventBusArn]);
+}
+
+export function allowStart(role: iam.IRole, machineArns: readonly string[]): void {
+  allow(role, ['states:StartExecution'], machineArns);
+}
+
+/** ARN of the executions of a state machine, whose physical name CloudFormation makes. */
+export function executionsOf(scope: Stack, machineName: string, separator: ':' | '/' = ':'): string {
+  return `arn:${scope.partition}:states:${scope.region}:${scope.account}:execution:${machineName}${separator}*`;
+}
