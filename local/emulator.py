@@ -45,6 +45,7 @@ WORKER_LOST = "a handler that throws loses its process: each failure costs a col
 LOG_WAIT = "a silent handler waits 50 ms for log lines, and a line that is later lands in the next invocation"
 LOG_NOT_TEXT = "one byte of log that is not UTF-8 ends the log reader; the worker then blocks on a full pipe"
 PARTITION_READ_WHOLE = "a query sorts and tests its whole partition for each page, so paging costs n squared"
+STREAM_DEAF = "after a restart stream readers wait at old positions in a stream that begins anew, and get nothing"
 PROCESS_BURST = "every concurrent call of a function starts one more process, without a bound"
 
 MENDS = (
@@ -318,6 +319,17 @@ def _ordered_items(table, pk_val, sk_name, key_cond, eav, ean, esk, forward):
 
     scanned_count = len(candidates)
     query_filter""",
+    ),
+    # The positions are stored, the records they count are not.
+    Mend(
+        STREAM_DEAF,
+        SERVICE,
+        """        _restore_esm_positions(_dynamodb_stream_positions, data.get("dynamodb_stream_positions", {}))
+""",
+        """        _restore_esm_positions(_dynamodb_stream_positions, data.get("dynamodb_stream_positions", {}))
+        for _position in list(_dynamodb_stream_positions._data):
+            _dynamodb_stream_positions._data[_position] = 0
+""",
     ),
     # AWS runs a thousand environments; one machine cannot. Past the bound a call waits for a free worker, at
     # most as long as the function's own timeout. (A function that calls itself would wait in vain and then

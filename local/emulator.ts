@@ -8,6 +8,7 @@ import {
   isRunning,
   pickFreePort,
   portIsFree,
+  processStarted,
   readRecords,
   recordProcess,
   stopRecorded,
@@ -179,7 +180,8 @@ async function launch(
   });
   const { pid } = child;
   if (pid === undefined) throw new Error(`The emulator could not be started: ${await ended}`);
-  recordProcess(stateFolder, { name: 'emulator', pid, port });
+  if (processStarted(pid) !== undefined) recordProcess(stateFolder, { name: 'emulator', pid, port });
+  else await ended;
   writeFileSync(portFileOf(stateFolder), `${port}\n`);
   const endpoint = `http://127.0.0.1:${port}`;
   const deadline = Date.now() + deadlineMs;

@@ -19,6 +19,7 @@ _LABEL_TERMS = 3
 _KEYWORDS_LOOKED_AT = 400
 _WORDS_PER_TEXT_MAX = 400
 _WORD_CHARS_MAX = 40
+_STEM_CHARS_MIN = 5
 _MANY_TEXTS = 100
 _MIN_TEXTS_OF_MANY = 3
 _ADDRESS = re.compile(r'(?:https?://|www\.)\S+|\S+@\S+\.\S+', re.IGNORECASE)
@@ -117,21 +118,24 @@ def _without_repeats(weights: dict[str, float], wanted: int) -> list[str]:
     # Sums of floats in another order differ in the last digits; equal weights have to look equal.
     order = sorted(weights, key=lambda term: (-round(weights[term], 12), -term.count(' '), term))
     chosen: list[str] = []
-    taken: set[str] = set()
+    taken: list[str] = []
     for term in order[:_KEYWORDS_LOOKED_AT]:
-        stems = {_stem(word) for word in term.split(' ')}
-        if len(chosen) < wanted and not stems & taken:
+        words = term.split(' ')
+        if len(chosen) < wanted and not any(_same_word(word, other) for word in words for other in taken):
             chosen.append(term)
-            taken |= stems
+            taken += words
     return chosen
 
 
-def _stem(word: str) -> str:
-    """Good enough to see that "card" and "cards" are one word. Never shown."""
-    for ending, least in (('ies', 5), ('ing', 6), ('ed', 5), ('es', 5), ('s', 4)):
-        if word.endswith(ending) and len(word) >= least and not word.endswith('ss'):
-            return word[: -len(ending)].rstrip('e')
-    return word.rstrip('ey')
+def _same_word(word: str, other: str) -> bool:
+    """Whether two words are forms of one: "card" and "cards", "verify" and "verification". A guess, never shown."""
+    if word == other:
+        return True
+    short, long = sorted((word, other), key=len)
+    if len(short) < _STEM_CHARS_MIN:
+        return len(short) > 2 and long in (f'{short}s', f'{short}es')
+    shared = len(short) - 1 if len(short) > _STEM_CHARS_MIN else len(short)
+    return long.startswith(short[:shared])
 
 
 def _unlike_labels(ranked: list[list[str]]) -> list[str]:

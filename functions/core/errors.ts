@@ -69,6 +69,7 @@ export const errorTable = {
   namespace_changed: changed('namespace'),
   namespace_deleting: entry('ConflictError', 'The namespace is being deleted.'),
   plugin_not_found: notFound('plugin'),
+  plugin_name_taken: nameTaken('plugin'),
   plugin_version_exists: entry('AlreadyExistsError', 'This plugin version exists with other content.'),
   plugin_in_use: inUse('plugin'),
   plugin_changed: changed('plugin'),

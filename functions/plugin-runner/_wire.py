@@ -13,7 +13,7 @@ import os
 import select
 import struct
 import time
-from typing import Any
+from typing import Callable
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 _MAGIC = b"GRN1"
@@ -51,7 +51,7 @@ def write_blocking(fd: int, parts: list[bytes]) -> None:
 
 def read_blocking(fd: int) -> tuple[dict, list[bytes]]:
     """Reads a message on a blocking descriptor (the worker's side). Raises PeerGone at the end of the pipe."""
-    return _parse(lambda count: _read_exactly(fd, count))
+    return _parse(lambda count: _read_exactly(fd, count), None)
 
 
 class Channel:
@@ -80,7 +80,7 @@ class Channel:
 
     def receive(self, deadline: float) -> tuple[dict, list[bytes]]:
         """Reads one message. Raises OutOfTime, PeerGone or WireError."""
-        return _parse(lambda count: self._read(count, deadline))
+        return _parse(lambda count: self._read(count, deadline), MESSAGE_BYTES_MAX)
 
     def close(self) -> None:
         """Closes all descriptors."""
@@ -117,12 +117,12 @@ class Channel:
         raise PeerGone if ready else OutOfTime
 
 
-def _parse(read: Any) -> tuple[dict, list[bytes]]:
+def _parse(read: Callable[[int], bytes], bytes_max: int | None) -> tuple[dict, list[bytes]]:
     magic, header_bytes, blocks_bytes = _PREFIX.unpack(read(_PREFIX.size))
     if magic != _MAGIC:
         raise WireError("the message does not begin with the right bytes")
-    if header_bytes + blocks_bytes > MESSAGE_BYTES_MAX:
-        raise WireError(f"the message has {header_bytes + blocks_bytes} bytes; at most {MESSAGE_BYTES_MAX} are accepted")
+    if bytes_max is not None and header_bytes + blocks_bytes > bytes_max:
+        raise WireError(f"the message has {header_bytes + blocks_bytes} bytes; at most {bytes_max} are accepted")
     try:
         header = json.loads(read(header_bytes))
     except (ValueError, RecursionError):

@@ -73,7 +73,7 @@ class _Zygote:
             if order["op"] == "fork":
                 answer = {"pid": self.fork(order, fds)}
             elif order["op"] == "end":
-                answer = {"status": self.end(order["pid"]), "strays": self.sweep()}
+                answer = {"status": self.end(order["pid"], order["at_once"]), "strays": self.sweep()}
             else:
                 answer = {"strays": self.sweep()}
             self.control.send(json.dumps(answer).encode())
@@ -92,12 +92,13 @@ class _Zygote:
         self.workers.add(pid)
         return pid
 
-    def end(self, pid: int) -> int | None:
+    def end(self, pid: int, at_once: bool) -> int | None:
         """Ends a worker and its group; returns its wait status, None if it is no worker of ours."""
         if pid not in self.workers:
             return None
-        # A worker that is ending by itself may finish, so that the status tells how.
-        self.wait_until_ended(pid, _LEAVING_SECONDS)
+        if not at_once:
+            # A worker that is ending by itself may finish, so that the status tells how.
+            self.wait_until_ended(pid, _LEAVING_SECONDS)
         self.kill_group(pid)
         _, status = os.waitpid(pid, 0)
         self.workers.discard(pid)

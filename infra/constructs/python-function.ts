@@ -15,7 +15,7 @@ export interface PythonFunctionProps {
   /** The folder under `functions/`, whose `handler.py` defines `handler`. */
   readonly folder: Extract<FolderName, 'plugin-validator' | 'plugin-runner' | 'clusterer'>;
   readonly settings: StageSettings;
-  /** Plugins bring wheels for x86-64; our own code runs on arm64. */
+  /** Plugins bring wheels for x86-64; what has no native packages may be arm64. */
   readonly architecture: lambda.Architecture;
   /** @default none */
   readonly layer?: lambda.ILayerVersion;

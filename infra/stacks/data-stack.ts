@@ -79,7 +79,8 @@ export class DataStack extends Stack {
       lifecycleRules: [abandoned, { id: 'deleted-segments', noncurrentVersionExpiration: Duration.days(7) }],
     });
 
-    this.bus = new events.EventBus(this, 'Bus');
+    // The one name we give: CloudFormation wants it, and the CDK's own would be the same for every stage.
+    this.bus = new events.EventBus(this, 'Bus', { eventBusName: `granary-${settings.stage}` });
 
     const secret = (secretId: string, description: string) =>
       new secretsmanager.Secret(this, secretId, {

@@ -81,13 +81,13 @@ def environment(folder, port):
     }
 
 
-def start(folder):
+def start(folder, port=None, **settings):
     """Start an emulator that ends with this process; returns it and its endpoint."""
-    port = free_port()
+    port = port or free_port()
     log = open(folder / "log", "wb")  # noqa: SIM115
     process = subprocess.Popen(
         [sys.executable, str(LAUNCHER)],
-        env=environment(folder, port),
+        env={**environment(folder, port), **settings},
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -125,13 +125,13 @@ def client(endpoint, service):
     )
 
 
-def make_function(endpoint, name, language, timeout=20):
+def make_function(endpoint, name, language, timeout=20, code=None):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         if language == "node":
-            archive.writestr("index.mjs", NODE_HANDLER)
+            archive.writestr("index.mjs", code or NODE_HANDLER)
         if language == "python":
-            archive.writestr("index.py", PYTHON_HANDLER)
+            archive.writestr("index.py", code or PYTHON_HANDLER)
     functions = client(endpoint, "lambda")
     functions.create_function(
         FunctionName=name,
@@ -268,9 +268,10 @@ def test_a_workflow_catches_an_error_by_its_name(endpoint, caught, status, outpu
     assert (json.loads(found["output"]) if output else found["error"]) == (output or "Custom")
 
 
-def make_table(endpoint, name):
+def make_table(endpoint, name, **more):
     tables = client(endpoint, "dynamodb")
     tables.create_table(
+        **more,
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
         AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("pk", "sk")],
@@ -361,6 +362,55 @@ def launcher():
     sys.modules["granary_launcher"] = module
     spec.loader.exec_module(module)
     return module
+
+
+STREAM_READER = """
+import boto3
+def handler(event, context):
+    for record in event["Records"]:
+        boto3.client("dynamodb").put_item(TableName="seen", Item=record["dynamodb"]["Keys"])
+"""
+
+
+def test_a_stream_reader_goes_on_after_an_orderly_stop_and_start(tmp_path):
+    saved = tmp_path / "saved"
+    settings = {
+        "PERSIST_STATE": "1",
+        "S3_PERSIST": "1",
+        "STATE_DIR": str(tmp_path / "state"),
+        "S3_DATA_DIR": str(tmp_path / "s3"),
+        "GRANARY_SAVED_FILE": str(saved),
+    }
+
+    def seen_after_writing(endpoint, key):
+        tables = client(endpoint, "dynamodb")
+        item = {"pk": {"S": "P"}, "sk": {"S": key}}
+        tables.put_item(TableName="written", Item=item)
+        deadline = time.monotonic() + 30
+        while "Item" not in tables.get_item(TableName="seen", Key=item):
+            assert time.monotonic() < deadline, f"{key} was not read from the stream"
+
+    process, endpoint = start(tmp_path, **settings)
+    stream = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
+    tables = make_table(endpoint, "written", StreamSpecification=stream)
+    make_table(endpoint, "seen")
+    functions = make_function(endpoint, "reader", "python", code=STREAM_READER)
+    functions.create_event_source_mapping(
+        FunctionName="reader",
+        EventSourceArn=tables.describe_table(TableName="written")["Table"]["LatestStreamArn"],
+        StartingPosition="TRIM_HORIZON",
+    )
+    for key in ("1", "2", "3"):
+        seen_after_writing(endpoint, key)
+    process.terminate()
+    assert process.wait(timeout=30) == 0
+    process.stdin.close()
+    assert saved.exists()
+    port = int(endpoint.rsplit(":", 1)[1])
+    process, endpoint = start(tmp_path, port, **settings)
+    seen_after_writing(endpoint, "4")
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
 
 
 def mended(module, name):

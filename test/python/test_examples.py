@@ -4,6 +4,7 @@ import ast
 import json
 import random
 import re
+import subprocess
 import sys
 import zlib
 from collections import Counter
@@ -13,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import choose_threshold as example  # noqa: E402
@@ -126,6 +128,61 @@ def test_the_figures_in_the_examples_readme_are_those_of_this_code(threshold):
     assert f"threshold **{threshold:.3f}**" in text
     assert f"{assigned} of the 80 unlabelled articles get a topic" in text
     assert f"{right} of those {assigned} the right one" in text
+
+
+# Words any of which tells a reader which topic a cluster is about.
+TELLING_WORDS = {
+    "quantum": {"quantum", "qubit", "qubits"},
+    "cooking": {"sauce", "dough", "oven", "pan", "cook", "cooks", "butter", "flavour"},
+    "football": {"team", "match", "goal", "goals", "cup", "goalkeeper", "player", "players", "club", "clubs"},
+    "gardening": {"garden", "gardeners", "soil", "plant", "plants", "roots", "compost"},
+    "medicine": {"patients", "patient", "doctors", "disease", "treatment"},
+    "finance": {"investors", "bank", "banks", "shares", "bonds", "bond", "stock", "money", "interest"},
+}
+
+# Runs in a process of its own, because the clusterer's modules have short names that other functions use as well.
+CLUSTER_SCRIPT = """
+import json, sys
+import numpy as np
+import _event, _run
+
+given = json.load(sys.stdin)
+vectors = np.array(given["vectors"], dtype=np.float32)
+request = _event.parse({
+    "rows": vectors.shape[0], "dims": vectors.shape[1], "metric": "cosine",
+    "algorithm": {"name": "hdbscan", "params": {"min_cluster_size": 5}},
+    "vectors_url": "https://unused.invalid/v", "texts_url": "https://unused.invalid/t",
+    "result_url": "https://unused.invalid/r",
+})
+json.dump(_run.run(request, vectors, given["ids"], given["texts"]), sys.stdout)
+"""
+
+
+def test_at_least_four_topics_come_back_as_clusters_with_labels_that_name_them():
+    given = {
+        "vectors": example.embed(ARTICLES).tolist(),
+        "ids": [article["id"] for article in ARTICLES],
+        "texts": [article["text"] for article in ARTICLES],
+    }
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", CLUSTER_SCRIPT],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "functions" / "clusterer",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    topics = {article["id"]: topic_of(article) for article in ARTICLES}
+    named = set()
+    for cluster in result["clusters"]:
+        members = [m["document_id"] for m in result["members"] if m["cluster_id"] == cluster["cluster_id"]]
+        topic, count = Counter(topics[member] for member in members).most_common(1)[0]
+        words = set(re.findall(r"\w+", cluster["label"]))
+        if count >= 0.8 * len(members) and count >= 10 and words & TELLING_WORDS[topic]:
+            named.add(topic)
+    assert len(named) >= 4, result["clusters"]
 
 
 # The rule for the threshold

@@ -1,6 +1,8 @@
 // Every route of the API: one line per noun. The gateway, the dispatcher, the document and the tests read this.
 import type { Route } from '../http/route.ts';
 import { routes as buckets } from './buckets/contract.ts';
+import { routes as collections } from './collections/contract.ts';
+import { routes as documents } from './documents/contract.ts';
 import { routes as keys } from './keys/contract.ts';
 import { routes as namespaces } from './namespaces/contract.ts';
 import { routes as webhooks } from './webhooks/contract.ts';
@@ -9,6 +11,8 @@ export const contracts = {
   namespaces,
   keys,
   buckets,
+  collections,
+  documents,
   webhooks,
 } as const satisfies Record<string, Readonly<Record<string, Route>>>;
 

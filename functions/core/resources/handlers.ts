@@ -1,8 +1,10 @@
 // The handlers of every route: one line per noun, in the order of contracts.ts.
 import type { AnyHandler } from '../http/handler.ts';
 import { handlers as buckets } from './buckets/handlers.ts';
+import { handlers as collections } from './collections/handlers.ts';
+import { handlers as documents } from './documents/handlers.ts';
 import { handlers as keys } from './keys/handlers.ts';
 import { handlers as namespaces } from './namespaces/handlers.ts';
 import { handlers as webhooks } from './webhooks/handlers.ts';
 
-export const allHandlers: Readonly<Record<string, AnyHandler>> = { ...namespaces, ...keys, ...buckets, ...webhooks };
+export const allHandlers: Readonly<Record<string, AnyHandler>> = { ...namespaces, ...keys, ...buckets, ...collections, ...documents, ...webhooks };

@@ -1,7 +1,6 @@
 // Many inputs through one feature_search at once: one embedding call and one scan instead of one per document.
 import type { Clock } from '../clock.ts';
 import type { RetrieverDefinition } from './definition.ts';
-import { throwFaults } from './faults.ts';
 import type { Filter } from './filter.ts';
 import type { Degradation, SearchPort } from './ports.ts';
 import { RunContext } from './run-context.ts';
@@ -94,9 +93,4 @@ export function singleSearchOf(
   if (!parsed.success) return undefined;
   const [search, other] = parsed.data.searches;
   return search && !other ? { parameters: parsed.data, search } : undefined;
-}
-
-/** Throws the faults of one outcome as a run would. @throws AppError retriever_input_invalid */
-export function throwOutcomeFaults(outcome: SearchOutcome): void {
-  throwFaults('retriever_input_invalid', outcome.faults);
 }

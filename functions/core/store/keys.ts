@@ -66,6 +66,10 @@ export interface NamespaceScope {
   commitToken(collectionId: string, token: string): Key;
   /** The lock that makes batches of one collection run one at a time. */
   running(collectionId: string): Key;
+  /** Says that a deleted collection may still have rows and objects, until the sweeper found none. */
+  purge(collectionId: string): Key;
+  /** Names the batch that a repeated trigger gets, until that batch is planned; `digest` is that of the request. */
+  pendingTrigger(bucketId: string, digest: string): Key;
   receipt(batchId: string, attempt: number, chunk: number): Key;
   receipts(batchId: string, attempt: number): { pk: string; prefix: string };
   delivery(webhookId: string, deliveryId: string): Key;
@@ -116,6 +120,8 @@ export function namespaceScope(orgId: string, namespaceId: string): NamespaceSco
     head: (collectionId) => ({ pk: collectionPk(collectionId), sk: 'HEAD' }),
     commitToken: (collectionId, token) => ({ pk: collectionPk(collectionId), sk: `TOKEN#${part(token)}` }),
     running: (collectionId) => ({ pk: collectionPk(collectionId), sk: 'RUN' }),
+    purge: (collectionId) => ({ pk, sk: `PURGE#${part(collectionId)}` }),
+    pendingTrigger: (bucketId, digest) => ({ pk: bucketPk(bucketId), sk: `TRIG#${part(digest)}` }),
     receipt: (batchId, attempt, chunk) => ({
       pk: receiptPk(batchId, attempt),
       sk: `RCPT#${String(chunk).padStart(6, '0')}`,

@@ -2,7 +2,7 @@
 
 export class LruCache<T> {
   readonly #bytesMax: number;
-  readonly #entries = new Map<string, { readonly value: Promise<T>; bytes: number }>();
+  readonly #entries = new Map<string, { readonly made: Promise<{ readonly value: T }>; bytes: number }>();
   #bytes = 0;
 
   /** @param bytesMax the newest entry stays even if it is larger by itself. */
@@ -26,23 +26,23 @@ export class LruCache<T> {
     if (found) {
       this.#entries.delete(key);
       this.#entries.set(key, found);
-      return found.value;
+      return (await found.made).value;
     }
     const made = make();
-    const entry = { value: made.then(({ value }) => value), bytes: 0 };
+    const entry = { made, bytes: 0 };
     this.#entries.set(key, entry);
     try {
-      const { bytes } = await made;
+      const { value, bytes } = await made;
       if (this.#entries.get(key) === entry) {
         entry.bytes = bytes;
         this.#bytes += bytes;
         this.#evict(key);
       }
+      return value;
     } catch (error) {
       if (this.#entries.get(key) === entry) this.#entries.delete(key);
       throw error;
     }
-    return entry.value;
   }
 
   #evict(newest: string): void {

@@ -147,6 +147,28 @@ describe('a search', () => {
     expect(ids(result)).toEqual(['d3', 'd5']);
   });
 
+  it('keeps the thresholds of two searches of one feature apart', async () => {
+    const query = { vector: [1, 0] };
+    const searches = [
+      { feature_uri: uri, query, min_score: 0.99 },
+      { feature_uri: uri, query, min_score: 0.97 },
+    ];
+    const result = await run([stage('feature_search', { searches, fusion: 'max' })], { inputs: {} });
+    // Angles of 12 degrees: d0 passes 0.99, d1 (0.978) only 0.97.
+    expect(ids(result)).toEqual(['d0', 'd1']);
+    const scores = await run([stage('feature_search', { searches, fusion: 'rrf' })], { inputs: {} });
+    expect(scores.documents.map(({ score }) => score)).toEqual([2 / 61, 1 / 62]);
+  });
+
+  it('does not count the weight of a search that was left out', async () => {
+    const searches = [
+      { feature_uri: uri, query: { vector: [1, 0] } },
+      { feature_uri: uri, query: '{{INPUT.absent}}', optional: true },
+    ];
+    const result = await run([stage('feature_search', { searches, fusion: 'weighted' })], { inputs: {} });
+    expect(result.documents[0]).toMatchObject({ document_id: 'd0', score: 1 });
+  });
+
   it('searches by a document, which is not its own hit', async () => {
     const query = { input_mode: 'document', document_id: '{{INPUT.like}}' };
     const context = setUp();
@@ -305,6 +327,15 @@ describe('stages on documents', () => {
     expect((await run(stages)).documents).toHaveLength(8);
     const never = [search(), stage('attribute_filter', leaf('lang', '{{DOC.same}}'))];
     expect((await run(never)).documents).toEqual([]);
+  });
+
+  it('a list without a search holds to the filter of the request too', async () => {
+    const result = await run([stage('attribute_filter', leaf('lang', 'de'))], {
+      inputs: {},
+      filters: leaf('document_id', 'd4', 'gt'),
+    });
+    expect(ids(result)).toEqual(['d6']);
+    expect(result.pagination.total).toBe(1);
   });
 
   it('attribute_filter first lists documents by id, with an exact total, through the index', async () => {

@@ -1,0 +1,104 @@
+// Lists of documents: filter, search, order and offset run over the columns of the index; only the page's rows are read.
+import type { Condition } from '../../conditions/index.ts';
+import { conditionLimits, fields as fieldsOf, parseCondition } from '../../conditions/index.ts';
+import type { NsCtx } from '../../context.ts';
+import { invalid } from '../../errors.ts';
+import type { ListInput, PageReply } from '../../page.ts';
+import { pageOffset, pageReply, pageSize, readCursor } from '../../page.ts';
+import { documentsSnapshot } from '../../store/vector-index.ts';
+import { listRows } from '../../vectors/list-rows.ts';
+import type { Snapshot } from '../../vectors/snapshot.ts';
+import type { StoredCollection } from '../collections/service.ts';
+import type { StoredDocument } from './service.ts';
+import { getDocuments } from './service.ts';
+
+/** Column of the index that holds when a document was made; users cannot filter by it, only lists order by it. */
+export const createdColumn = '_internal.created_at';
+
+/** A page of documents ends at this many bytes of JSON, with a cursor (decisions, section 2). */
+const pageBytesMax = 4_000_000;
+
+function parseFilter(input: ListInput): Condition | undefined {
+  if (input.filters === undefined || input.filters === null) return undefined;
+  const parsed = parseCondition(input.filters, { caseSensitive: input.case_sensitive ?? false });
+  if (parsed.ok) return parsed.condition;
+  throw invalid(
+    'request_invalid',
+    parsed.faults.map((fault) => ({
+      type: 'filter_invalid',
+      location: ['body', 'filters', ...fault.path],
+      message: fault.message,
+      ...(fault.fix === undefined ? {} : { fix: fault.fix }),
+    })),
+  );
+}
+
+/** `search` as a condition: any field contains every part between the stars. */
+function searchCondition(snapshot: Snapshot, search: string): Condition | undefined {
+  const parts = search.split('*').filter((part) => part !== '');
+  const fields = [...snapshot.fields()].filter((name) => !name.startsWith('_internal'));
+  if (parts.length === 0) return undefined;
+  const room = Math.floor((conditionLimits.nodesMax - 2) / (parts.length + 1));
+  const anyField = fields.slice(0, room).map((field) => ({
+    AND: parts.map((value) => ({ field, operator: 'contains', value })),
+  }));
+  if (anyField.length === 0) return { kind: 'any', nodes: [] };
+  const parsed = parseCondition({ OR: anyField });
+  if (!parsed.ok) throw invalid('request_invalid', [{ type: 'search_invalid', location: ['body', 'search'], message: 'cannot be searched for' }]);
+  return parsed.condition;
+}
+
+/** Ids of the documents that a list asks for, in its order, all of them. */
+function select(ctx: NsCtx, snapshot: Snapshot, input: ListInput): string[] {
+  const filter = parseFilter(input);
+  const known = snapshot.fields();
+  for (const field of filter ? fieldsOf(filter) : []) {
+    const below = `${field}.`;
+    if (known.has(field) || [...known].some((name) => name.startsWith(below))) continue;
+    ctx.warnings.push(`No document has the field "${field}" of the filter.`);
+  }
+  const search = input.search ? searchCondition(snapshot, input.search) : undefined;
+  const both = [filter, search].filter((condition) => condition !== undefined);
+  const sort = input.sorts ?? (input.sort ? [input.sort] : []);
+  return listRows(snapshot, {
+    ...(both.length === 0 ? {} : { filter: both.length === 1 ? both[0]! : { kind: 'all', nodes: both } }),
+    sort: sort.length > 0 ? sort : [{ field: createdColumn, direction: 'desc' }],
+    idOrder: 'asc',
+    limit: Number.MAX_SAFE_INTEGER,
+  });
+}
+
+/**
+ * A page of a collection's documents, newest batch first unless sorted, with an exact total.
+ *
+ * @throws AppError request_invalid (filter), request_bad_cursor, index_unavailable, index_corrupt
+ */
+export async function listDocuments(
+  ctx: NsCtx,
+  collection: StoredCollection,
+  input: ListInput,
+): Promise<PageReply<StoredDocument>> {
+  const list = `documents ${collection.id}`;
+  const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
+  parseFilter(input); // A wrong filter is wrong on an empty collection too.
+  const snapshot = await documentsSnapshot(ctx, collection.id);
+  const ids = snapshot ? select(ctx, snapshot, input) : [];
+  const wanted = ids.slice(offset, offset + pageSize(input));
+  const found = await getDocuments(ctx, wanted.map((document_id) => ({ collection_id: collection.id, document_id })));
+  const documents: StoredDocument[] = [];
+  let bytes = 0;
+  let taken = 0;
+  for (const document of found) {
+    // Fields stand at the root and again under metadata.
+    if (document) bytes += JSON.stringify(document.fields).length * 2 + 1_000;
+    if (documents.length > 0 && bytes > pageBytesMax) break;
+    taken++;
+    if (document) documents.push(document);
+  }
+  const next = offset + taken;
+  return pageReply(ctx, list, input, documents, {
+    offset,
+    total: ids.length,
+    nextPosition: next < ids.length ? next : undefined,
+  });
+}

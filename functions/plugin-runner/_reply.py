@@ -1,0 +1,165 @@
+"""Checks what a worker answered for one frame, and puts the reply of a call together.
+
+A worker is a process with foreign code in it, so its answer may say anything. Only what was asked for is taken over: rows of
+this frame, features of this call, vectors of the right length with finite numbers, codes of the table.
+"""
+
+from __future__ import annotations
+
+import array
+import base64
+import math
+from dataclasses import dataclass, field
+
+from _errors import CODES, cut, failure
+from _output import OUTPUTS_PER_ROW_MAX
+from _wire import WireError
+
+WARNINGS_MAX = 20
+
+
+@dataclass
+class FrameReply:
+    """One frame's checked answer: ``error`` is (code, message) if the frame failed as a whole."""
+
+    error: tuple[str, str] | None = None
+    outputs: list[list] = field(default_factory=list)
+    blocks: list[bytes] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    failures: list[tuple[int, str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    cpu_ms: float = 0.0
+
+
+def check_frame(
+    header: dict, blocks: list[bytes], frame: tuple[int, int], rows: list[int], features: list[tuple[str, int]]
+) -> FrameReply:
+    """``rows`` are the row numbers of the frame. Raises WireError if anything is not as it must be."""
+    if header.get("frame") != list(frame):
+        raise WireError("the answer is for another frame")
+    cpu_ms = header.get("cpu_ms")
+    reply = FrameReply(cpu_ms=float(cpu_ms) if type(cpu_ms) in (int, float) else 0.0)
+    if "error" in header:
+        reply.error = _code_and_message(header["error"])
+        return reply
+    known = set(rows)
+    reply.counts = _check_blocks(header.get("vectors"), blocks, features)
+    reply.blocks = blocks
+    reply.failures = [_failure(entry, known) for entry in _list(header, "failures")]
+    failed = {row for row, _, _ in reply.failures}
+    if len(failed) != len(reply.failures):
+        raise WireError("a row failed twice")
+    ordinals: dict[int, int] = {}
+    for entry in _list(header, "outputs"):
+        row, ordinal, places, columns = _output(entry, len(features))
+        if row not in known or row in failed:
+            raise WireError("an output is of a row that was not asked for, or that failed")
+        if ordinal != ordinals.get(row, 0) or ordinal >= OUTPUTS_PER_ROW_MAX:
+            raise WireError("the outputs of a row are not numbered from 0")
+        ordinals[row] = ordinal + 1
+        for place, count in zip(places, reply.counts):
+            if place is not None and not (type(place) is int and 0 <= place < count):
+                raise WireError("an output refers to a vector that is not there")
+        reply.outputs.append([row, ordinal, places, columns])
+    reply.warnings = [cut(str(w)) for w in _list(header, "warnings")[:WARNINGS_MAX]]
+    return reply
+
+
+def assemble(
+    frames: list[FrameReply], row_order: dict[int, int], features: list[tuple[str, int]],
+    failures: list[tuple[int, str, str]],
+) -> dict:
+    """The parts ``outputs``, ``dropped``, ``vectors``, ``failures`` and ``warnings`` of a reply, in the order of the rows."""
+    outputs: list[dict] = []
+    blocks: list[list[bytes]] = [[] for _ in features]
+    counts = [0] * len(features)
+    warnings: dict[str, None] = {}
+    failed = list(failures)
+    for frame in frames:
+        for row, ordinal, places, columns in frame.outputs:
+            outputs.append(
+                {
+                    "row": row,
+                    "ordinal": ordinal,
+                    "columns": columns,
+                    "features": {
+                        name: None if place is None else place + base
+                        for (name, _), place, base in zip(features, places, counts)
+                    },
+                }
+            )
+        for index, block in enumerate(frame.blocks):
+            blocks[index].append(block)
+            counts[index] += frame.counts[index]
+        failed += frame.failures
+        warnings.update(dict.fromkeys(frame.warnings))
+    outputs.sort(key=lambda o: (row_order[o["row"]], o["ordinal"]))
+    failed.sort(key=lambda f: row_order[f[0]])
+    answered = {o["row"] for o in outputs} | {f[0] for f in failed}
+    return {
+        "outputs": outputs,
+        "dropped": [row for row in row_order if row not in answered],
+        "vectors": {
+            name: {
+                "dims": dims,
+                "count": counts[index],
+                "data_base64": base64.b64encode(b"".join(blocks[index])).decode("ascii"),
+            }
+            for index, (name, dims) in enumerate(features)
+        },
+        "failures": [failure(*entry) for entry in failed],
+        "warnings": list(warnings)[:WARNINGS_MAX],
+    }
+
+
+def all_finite(block: bytes) -> bool:
+    """Whether a block of little-endian float32 holds neither NaN nor infinity."""
+    # Those have all bits of the exponent set, so that the last byte is 7f or ff. Real vectors hold no such byte,
+    # and looking for it is a thousand times faster than unpacking.
+    last = block[3::4]
+    if b"\x7f" not in last and b"\xff" not in last:
+        return True
+    return all(map(math.isfinite, array.array("f", block)))
+
+
+def _check_blocks(vectors: object, blocks: list[bytes], features: list[tuple[str, int]]) -> list[int]:
+    if not isinstance(vectors, list) or len(vectors) != len(features) or len(blocks) != len(features):
+        raise WireError("the vectors are not those of the features asked for")
+    counts = []
+    for entry, block, (name, dims) in zip(vectors, blocks, features):
+        if not isinstance(entry, list) or entry[:2] != [name, dims] or len(entry) != 3 or type(entry[2]) is not int:
+            raise WireError("the vectors are not those of the features asked for")
+        if entry[2] < 0 or len(block) != entry[2] * dims * 4:
+            raise WireError(f"the block of {name} has {len(block)} bytes for {entry[2]} vectors")
+        if not all_finite(block):
+            raise WireError(f"a vector of {name} is not finite")
+        counts.append(entry[2])
+    return counts
+
+
+def _output(entry: object, feature_count: int) -> list:
+    if (
+        not isinstance(entry, list) or len(entry) != 4 or type(entry[0]) is not int or type(entry[1]) is not int
+        or not isinstance(entry[2], list) or len(entry[2]) != feature_count or not isinstance(entry[3], dict)
+    ):
+        raise WireError("an output does not have the right form")
+    return entry
+
+
+def _failure(entry: object, known: set[int]) -> tuple[int, str, str]:
+    if not isinstance(entry, list) or len(entry) != 3 or type(entry[0]) is not int or entry[0] not in known:
+        raise WireError("a failure does not have the right form")
+    return (entry[0], *_code_and_message(entry[1:]))
+
+
+def _code_and_message(entry: object) -> tuple[str, str]:
+    if not isinstance(entry, list) or len(entry) != 2 or entry[0] not in CODES or not isinstance(entry[1], str):
+        raise WireError("an error does not have the right form")
+    return entry[0], cut(entry[1])
+
+
+def _list(header: dict, name: str) -> list:
+    value = header.get(name)
+    if not isinstance(value, list):
+        raise WireError(f"{name} is not a list")
+    return value

@@ -1,0 +1,313 @@
+// What works in the background: jobs queue, workflows and their steps, plugins, the timer that sweeps.
+import { CfnOutput, Duration, Stack } from 'aws-cdk-lib';
+import * as events from 'aws-cdk-lib/aws-events';
+import * as targets from 'aws-cdk-lib/aws-events-targets';
+import * as lambda from 'aws-cdk-lib/aws-lambda';
+import { SqsDestination } from 'aws-cdk-lib/aws-lambda-destinations';
+import { DynamoEventSource, SqsDlq, SqsEventSource } from 'aws-cdk-lib/aws-lambda-event-sources';
+import type * as sfn from 'aws-cdk-lib/aws-stepfunctions';
+import type { Construct } from 'constructs';
+import type { EnvironmentOf } from '../../functions/core/env.ts';
+import { BatchWorkflow } from '../constructs/batch-workflow.ts';
+import { ClusterWorkflow } from '../constructs/cluster-workflow.ts';
+import { baseEnvironment, serviceEnvironment, storageEnvironment } from '../constructs/environment.ts';
+import { pythonLayer } from '../constructs/layers.ts';
+import { NamespaceWorkflow } from '../constructs/namespace-workflow.ts';
+import { PythonFunction } from '../constructs/python-function.ts';
+import { DeadLetterQueue, QueueWithDlq } from '../constructs/queue-with-dlq.ts';
+import {
+  allowBucket,
+  allowDueIndex,
+  allowInvoke,
+  allowPutEvents,
+  allowSend,
+  allowStart,
+  allowTable,
+  tableActions,
+} from '../constructs/rights.ts';
+import { IsolatedNetwork } from '../constructs/isolated-network.ts';
+import { TaxonomyWorkflow } from '../constructs/taxonomy-workflow.ts';
+import { TypeScriptFunction } from '../constructs/typescript-function.ts';
+import type { StageSettings } from '../stage.ts';
+import type { DataStack } from './data-stack.ts';
+import { dueIndex } from './data-stack.ts';
+import type { DeliveryStack } from './delivery-stack.ts';
+import { stackProps } from './stack-props.ts';
+
+export interface ProcessingStackProps {
+  readonly settings: StageSettings;
+  readonly data: DataStack;
+  readonly delivery: DeliveryStack;
+}
+
+type StepLambda = 'batch' | 'chunk' | 'taxonomy' | 'alert' | 'cluster' | 'namespace';
+
+export class ProcessingStack extends Stack {
+  readonly jobs: QueueWithDlq;
+  /** Outbox rows that the relay could not send, and runs of the sweeper that failed. */
+  readonly leftovers: DeadLetterQueue;
+  readonly runner: PythonFunction;
+  readonly validator: PythonFunction;
+  readonly clusterer: PythonFunction;
+  readonly steps: Readonly<Record<StepLambda, TypeScriptFunction>>;
+  readonly relay: TypeScriptFunction<'relay'>;
+  readonly starter: TypeScriptFunction<'starter'>;
+  readonly sweep: TypeScriptFunction<'sweep'>;
+  readonly machines: Readonly<Record<'batch' | 'cluster' | 'taxonomy' | 'namespace', sfn.StateMachine>>;
+  readonly #settings: StageSettings;
+  readonly #data: DataStack;
+
+  constructor(scope: Construct, id: string, { settings, data, delivery }: ProcessingStackProps) {
+    super(scope, id, stackProps(id, settings));
+    this.#settings = settings;
+    this.#data = data;
+
+    this.validator = new PythonFunction(this, 'PluginValidator', {
+      folder: 'plugin-validator',
+      settings,
+      architecture: lambda.Architecture.X86_64,
+    });
+    this.runner = this.makeRunner();
+    this.clusterer = new PythonFunction(this, 'Clusterer', {
+      folder: 'clusterer',
+      settings,
+      // hdbscan has no Linux wheel for arm64.
+      architecture: lambda.Architecture.X86_64,
+      ...(settings.layers
+        ? { layer: pythonLayer(this, 'ClusterPackages', 'python-cluster', lambda.Architecture.X86_64) }
+        : {}),
+    });
+
+    this.steps = this.makeSteps();
+    this.machines = this.makeMachines();
+
+    this.jobs = new QueueWithDlq(this, 'Jobs', {
+      consumerTimeout: Duration.seconds(settings.sizing.starter.timeoutSeconds),
+    });
+    this.leftovers = new DeadLetterQueue(this, 'Leftovers');
+    this.relay = this.makeRelay();
+    this.starter = this.makeStarter();
+    this.sweep = this.makeSweep(delivery);
+    this.makeOutputs();
+  }
+
+  /** Runs users' code: no right but its own logs, an environment per tenant, no traces (that would be a right). */
+  private makeRunner(): PythonFunction {
+    const settings = this.#settings;
+    const architecture = lambda.Architecture.X86_64;
+    const network = settings.runnerNetwork === 'isolated' ? new IsolatedNetwork(this, 'RunnerNetwork') : undefined;
+    const runner = new PythonFunction(this, 'PluginRunner', {
+      folder: 'plugin-runner',
+      settings,
+      architecture,
+      ...(settings.layers ? { layer: pythonLayer(this, 'SciencePackages', 'python-science', architecture) } : {}),
+      more: {
+        ...(settings.tenancy ? { tenancyConfig: lambda.TenancyConfig.PER_TENANT } : {}),
+        ...(network ? network.functionProps() : {}),
+      },
+    });
+    network?.keepFromCode(runner.role, runner.function);
+    return runner;
+  }
+
+  private makeSteps(): ProcessingStack['steps'] {
+    const data = this.#data;
+    const settings = this.#settings;
+    const shared = serviceEnvironment(
+      data,
+      { runnerName: this.runner.function.functionName, validatorName: this.validator.function.functionName },
+      settings,
+    );
+    const make = <L extends StepLambda>(id: string, name: L, environment: EnvironmentOf<L>) => {
+      const made = new TypeScriptFunction(this, id, { lambda: name, settings, environment });
+      allowTable(made.role, data.table, [...tableActions.read, ...tableActions.write]);
+      return made;
+    };
+
+    const batch = make('Batch', 'batch', shared);
+    allowBucket(batch.role, data.blobs, 'read', 'write');
+    allowBucket(batch.role, data.archives, 'read');
+    allowBucket(batch.role, data.index, 'read', 'write');
+
+    const chunk = make('Chunk', 'chunk', shared);
+    allowBucket(chunk.role, data.blobs, 'read', 'write');
+    allowBucket(chunk.role, data.archives, 'read');
+    allowBucket(chunk.role, data.index, 'read', 'write');
+    allowInvoke(chunk.role, this.runner.function);
+
+    const taxonomy = make('Taxonomy', 'taxonomy', shared);
+    allowBucket(taxonomy.role, data.blobs, 'read', 'write');
+    allowBucket(taxonomy.role, data.archives, 'read');
+    allowBucket(taxonomy.role, data.index, 'read', 'write');
+    allowInvoke(taxonomy.role, this.runner.function);
+
+    const alert = make('Alert', 'alert', shared);
+    allowBucket(alert.role, data.blobs, 'read', 'write');
+    allowBucket(alert.role, data.archives, 'read');
+    allowBucket(alert.role, data.index, 'read');
+    allowInvoke(alert.role, this.runner.function);
+
+    // Signs the clusterer's URLs: it can give no right that this role does not have.
+    const cluster = make('Cluster', 'cluster', { ...shared, LABEL_MODEL: JSON.stringify(settings.labelModel) });
+    allowBucket(cluster.role, data.blobs, 'read', 'write');
+    allowBucket(cluster.role, data.index, 'read', 'write');
+
+    const namespace = make('Namespace', 'namespace', shared);
+    for (const bucket of [data.blobs, data.archives, data.index]) allowBucket(namespace.role, bucket, 'read', 'delete');
+
+    return { batch, chunk, taxonomy, alert, cluster, namespace };
+  }
+
+  private makeMachines(): ProcessingStack['machines'] {
+    const settings = this.#settings;
+    const { batch, chunk, taxonomy, alert, cluster, namespace } = this.steps;
+    const clusterMachine = new ClusterWorkflow(this, 'ClusterWorkflow', {
+      settings,
+      cluster: cluster.function,
+      clusterer: this.clusterer.function,
+    }).machine;
+    return {
+      cluster: clusterMachine,
+      batch: new BatchWorkflow(this, 'BatchWorkflow', {
+        settings,
+        blobs: this.#data.blobs,
+        batch: batch.function,
+        chunk: chunk.function,
+        taxonomy: taxonomy.function,
+        cluster: cluster.function,
+        alert: alert.function,
+        clusterMachine,
+      }).machine,
+      taxonomy: new TaxonomyWorkflow(this, 'TaxonomyWorkflow', { settings, taxonomy: taxonomy.function }).machine,
+      namespace: new NamespaceWorkflow(this, 'NamespaceWorkflow', { settings, namespace: namespace.function }).machine,
+    };
+  }
+
+  private makeRelay(): TypeScriptFunction<'relay'> {
+    const data = this.#data;
+    const relay = new TypeScriptFunction(this, 'Relay', {
+      lambda: 'relay',
+      settings: this.#settings,
+      environment: {
+        ...baseEnvironment(data, this.#settings),
+        JOBS_QUEUE_URL: this.jobs.queue.queueUrl,
+        EVENT_BUS: data.bus.eventBusName,
+      },
+    });
+    // A row that was sent is deleted; it needs nothing else of the table.
+    allowTable(relay.role, data.table, ['dynamodb:DeleteItem']);
+    allowSend(relay.role, this.jobs.queue);
+    allowPutEvents(relay.role, data.bus);
+    relay.function.addEventSource(
+      new DynamoEventSource(data.table, {
+        // From the oldest record: what is written while this is being set up counts too.
+        startingPosition: lambda.StartingPosition.TRIM_HORIZON,
+        batchSize: 100,
+        bisectBatchOnError: true,
+        reportBatchItemFailures: true,
+        // The sweeper sends what is given up here after a minute, so one bad row need not stop the others for long.
+        retryAttempts: 5,
+        maxRecordAge: Duration.hours(1),
+        onFailure: new SqsDlq(this.leftovers),
+        filters: [
+          lambda.FilterCriteria.filter({
+            eventName: lambda.FilterRule.isEqual('INSERT'),
+            dynamodb: { Keys: { pk: { S: lambda.FilterRule.beginsWith('OUTBOX#') } } },
+          }),
+        ],
+      }),
+    );
+    return relay;
+  }
+
+  private makeStarter(): TypeScriptFunction<'starter'> {
+    const data = this.#data;
+    const { batch, cluster, taxonomy, namespace } = this.machines;
+    const starter = new TypeScriptFunction(this, 'Starter', {
+      lambda: 'starter',
+      settings: this.#settings,
+      environment: {
+        ...baseEnvironment(data, this.#settings),
+        JOBS_QUEUE_URL: this.jobs.queue.queueUrl,
+        BATCH_WORKFLOW: batch.stateMachineArn,
+        CLUSTER_WORKFLOW: cluster.stateMachineArn,
+        TAXONOMY_WORKFLOW: taxonomy.stateMachineArn,
+        NAMESPACE_WORKFLOW: namespace.stateMachineArn,
+      },
+    });
+    allowTable(starter.role, data.table, [...tableActions.read, ...tableActions.write]);
+    allowStart(
+      starter.role,
+      Object.values(this.machines).map((machine) => machine.stateMachineArn),
+    );
+    // A batch that waits for another of its collection goes back into the queue.
+    allowSend(starter.role, this.jobs.queue);
+    starter.function.addEventSource(
+      new SqsEventSource(this.jobs.queue, {
+        batchSize: 10,
+        reportBatchItemFailures: true,
+        maxConcurrency: this.#settings.queueConcurrency,
+      }),
+    );
+    return starter;
+  }
+
+  private makeSweep(delivery: DeliveryStack): TypeScriptFunction<'sweep'> {
+    const data = this.#data;
+    const sweep = new TypeScriptFunction(this, 'Sweep', {
+      lambda: 'sweep',
+      settings: this.#settings,
+      environment: {
+        ...storageEnvironment(data, this.#settings),
+        JOBS_QUEUE_URL: this.jobs.queue.queueUrl,
+        EVENT_BUS: data.bus.eventBusName,
+        DELIVERIES_QUEUE_URL: delivery.deliveries.queue.queueUrl,
+      },
+    });
+    allowTable(sweep.role, data.table, [...tableActions.read, ...tableActions.write]);
+    allowDueIndex(sweep.role, data.table, dueIndex);
+    for (const bucket of [data.blobs, data.archives, data.index]) allowBucket(sweep.role, bucket, 'read', 'delete');
+    allowSend(sweep.role, this.jobs.queue, delivery.deliveries.queue);
+    allowPutEvents(sweep.role, data.bus);
+    // The timer calls it without waiting: what fails twice is seen here.
+    sweep.function.configureAsyncInvoke({
+      retryAttempts: 1,
+      maxEventAge: Duration.minutes(5),
+      onFailure: new SqsDestination(this.leftovers),
+    });
+    new events.Rule(this, 'EveryMinute', {
+      description: 'Sends again what was not sent, ends what is past its deadline, deletes what nothing names',
+      schedule: events.Schedule.rate(Duration.minutes(1)),
+      targets: [
+        new targets.LambdaFunction(sweep.function, {
+          deadLetterQueue: this.leftovers,
+          maxEventAge: Duration.minutes(5),
+          retryAttempts: 2,
+        }),
+      ],
+    });
+    return sweep;
+  }
+
+  private makeOutputs(): void {
+    const outputs: Record<string, string> = {
+      BatchWorkflowArn: this.machines.batch.stateMachineArn,
+      ClusterWorkflowArn: this.machines.cluster.stateMachineArn,
+      TaxonomyWorkflowArn: this.machines.taxonomy.stateMachineArn,
+      NamespaceWorkflowArn: this.machines.namespace.stateMachineArn,
+      JobsQueueUrl: this.jobs.queue.queueUrl,
+      JobsDlqUrl: this.jobs.deadLetters.queueUrl,
+      LeftoversQueueUrl: this.leftovers.queueUrl,
+      RunnerFunctionName: this.runner.function.functionName,
+      ValidatorFunctionName: this.validator.function.functionName,
+      ClustererFunctionName: this.clusterer.function.functionName,
+      RelayFunctionName: this.relay.function.functionName,
+      StarterFunctionName: this.starter.function.functionName,
+      SweepFunctionName: this.sweep.function.functionName,
+    };
+    for (const [name, { function: made }] of Object.entries(this.steps)) {
+      outputs[`${name[0]!.toUpperCase()}${name.slice(1)}FunctionName`] = made.functionName;
+    }
+    for (const [name, value] of Object.entries(outputs)) new CfnOutput(this, name, { value });
+  }
+}
