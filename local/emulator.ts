@@ -71,6 +71,9 @@ export function clientEnvironment(endpoint: string): Record<string, string> {
     AWS_EC2_METADATA_DISABLED: 'true',
     AWS_CONFIG_FILE: '/dev/null',
     AWS_SHARED_CREDENTIALS_FILE: '/dev/null',
+    // The CDK CLI would ask a proxy for loopback addresses too.
+    NO_PROXY: [process.env.NO_PROXY, '127.0.0.1'].filter(Boolean).join(','),
+    no_proxy: [process.env.no_proxy, '127.0.0.1'].filter(Boolean).join(','),
   };
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,15 @@ class Plugins:
         self._workers: dict[str, Worker] = {}
         self._folders: dict[str, Path] = {}
         self._logs: list[str] = []
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Ends all processes and removes the working folder; the environment is not to be used afterwards."""
+        atexit.unregister(self.close)
+        for sha256 in list(self._workers):
+            self.lose(sha256, at_once=True)
+        self.zygote.leave()
+        self._work.remove()
 
     def worker(self, sha256: str, url: str, root: str, plugin_id: str, memory_mb: int | None, deadline: float) -> Worker:
         """The plugin's worker, loaded: the one that is there, or a new one. Raises RunnerError."""

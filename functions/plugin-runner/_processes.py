@@ -6,7 +6,6 @@ order to end, and the judgement of answers stay here.
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import json
 import os
@@ -38,7 +37,7 @@ _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")
 
 
 class WorkFolder:
-    """The handler's private folder: archives, scratch folders, blobs. Removed when the process ends."""
+    """The handler's private folder: archives, scratch folders, blobs."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="granary-runner-", dir=_temporary_root()))
@@ -46,7 +45,10 @@ class WorkFolder:
             # The worker's user may pass through to its own folder, and may not list what else is here.
             self.path.chmod(0o711)
         self._made = 0
-        atexit.register(shutil.rmtree, self.path, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Removes the folder and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def make(self, kind: str, for_worker: bool) -> Path:
         """A new folder in it; one ``for_worker`` belongs to the user that workers run as."""
@@ -67,7 +69,6 @@ class Zygote:
         self._control: socket.socket | None = None
         self._ready = False
         self._log = None
-        atexit.register(self.leave)
 
     def start(self) -> None:
         """Starts the process and returns at once; it loads its packages meanwhile."""

@@ -140,12 +140,12 @@ class Runner:
             "extractor_id": plugin_id,
         }
 
-    def __call__(self, plugin: dict, rows: list, feature: tuple[str, int] = ("v", 2), **more: object) -> dict:
+    def __call__(self, plugin: dict, texts: list, feature: tuple[str, int] = ("v", 2), **more: object) -> dict:
         """Runs rows, given as texts or as whole rows."""
         event = {
             "operation": "run", "plugin": plugin, "parameters": {}, "batch_size": 64, "result_url": None,
             "features": [{"name": feature[0], "dims": feature[1]}], "deadline_ms": 60_000,
-            "rows": [r if isinstance(r, dict) else row(i, r) for i, r in enumerate(rows)], **more,
+            "rows": [r if isinstance(r, dict) else row(i, r) for i, r in enumerate(texts)], **more,
         }
         return self.modules.handler.handler(event, None)
 
@@ -162,7 +162,9 @@ def row(number: int, data: object, **more: object) -> dict:
 @pytest.fixture(scope="session")
 def runner(server):
     """One runner for the session: its zygote starts once, as in a Lambda environment."""
-    return Runner(server)
+    running = Runner(server)
+    yield running
+    running.modules.handler._environment().close()
 
 
 def vectors_of(reply: dict, feature: str) -> np.ndarray:

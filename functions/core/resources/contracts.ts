@@ -5,12 +5,16 @@ import { routes as collections } from './collections/contract.ts';
 import { routes as documents } from './documents/contract.ts';
 import { routes as keys } from './keys/contract.ts';
 import { routes as namespaces } from './namespaces/contract.ts';
+import { routes as objects } from './objects/contract.ts';
+import { routes as plugins } from './plugins/contract.ts';
 import { routes as webhooks } from './webhooks/contract.ts';
 
 export const contracts = {
   namespaces,
   keys,
+  plugins,
   buckets,
+  objects,
   collections,
   documents,
   webhooks,

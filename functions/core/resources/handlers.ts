@@ -5,6 +5,15 @@ import { handlers as collections } from './collections/handlers.ts';
 import { handlers as documents } from './documents/handlers.ts';
 import { handlers as keys } from './keys/handlers.ts';
 import { handlers as namespaces } from './namespaces/handlers.ts';
+import { handlers as objects } from './objects/handlers.ts';
+import { handlers as plugins } from './plugins/handlers.ts';
 import { handlers as webhooks } from './webhooks/handlers.ts';
 
-export const allHandlers: Readonly<Record<string, AnyHandler>> = { ...namespaces, ...keys, ...buckets, ...collections, ...documents, ...webhooks };
+export const allHandlers: Readonly<Record<string, AnyHandler>> = {
+  ...namespaces,
+  ...keys,
+  ...plugins,
+  ...buckets,
+  ...objects,
+  ...collections, ...documents, ...webhooks
+};

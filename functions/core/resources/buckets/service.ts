@@ -70,21 +70,52 @@ export async function updateBucket(
   });
 }
 
+/** Objects that one forced delete removes, at most, so that the request ends well within its time. */
+const forcedObjectsMax = 10_000;
+
+/** Removes rows first, then their content: what is left over after a crash is invisible and goes with the namespace. */
+async function emptyBucket(ctx: NsCtx, bucket: StoredBucket): Promise<boolean> {
+  const { pk, prefix } = ctx.ns.objects(bucket.id);
+  let removed = 0;
+  for (;;) {
+    const { items } = await ctx.ports.table.query(pk, { prefix, limit: 1000 });
+    if (items.length === 0) break;
+    if (removed >= forcedObjectsMax) return false;
+    await ctx.ports.table.writeMany(items.map((item) => ({ delete: { pk: item.pk, sk: item.sk } })));
+    removed += items.length;
+  }
+  const content = `objects/${ctx.ns.namespaceId}/${bucket.id}/`;
+  for (;;) {
+    const { blobs } = await ctx.ports.blobs.list(content);
+    if (blobs.length === 0) return true;
+    await Promise.all(blobs.map((blob) => ctx.ports.blobs.delete(blob.key)));
+  }
+}
+
 /**
- * Deletes a bucket that holds no objects.
+ * Deletes a bucket that holds no objects; with `force` its objects go first.
  *
  * @throws AppError bucket_not_found, bucket_in_use (collections read it, or objects are in it)
  */
-export async function deleteBucket(ctx: NsCtx, idOrName: string, ifMatch?: number): Promise<StoredBucket> {
+export async function deleteBucket(ctx: NsCtx, idOrName: string, force: boolean, ifMatch?: number): Promise<StoredBucket> {
   const bucket = await bucketStore.get(ctx, idOrName);
   checkVersion(ifMatch, bucket.revision);
+  const readers = await bucketStore.dependants(ctx, bucket.id);
   const { pk, prefix } = ctx.ns.objects(bucket.id);
   const { items } = await ctx.ports.table.query(pk, { prefix, limit: 1 });
-  if (items.length > 0) {
-    throw new AppError('bucket_in_use', {
-      detail: `The bucket "${bucket.name}" still holds objects. Delete them first, or delete the bucket with ?force=true.`,
-    });
+  if (items.length > 0 && readers.total === 0) {
+    if (!force) {
+      throw new AppError('bucket_in_use', {
+        detail: `The bucket "${bucket.name}" still holds objects. Delete them first, or delete the bucket with ?force=true.`,
+      });
+    }
+    if (!(await emptyBucket(ctx, bucket))) {
+      throw new AppError('bucket_in_use', {
+        detail: `The bucket "${bucket.name}" held more than ${forcedObjectsMax} objects; that many are gone. Repeat the request for the rest.`,
+      });
+    }
   }
+  // A reader that is there, or comes meanwhile, makes this refuse with its name.
   await bucketStore.remove(ctx, bucket);
   return bucket;
 }

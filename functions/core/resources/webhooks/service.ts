@@ -281,3 +281,15 @@ export async function replayWebhook(ctx: NsCtx, idOrName: string, sinceMs: numbe
   } while (after);
   return { replayed, more: false };
 }
+
+/**
+ * Whether any webhook of the namespace or the organisation subscribed to an event.
+ *
+ * Events of single objects and documents are announced only then: a million objects need not send a million messages
+ * that nobody hears.
+ */
+export async function isHeard(ctx: NsCtx, type: EventType): Promise<boolean> {
+  const scopes = [ctx, { ...ctx, ns: ctx.org.in(ctx.principal.orgId) }];
+  const lists = await Promise.all(scopes.map((scope) => listWebhooks(scope)));
+  return lists.flat().some((webhook) => webhook.is_active && webhook.event_types.includes(type));
+}

@@ -1,0 +1,335 @@
+// The rules of objects: checked against the schema, binary content stored first, the row last.
+import { isoTime } from '../../clock.ts';
+import type { NsCtx } from '../../context.ts';
+import { crash } from '../../crash.ts';
+import { EgressFailure, send } from '../../egress/send.ts';
+import type { FieldFault } from '../../errors.ts';
+import { AppError, invalid } from '../../errors.ts';
+import { checkVersion } from '../../http/version.ts';
+import { newId } from '../../ids.ts';
+import type { ListInput, PageReply } from '../../page.ts';
+import { compareValues, pageOffset, pageReply, pageSize, readCursor, rowTest, scanRowsMax } from '../../page.ts';
+import { audit } from '../../store/audit.ts';
+import { BlobMissing } from '../../store/blobs.ts';
+import { announce } from '../../store/outbox.ts';
+import type { Attribute, Key, Write } from '../../store/table.ts';
+import { ConditionFailed } from '../../store/table.ts';
+import { getUpload } from '../../store/upload-rows.ts';
+import type { StoredBucket } from '../buckets/service.ts';
+import { getBucket } from '../buckets/service.ts';
+import { isHeard } from '../webhooks/service.ts';
+import type { CheckedBlob, CheckedObject } from './check.ts';
+import { checkObject, isBinary } from './check.ts';
+import type { StoredBlob, StoredObject } from './store.ts';
+import { findObject, objectItem, queryObjects } from './store.ts';
+
+export type { StoredBlob, StoredObject } from './store.ts';
+
+/** Inline values of one object that stand in its row; longer ones go to the blob store (items stay under 100 kB). */
+const rowBytesMax = 60_000;
+const fetchBytesMax = 100 * 1024 * 1024;
+/** Below the gateway's 29 s, so that the caller gets our answer and not its. */
+const fetchTimeoutMs = 24_000;
+
+function contentKey(ctx: NsCtx, bucketId: string, objectId: string, blobId: string): string {
+  return `objects/${ctx.ns.namespaceId}/${bucketId}/${objectId}/${blobId}`;
+}
+
+/** Fetches binary content that was given by URL. @throws AppError blob_url_refused */
+async function fetchContent(ctx: NsCtx, url: string): Promise<{ body: Uint8Array; mimeType: string }> {
+  const refuse = (why: string, cause?: unknown) =>
+    new AppError('blob_url_refused', { detail: `The blob URL cannot be fetched: ${why}`, ...(cause === undefined ? {} : { cause }) });
+  try {
+    const received = await send({
+      method: 'GET',
+      url,
+      connectTimeoutMs: 10_000,
+      totalTimeoutMs: fetchTimeoutMs,
+      answerBytesMax: fetchBytesMax,
+      allowLoopback: ctx.ports.settings.allowLoopback,
+    });
+    if (received.status !== 200) throw refuse(`the server answered ${received.status}; redirects are not followed`);
+    if (received.truncated) throw refuse(`it has more than ${fetchBytesMax} bytes`);
+    const type = received.headers['content-type'];
+    return { body: received.body, mimeType: (typeof type === 'string' ? type.split(';')[0]! : 'application/octet-stream').slice(0, 100) };
+  } catch (error) {
+    if (error instanceof EgressFailure) throw refuse(error.message, error);
+    throw error;
+  }
+}
+
+const textMime: Readonly<Record<string, string>> = { text: 'text/plain', string: 'text/plain', url: 'text/uri-list' };
+
+async function storeBlob(ctx: NsCtx, bucketId: string, objectId: string, blob: CheckedBlob, room: { left: number }): Promise<StoredBlob> {
+  const blobId = newId('blob', ctx.ports.clock, ctx.ports.random);
+  const base = { blob_id: blobId, property: blob.property, type: blob.type };
+  if (blob.upload_id !== undefined) {
+    const upload = await getUpload(ctx, 'object', blob.upload_id);
+    if (upload.state !== 'confirmed' || !upload.result) {
+      throw new AppError('upload_missing', { detail: `The upload ${blob.upload_id} is not confirmed yet. Confirm it, then create the object.` });
+    }
+    return { ...base, s3_key: String(upload.result.s3_key), mime_type: upload.content_type, size_bytes: Number(upload.result.size_bytes) };
+  }
+  if (blob.source_url !== undefined) {
+    const { body, mimeType } = await fetchContent(ctx, blob.source_url);
+    const key = contentKey(ctx, bucketId, objectId, blobId);
+    await ctx.ports.blobs.put(key, body, { contentType: mimeType });
+    return { ...base, s3_key: key, mime_type: mimeType, size_bytes: body.byteLength };
+  }
+  const text = typeof blob.data === 'string' ? blob.data : JSON.stringify(blob.data);
+  const bytes = Buffer.byteLength(text);
+  const mimeType = textMime[blob.type] ?? 'application/json';
+  if (bytes <= room.left) {
+    room.left -= bytes;
+    return { ...base, data: blob.data as Attribute, mime_type: mimeType, size_bytes: bytes };
+  }
+  const key = contentKey(ctx, bucketId, objectId, blobId);
+  await ctx.ports.blobs.put(key, text, { contentType: mimeType });
+  return { ...base, s3_key: key, mime_type: mimeType, size_bytes: bytes };
+}
+
+async function makeObject(ctx: NsCtx, bucket: StoredBucket, checked: CheckedObject): Promise<StoredObject> {
+  const objectId = newId('object', ctx.ports.clock, ctx.ports.random);
+  const room = { left: rowBytesMax };
+  const blobs: StoredBlob[] = [];
+  for (const blob of checked.blobs) blobs.push(await storeBlob(ctx, bucket.id, objectId, blob, room));
+  const time = isoTime(ctx.ports.clock.now());
+  return {
+    object_id: objectId,
+    bucket_id: bucket.id,
+    version: 1,
+    blobs,
+    metadata: (checked.metadata ?? {}) as StoredObject['metadata'],
+    key_prefix: checked.key_prefix ?? null,
+    created_at: time,
+    updated_at: time,
+  };
+}
+
+/** @throws AppError bucket_not_found, object_invalid, blob_url_refused, upload_not_found, upload_missing */
+export async function createObject(ctx: NsCtx, bucketName: string, body: unknown): Promise<StoredObject> {
+  const [bucket, heard] = await Promise.all([getBucket(ctx, bucketName), isHeard(ctx, 'object.created')]);
+  const checked = checkObject(bucket.bucket_schema, body, ['body']);
+  if (!checked.ok) throw invalid('object_invalid', checked.faults);
+  const object = await makeObject(ctx, bucket, checked.object);
+  crash('object.create.after_blobs');
+  await ctx.ports.table.write([
+    { put: objectItem(ctx, object), if: [{ absent: true }] },
+    audit(ctx, 'object.create', object.object_id),
+    ...(heard ? [announce(ctx, 'object.created', { type: 'object', id: object.object_id }, 1, { bucket_id: bucket.id })] : []),
+  ]);
+  return object;
+}
+
+export interface BulkResult {
+  readonly created: readonly { readonly index: number; readonly object: StoredObject }[];
+  readonly failed: readonly { readonly index: number; readonly error: AppError }[];
+}
+
+/** Puts of one transaction, at most; with the audit row and the event below the service's 100. */
+const putsPerTransaction = 90;
+const bytesPerTransaction = 3_000_000;
+
+/**
+ * Stores the good objects of a list and reports the bad ones.
+ *
+ * Objects go in groups of one transaction, each with its own audit row and event: a crash leaves whole groups.
+ */
+export async function createObjects(ctx: NsCtx, bucketName: string, bodies: readonly unknown[]): Promise<BulkResult> {
+  const [bucket, heard] = await Promise.all([getBucket(ctx, bucketName), isHeard(ctx, 'objects.created.batch')]);
+  const created: { index: number; object: StoredObject }[] = [];
+  const failed: { index: number; error: AppError }[] = [];
+  await Promise.all(
+    bodies.map(async (body, index) => {
+      const checked = checkObject(bucket.bucket_schema, body, ['body', 'objects', index]);
+      if (!checked.ok) {
+        failed.push({ index, error: invalid('object_invalid', checked.faults) });
+        return;
+      }
+      try {
+        created.push({ index, object: await makeObject(ctx, bucket, checked.object) });
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error;
+        failed.push({ index, error });
+      }
+    }),
+  );
+  const byIndex = (a: { index: number }, b: { index: number }) => a.index - b.index;
+  created.sort(byIndex);
+  failed.sort(byIndex);
+  crash('object.create.after_blobs');
+  let group: StoredObject[] = [];
+  let bytes = 0;
+  const flush = async () => {
+    if (group.length === 0) return;
+    const writes: Write[] = group.map((object) => ({ put: objectItem(ctx, object), if: [{ absent: true }] }));
+    writes.push(audit(ctx, 'object.create', group[0]!.object_id));
+    if (heard) {
+      const ids = group.map((object) => object.object_id);
+      writes.push(announce(ctx, 'objects.created.batch', { type: 'bucket', id: bucket.id }, ids[0]!, { object_ids: ids, count: ids.length }));
+    }
+    await ctx.ports.table.write(writes);
+    group = [];
+    bytes = 0;
+  };
+  for (const { object } of created) {
+    const size = Buffer.byteLength(JSON.stringify(object));
+    if (group.length >= putsPerTransaction || bytes + size > bytesPerTransaction) await flush();
+    group.push(object);
+    bytes += size;
+  }
+  await flush();
+  return { created, failed };
+}
+
+/** @throws AppError bucket_not_found, object_not_found */
+export async function getObject(ctx: NsCtx, bucketName: string, objectId: string): Promise<StoredObject> {
+  const bucket = await getBucket(ctx, bucketName);
+  const object = await findObject(ctx, bucket.id, objectId);
+  if (!object) throw new AppError('object_not_found', { detail: `The bucket "${bucket.name}" has no object "${objectId.slice(0, 60)}".` });
+  return object;
+}
+
+/** The inline values of an object by property, with its metadata: what filters and searches of lists look at. */
+function searchedFields(object: StoredObject): Record<string, unknown> {
+  const values = Object.fromEntries(object.blobs.filter((b) => b.data !== undefined).map((b) => [b.property, b.data]));
+  return { ...object.metadata, ...values, object_id: object.object_id, key_prefix: object.key_prefix, created_at: object.created_at, updated_at: object.updated_at };
+}
+
+/**
+ * A page of a bucket, newest first.
+ *
+ * With a filter, a search, an order or an offset it looks at 10,000 objects at most, and says so when there were more.
+ */
+export async function listObjects(ctx: NsCtx, bucketName: string, input: ListInput): Promise<PageReply<StoredObject>> {
+  const bucket = await getBucket(ctx, bucketName);
+  const list = `objects ${bucket.id}`;
+  const size = pageSize(input);
+  const looks = input.filters !== undefined && input.filters !== null;
+  const plain = !looks && !input.search && !input.sort && !input.sorts && pageOffset(input) === 0;
+  if (plain) {
+    const after = input.cursor ? ((await readCursor(ctx, list, input, input.cursor)) as Key) : undefined;
+    const page = await queryObjects(ctx, bucket.id, { after, limit: size, descending: true });
+    const total = input.include_total === false || input.cursor ? null : await countObjects(ctx, bucket.id);
+    return pageReply(ctx, list, input, [...page.objects], { offset: 0, total, nextPosition: page.next });
+  }
+  const rows: StoredObject[] = [];
+  let after: Key | undefined;
+  do {
+    const page = await queryObjects(ctx, bucket.id, { after, limit: 1000, descending: true });
+    rows.push(...page.objects);
+    after = page.next;
+  } while (after && rows.length < scanRowsMax);
+  if (after) ctx.warnings.push(`the bucket holds more than ${scanRowsMax} objects; only the newest ${rows.length} were looked at`);
+  const test = rowTest(input, ['object_id', 'key_prefix', ...Object.keys(bucket.bucket_schema.properties)]);
+  const kept = rows.filter((object) => test(searchedFields(object)));
+  for (const { field, direction } of [...(input.sorts ?? (input.sort ? [input.sort] : []))].reverse()) {
+    const name = field.replace(/^(metadata|payload)\./, '');
+    kept.sort((a, b) => compareValues(searchedFields(a)[name], searchedFields(b)[name]) * (direction === 'desc' ? -1 : 1));
+  }
+  const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
+  return pageReply(ctx, list, input, kept.slice(offset, offset + size), {
+    offset,
+    total: after ? null : kept.length,
+    nextPosition: offset + size < kept.length ? offset + size : undefined,
+  });
+}
+
+/** The number of objects, or null above 10,000: counting further would read the whole bucket. */
+export async function countObjects(ctx: NsCtx, bucketId: string): Promise<number | null> {
+  let count = 0;
+  let after: Key | undefined;
+  do {
+    const page = await queryObjects(ctx, bucketId, { after, limit: 1000 });
+    count += page.objects.length;
+    after = page.next;
+  } while (after && count < scanRowsMax);
+  if (after) ctx.warnings.push(`the bucket holds more than ${scanRowsMax} objects, so they were not counted`);
+  return after ? null : count;
+}
+
+/** @throws AppError bucket_not_found, object_not_found, object_invalid, object_changed, request_stale */
+export async function updateObject(
+  ctx: NsCtx,
+  bucketName: string,
+  objectId: string,
+  body: unknown,
+  mode: 'replace' | 'merge',
+  ifMatch?: number,
+): Promise<StoredObject> {
+  const [bucket, before] = await Promise.all([getBucket(ctx, bucketName), getObject(ctx, bucketName, objectId)]);
+  checkVersion(ifMatch, before.version);
+  const given = body as Readonly<Record<string, unknown>>;
+  const replacesBlobs = mode === 'replace' && given.blobs !== undefined;
+  const checked = checkObject(bucket.bucket_schema, body, ['body'], !replacesBlobs);
+  if (!checked.ok) throw invalid('object_invalid', checked.faults);
+  const room = { left: rowBytesMax };
+  const stored: StoredBlob[] = [];
+  for (const blob of checked.object.blobs) stored.push(await storeBlob(ctx, bucket.id, objectId, blob, room));
+  const named = new Set(stored.map((blob) => blob.property));
+  const blobs = replacesBlobs ? stored : [...before.blobs.filter((blob) => !named.has(blob.property)), ...stored];
+  const metadata =
+    checked.object.metadata === undefined
+      ? before.metadata
+      : mode === 'replace'
+        ? checked.object.metadata
+        : withoutNulls({ ...before.metadata, ...checked.object.metadata });
+  const after: StoredObject = {
+    ...before,
+    version: before.version + 1,
+    blobs,
+    metadata: metadata as StoredObject['metadata'],
+    key_prefix: checked.object.key_prefix === undefined ? before.key_prefix : checked.object.key_prefix,
+    updated_at: isoTime(ctx.ports.clock.now()),
+  };
+  const heard = await isHeard(ctx, 'object.updated');
+  try {
+    await ctx.ports.table.write([
+      { put: objectItem(ctx, after), if: [{ attribute: 'version', eq: before.version }] },
+      audit(ctx, 'object.update', objectId),
+      ...(heard ? [announce(ctx, 'object.updated', { type: 'object', id: objectId }, after.version, { bucket_id: bucket.id })] : []),
+    ]);
+  } catch (error) {
+    if (!(error instanceof ConditionFailed)) throw error;
+    throw new AppError('object_changed', { detail: `The object ${objectId} changed meanwhile; read it again.` });
+  }
+  return after;
+}
+
+function withoutNulls(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
+}
+
+async function deleteContent(ctx: NsCtx, object: StoredObject): Promise<void> {
+  const own = `objects/${ctx.ns.namespaceId}/${object.bucket_id}/${object.object_id}/`;
+  // Content of an upload may be shared by several objects; it goes with the upload.
+  for (const blob of object.blobs) if (blob.s3_key?.startsWith(own)) await ctx.ports.blobs.delete(blob.s3_key);
+}
+
+/** The row goes first: what is left over then is invisible. @throws AppError bucket_not_found, object_not_found */
+export async function deleteObject(ctx: NsCtx, bucketName: string, objectId: string, ifMatch?: number): Promise<void> {
+  const object = await getObject(ctx, bucketName, objectId);
+  checkVersion(ifMatch, object.version);
+  const heard = await isHeard(ctx, 'object.deleted');
+  await ctx.ports.table.write([
+    { delete: ctx.ns.object(object.bucket_id, objectId) },
+    audit(ctx, 'object.delete', objectId),
+    ...(heard ? [announce(ctx, 'object.deleted', { type: 'object', id: objectId }, 'deleted', { bucket_id: object.bucket_id })] : []),
+  ]);
+  crash('object.delete.after_row');
+  await deleteContent(ctx, object);
+}
+
+/** The value of a blob that a plugin gets as text, read from the blob store where it is stored apart. */
+export async function blobText(ctx: NsCtx, blob: StoredBlob, location: readonly (string | number)[] = []): Promise<string> {
+  if (blob.data !== undefined) return typeof blob.data === 'string' ? blob.data : JSON.stringify(blob.data);
+  try {
+    return Buffer.from(await ctx.ports.blobs.get(blob.s3_key ?? '')).toString('utf8');
+  } catch (error) {
+    if (!(error instanceof BlobMissing)) throw error;
+    const fault: FieldFault = { type: 'content_missing', location, message: `the content of the blob ${blob.blob_id} is gone` };
+    throw invalid('object_invalid', [fault]);
+  }
+}
+
+export { isBinary };
