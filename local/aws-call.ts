@@ -1,4 +1,4 @@
-// Calls an emulator's AWS interface for what the deploy needs beside the CDK; no SDK, since nothing is signed.
+// Calls an emulator's AWS interface for what the deploy needs beside the CDK; nothing is signed, so no SDK.
 import { localAccessKey, localRegion } from './emulator.ts';
 
 export interface AwsCall {

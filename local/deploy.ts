@@ -104,7 +104,7 @@ export async function deploy(options: DeployOptions): Promise<Deployment> {
 type Step = keyof typeof timeoutsMs;
 type Run = (step: Step, args: string[], extra?: Record<string, string>) => Promise<void>;
 
-// The app itself is run, as the CDK CLI does it, with what the CLI would pass; that saves one start of the CLI.
+// The app itself is run with what the CDK CLI would pass to it; that saves one start of the CLI.
 async function synthesise(run: Run, appFolder: string, stage: string, outDir: string): Promise<void> {
   const settings = JSON.parse(readFileSync(join(appFolder, 'cdk.json'), 'utf8')) as {
     app: string;

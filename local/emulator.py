@@ -32,7 +32,7 @@ LOG_END = "granary-end-of-log "
 
 @dataclass(frozen=True)
 class Mend:
-    """One replacement in one module: what is wrong as installed, the exact text, and what stands there instead."""
+    """One replacement in one module: the fault as installed, the exact text, and what replaces it."""
 
     fault: str
     module: str
@@ -45,7 +45,7 @@ WORKER_LOST = "a handler that throws loses its process: each failure costs a col
 LOG_WAIT = "a silent handler waits 50 ms for log lines, and a line that is later lands in the next invocation"
 LOG_NOT_TEXT = "one byte of log that is not UTF-8 ends the log reader; the worker then blocks on a full pipe"
 PARTITION_READ_WHOLE = "a query sorts and tests its whole partition for each page, so paging costs n squared"
-STREAM_DEAF = "after a restart stream readers wait at old positions in a stream that begins anew, and get nothing"
+STREAM_DEAF = "after a restart stream readers wait at old positions of a stream that begins anew"
 PROCESS_BURST = "every concurrent call of a function starts one more process, without a bound"
 
 MENDS = (
@@ -406,7 +406,7 @@ def mend_source(module: str, source: str) -> str:
         found = source.count(mend.old)
         if found != 1:
             raise RuntimeError(
-                f"local/emulator.py does not fit the installed ministack: in {module} the text that it replaces "
+                f"local/emulator.py does not fit the installed ministack: in {module} the text it replaces "
                 f"because «{mend.fault}» is there {found} times, not once. Install the version that "
                 f"local/requirements.txt pins, or re-check this mend against the new version."
             )

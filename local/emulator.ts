@@ -30,7 +30,7 @@ export interface Emulator {
   pid: number;
   /** False if it ran already. */
   started: boolean;
-  /** What is in it: nothing, the state of the last orderly stop, or nothing because the last run ended badly. */
+  /** What is in it: nothing, the state of the last orderly stop, or nothing since the last run ended badly. */
   state: 'new' | 'kept' | 'lost';
   logFile: string;
 }
@@ -38,7 +38,7 @@ export interface Emulator {
 export interface StartEmulatorOptions {
   /** Holds records, log, temporary files and, with `persist`, the state. Absolute. */
   stateFolder: string;
-  /** A port of 127.0.0.1; 0 picks a free one. Default: the one of the kept state, else 4566, else a free one. */
+  /** A port of 127.0.0.1; 0 picks a free one. Default: that of the kept state, else 4566, else a free one. */
   port?: number;
   /** Keep buckets, tables, stacks and functions over a stop and start. */
   persist?: boolean;

@@ -2,9 +2,9 @@
 //
 //     node local/ensure.js <script.ts> [arguments]
 //
-// Plain JavaScript on built-ins, for the Node of the host (20 or later). It installs npm packages and the Python
-// environment if they are absent or stale and starts the project's Node by its path: a shell goes on using the
-// `node` that it found first.
+// Plain JavaScript on built-ins, for the Node of the host (20 or later). It installs npm packages and the
+// Python environment if they are absent or stale, and starts the project's Node by its path: a shell goes on
+// using the `node` that it found first.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';

@@ -268,7 +268,7 @@ function breakStaleLock(file, token) {
     if (error.code === 'ENOENT') return true;
     throw error;
   }
-  // Another run may have broken the same lock and taken it since: then what was moved is alive, and goes back.
+  // Another run may have broken the same lock and taken it since: then what was moved goes back.
   if (readHolder(aside)?.token !== holder.token) tryLink(aside, file);
   unlinkSync(aside);
   return true;

@@ -196,7 +196,7 @@ def _cluster(request: Request, neighbourhood: Neighbourhood, rows: int) -> _Foun
         )
     dissolved = 0
     if algorithm.CHOOSES_COUNT and distinct > 1:
-        held = _structure.shares(points, found.labels, directions, request.seed)
+        held = _structure.held(points, found.labels, directions, request.seed)
         dissolved = sum(not kept for kept in held.values())
         for label, kept in held.items():
             if not kept:

@@ -178,6 +178,7 @@ def rows_of(result: pd.DataFrame, given: list[int]) -> list[int]:
             "it tells which input a row came from",
         )
     values = result[ROW_COLUMN].tolist() if len(columns) == 1 else [None]
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
     known = set(given)
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value not in known:

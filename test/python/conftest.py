@@ -140,10 +140,10 @@ class Runner:
             "extractor_id": plugin_id,
         }
 
-    def __call__(self, plugin: dict, texts: list, feature: tuple[str, int] = ("v", 2), **more: object) -> dict:
+    def __call__(self, archive: dict, texts: list, feature: tuple[str, int] = ("v", 2), **more: object) -> dict:
         """Runs rows, given as texts or as whole rows."""
         event = {
-            "operation": "run", "plugin": plugin, "parameters": {}, "batch_size": 64, "result_url": None,
+            "operation": "run", "plugin": archive, "parameters": {}, "batch_size": 64, "result_url": None,
             "features": [{"name": feature[0], "dims": feature[1]}], "deadline_ms": 60_000,
             "rows": [r if isinstance(r, dict) else row(i, r) for i, r in enumerate(texts)], **more,
         }

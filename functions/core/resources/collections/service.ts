@@ -83,7 +83,7 @@ export async function collectionsReading(ctx: NsCtx, bucketId: string): Promise<
 }
 
 /** JSON with sorted keys, so that equal values have equal digests. */
-function canonicalJson(value: unknown): string {
+export function canonicalJson(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
   if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
   const members = Object.entries(value)
