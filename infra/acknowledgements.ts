@@ -27,8 +27,8 @@ const oneTenantPerKey =
 const execution = (machine: string, separator: string) =>
   `AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>:execution:<${machine}.Name>${separator}*]`;
 
-export function acknowledgements(stacks: GranaryStacks): readonly Acknowledgement[] {
-  const { data, delivery, processing, api } = stacks;
+export function acknowledgements(stacks: GranaryStacks, settings: StageSettings): readonly Acknowledgement[] {
+  const { data, delivery, processing, api, observability } = stacks;
   const { batch, chunk, taxonomy, alert, cluster, namespace } = processing.steps;
   const { relay, starter, sweep, validator, runner, clusterer } = processing;
   const traced: readonly TypeScriptFunction[] = [
@@ -139,11 +139,34 @@ export function acknowledgements(stacks: GranaryStacks): readonly Acknowledgemen
       reason: 'Traces need a right, and these roles have none but to write their own logs. The caller is traced.',
       on: python,
     },
+    ...(observability && settings.alarmEmail !== undefined
+      ? [
+          {
+            id: 'Serverless-SNSRedrivePolicy',
+            reason: 'An alarm whose e-mail is lost still shows in CloudWatch and on the dashboard.',
+            on: [observability],
+          },
+        ]
+      : []),
+    ...(settings.runnerNetwork === 'isolated'
+      ? [
+          {
+            id: 'AwsSolutions-IAM5[Resource::*]',
+            reason: 'Network interfaces do not exist before the service makes them; the code inside is denied these actions.',
+            on: [runner.role],
+          },
+          {
+            id: 'AwsSolutions-VPC7',
+            reason: 'The only way out of this network is the endpoint of S3, whose access the buckets log.',
+            on: [processing],
+          },
+        ]
+      : []),
   ];
 }
 
 export function acknowledge(stacks: GranaryStacks, settings: StageSettings): void {
-  for (const { id, reason, on } of acknowledgements(stacks)) {
+  for (const { id, reason, on } of acknowledgements(stacks, settings)) {
     const named = id.replace('granary-<stage>', `granary-${settings.stage}`);
     for (const construct of on) Validations.of(construct).acknowledge({ id: `${named.split('-')[0]}::${named}`, reason });
   }

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_NUMERIC = "fiu"
+_NUMERIC = "fiub"
+"""Booleans count as 0 and 1: among numbers numpy does not tell them apart."""
 
 
 def pack(cells: list, dims: int) -> tuple[list[int | None], np.ndarray, dict[int, tuple[str, str]]]:
@@ -89,7 +90,7 @@ def _kind(array: np.ndarray) -> str:
     if array.dtype.kind == "O":
         odd = next(v for v in array.flat if not isinstance(v, (int, float)))
         return f"a list with {type(odd).__name__}"
-    return {"b": "booleans", "U": "text", "S": "bytes", "c": "complex numbers"}.get(array.dtype.kind, str(array.dtype))
+    return {"U": "text", "S": "bytes", "c": "complex numbers"}.get(array.dtype.kind, str(array.dtype))
 
 
 def _is_missing(cell: Any) -> bool:

@@ -59,6 +59,8 @@ export function gatewayDocument(routes: readonly Route[], targets: GatewayTarget
   };
   for (const route of routes) pathOf(route.path).set(route.method.toLowerCase(), route);
   addClientForms(routes, pathOf);
+  // A node of the gateway's tree without methods would not fall back to the greedy path for sure.
+  for (const path of [...byPath.keys()]) for (const node of nodesOf(path)) pathOf(node);
   assertOneNameAPosition([...byPath.keys()]);
 
   const paths: Record<string, PathItem> = {};
@@ -87,17 +89,23 @@ export function gatewayDocument(routes: readonly Route[], targets: GatewayTarget
   };
 }
 
+/** The path and all that lead to it below `/v1`. */
+function nodesOf(path: string): string[] {
+  const nodes: string[] = [];
+  for (let node = path; node !== '/v1' && node !== ''; node = node.slice(0, node.lastIndexOf('/'))) nodes.push(node);
+  return nodes;
+}
+
 /**
- * Adds `/v1/<noun>...` for what `query` answers; the rest of the client form comes by the greedy path. A path's
- * ancestors are added with it: a node of the gateway's tree without methods would not fall back to the greedy path
- * for sure.
+ * Adds `/v1/<noun>...` for what `query` answers, and the client forms of other routes where that path is a node now;
+ * the rest of the client form comes by the greedy path.
  */
 function addClientForms(routes: readonly Route[], pathOf: (path: string) => Map<string, Route>): void {
   const explicit = new Set<string>();
   for (const route of routes) {
     const form = clientForm(route.path);
     if (form === undefined || route.target !== 'query') continue;
-    for (let path = form; path !== '/v1'; path = path.slice(0, path.lastIndexOf('/'))) explicit.add(path);
+    for (const node of nodesOf(form)) explicit.add(node);
   }
   for (const path of explicit) pathOf(path);
   for (const route of routes) {

@@ -11,9 +11,9 @@ export const labelLimits = {
 } as const;
 
 /** Letters of any script with their marks, digits, spaces and the punctuation of names: no markup, braces, quotes of code. */
-const labelText = /^[\p{L}\p{N}][\p{L}\p{M}\p{N} ,.:;&+'’()/–-]+$/u;
+const labelText = /^[\p{L}\p{N}][\p{L}\p{M}\p{N} ,.:;&+'’()/–-]*$/u;
 /** A sentence may also quote, ask and count; still nothing that a page or a template would read as its own. */
-const summaryText = /^[\p{L}\p{N}"“„«(][\p{L}\p{M}\p{N} ,.:;&+'’()/–—!?%"“”„«»$€£#-]+$/u;
+const summaryText = /^[\p{L}\p{N}"“„«(][\p{L}\p{M}\p{N} ,.:;&+'’()/–—!?%"“”„«»$€£#-]*$/u;
 const hasLetter = /\p{L}/u;
 const link = /(:\/\/|\bwww\.|\]\(|@)/i;
 

@@ -1,0 +1,52 @@
+// Consumes the jobs queue and starts workflows, each under the name of its work, so that a job that comes twice runs
+// once. A batch whose collection is busy goes back to the queue.
+import { BatchProcessor, EventType, processPartialResponse } from '@aws-lambda-powertools/batch';
+import middy from '@middy/core';
+import type { Context, SQSEvent, SQSRecord } from 'aws-lambda';
+import { DynamoTable } from '../core/aws/dynamo.ts';
+import { sqsQueue } from '../core/aws/sqs.ts';
+import { stepFunctions } from '../core/aws/states.ts';
+import { systemClock, systemRandom } from '../core/clock.ts';
+import { workflowContext } from '../core/context.ts';
+import { readEnvironment } from '../core/env.ts';
+import type { Job } from '../core/events.ts';
+import { makeLog } from '../core/log.ts';
+import type { Ports } from '../core/ports.ts';
+import { admitBatch } from '../core/resources/batches/workflow.ts';
+
+/** How long a batch that must wait stays out of sight; short enough not to be noticed after the one before. */
+const waitSeconds = 2;
+
+const env = readEnvironment('starter');
+const jobs = sqsQueue(env.JOBS_QUEUE_URL);
+const workflows = stepFunctions();
+// Admission reads and writes rows only; the starter has no rights on buckets or functions.
+const ports = {
+  table: new DynamoTable(env.TABLE_NAME),
+  clock: systemClock,
+  random: systemRandom,
+  log: makeLog('starter'),
+} as Ports;
+const processor = new BatchProcessor(EventType.SQS);
+
+async function start(record: SQSRecord): Promise<void> {
+  const job = JSON.parse(record.body) as Job;
+  switch (job.kind) {
+    case 'batch': {
+      const admission = await admitBatch(workflowContext(ports, job), job);
+      if (admission === 'start') await workflows.start(env.BATCH_WORKFLOW, `${job.batch_id}-${job.attempt}`, job);
+      else if (admission === 'wait') await jobs.send(job, waitSeconds);
+      return;
+    }
+    case 'cluster':
+      return workflows.start(env.CLUSTER_WORKFLOW, job.run_id, job);
+    case 'taxonomy':
+      return workflows.start(env.TAXONOMY_WORKFLOW, job.run_id, job);
+    case 'namespace_delete':
+      return workflows.start(env.NAMESPACE_WORKFLOW, job.namespace_id, job);
+  }
+}
+
+export const handler = middy((event: SQSEvent, context: Context) =>
+  processPartialResponse(event, start, processor, { context, throwOnFullBatchFailure: false }),
+);
