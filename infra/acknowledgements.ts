@@ -16,7 +16,8 @@ interface Acknowledgement {
 /** Finding of a bucket's objects, seen from another stack. */
 const objectsOf = {
   blobs: 'AwsSolutions-IAM5[Resource::granary-<stage>-data:ExportsOutputFnGetAttBlobsF0F01DC6Arn220BCD82/*]',
-  archives: 'AwsSolutions-IAM5[Resource::granary-<stage>-data:ExportsOutputFnGetAttArchives51DD1BB3Arn090B7FEE/*]',
+  archives:
+    'AwsSolutions-IAM5[Resource::granary-<stage>-data:ExportsOutputFnGetAttArchives51DD1BB3Arn090B7FEE/*]',
   index: 'AwsSolutions-IAM5[Resource::granary-<stage>-data:ExportsOutputFnGetAttIndex4A79713BArnB66857D0/*]',
 };
 
@@ -50,13 +51,25 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
   return [
     {
       id: 'AwsSolutions-IAM5[Resource::*]',
-      reason: 'Sending traces (and, for state machines, setting up the delivery of logs) has no resource to name.',
+      reason:
+        'Sending traces (and, for state machines, setting up the delivery of logs) has no resource to name.',
       on: [...roles(...traced), ...machineRoles],
     },
     {
       id: objectsOf.blobs,
       reason: oneTenantPerKey,
-      on: roles(batch, chunk, taxonomy, alert, cluster, namespace, sweep, delivery.deliver, api.api, api.query),
+      on: roles(
+        batch,
+        chunk,
+        taxonomy,
+        alert,
+        cluster,
+        namespace,
+        sweep,
+        delivery.deliver,
+        api.api,
+        api.query,
+      ),
     },
     {
       id: objectsOf.archives,
@@ -85,22 +98,26 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     })),
     {
       id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs]',
-      reason: 'The gateway writes the logs of all APIs of an account by one role, and this policy is made for it.',
+      reason:
+        'The gateway writes the logs of all APIs of an account by one role, and this policy is made for it.',
       on: [api.contractApi],
     },
     {
       id: 'AwsSolutions-APIG2',
-      reason: 'Our own code checks every request against the contract, names all faults and wears our envelope.',
+      reason:
+        'Our own code checks every request against the contract, names all faults and wears our envelope.',
       on: [api.contractApi],
     },
     {
       id: 'AwsSolutions-APIG3',
-      reason: 'A firewall costs a fixed sum a month; keys, throttling and size limits are there without. The README says how to add one.',
+      reason:
+        'A firewall costs a fixed sum a month; keys, throttling and size limits are there without. The README says how to add one.',
       on: [api.contractApi],
     },
     {
       id: 'AwsSolutions-SF1',
-      reason: 'Errors are logged. Every event of every execution is in its own history; the copy would cost more than the run.',
+      reason:
+        'Errors are logged. Every event of every execution is in its own history; the copy would cost more than the run.',
       on: machines,
     },
     {
@@ -121,7 +138,8 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     },
     {
       id: 'Serverless-LambdaDLQ',
-      reason: 'Called synchronously, or by a queue or stream with its own dead letters; the sweeper has a failure destination.',
+      reason:
+        'Called synchronously, or by a queue or stream with its own dead letters; the sweeper has a failure destination.',
       on: functions,
     },
     {
@@ -131,12 +149,14 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     },
     ...['AwsSolutions-L1', 'Serverless-LambdaLatestVersion'].map((id) => ({
       id,
-      reason: 'Python 3.13 is what the layers and the wheels of users are built for; 3.14 has not got all of them.',
+      reason:
+        'Python 3.13 is what the layers and the wheels of users are built for; 3.14 has not got all of them.',
       on: python,
     })),
     {
       id: 'Serverless-LambdaTracing',
-      reason: 'Traces need a right, and these roles have none but to write their own logs. The caller is traced.',
+      reason:
+        'Traces need a right, and these roles have none but to write their own logs. The caller is traced.',
       on: python,
     },
     ...(observability && settings.alarmEmail !== undefined
@@ -152,7 +172,8 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
       ? [
           {
             id: 'AwsSolutions-IAM5[Resource::*]',
-            reason: 'Network interfaces do not exist before the service makes them; the code inside is denied these actions.',
+            reason:
+              'Network interfaces do not exist before the service makes them; the code inside is denied these actions.',
             on: [runner.role],
           },
           {
@@ -168,6 +189,7 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
 export function acknowledge(stacks: GranaryStacks, settings: StageSettings): void {
   for (const { id, reason, on } of acknowledgements(stacks, settings)) {
     const named = id.replace('granary-<stage>', `granary-${settings.stage}`);
-    for (const construct of on) Validations.of(construct).acknowledge({ id: `${named.split('-')[0]}::${named}`, reason });
+    for (const construct of on)
+      Validations.of(construct).acknowledge({ id: `${named.split('-')[0]}::${named}`, reason });
   }
 }

@@ -23,7 +23,9 @@ export const lambdaNames = [
 export type FolderName = (typeof lambdaNames)[number];
 
 /** Memory (which buys CPU: 1,769 MB is one vCPU) and the longest run of each Lambda. */
-export type Sizing = Readonly<Record<FolderName, { readonly memoryMb: number; readonly timeoutSeconds: number }>>;
+export type Sizing = Readonly<
+  Record<FolderName, { readonly memoryMb: number; readonly timeoutSeconds: number }>
+>;
 
 const sizing: Sizing = {
   // The gateway waits 29 s at most, so a longer run would answer nobody.
@@ -93,11 +95,19 @@ const StageSettings = z
   })
   .superRefine((settings, ctx) => {
     if (settings.allowLoopback && settings.stage !== 'local') {
-      ctx.addIssue({ code: 'custom', path: ['allowLoopback'], message: 'only the stage "local" may allow it' });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['allowLoopback'],
+        message: 'only the stage "local" may allow it',
+      });
     }
     if (settings.tenancy !== (settings.stage !== 'local')) {
       // `core/aws/ports.ts` names the tenant of each call everywhere but in the local stage.
-      ctx.addIssue({ code: 'custom', path: ['tenancy'], message: 'must be on everywhere but in the stage "local"' });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['tenancy'],
+        message: 'must be on everywhere but in the stage "local"',
+      });
     }
   });
 export type StageSettings = z.output<typeof StageSettings>;
@@ -135,7 +145,13 @@ const stages: Readonly<Record<string, StageSettings>> = {
     allowLoopback: true,
     mapConcurrency: 2,
     throttling: { requestsPerSecond: 10_000, burst: 5_000 },
-    rateLimits: { metadata: unlimited, data: unlimited, search: unlimited, upload: unlimited, compute: unlimited },
+    rateLimits: {
+      metadata: unlimited,
+      data: unlimited,
+      search: unlimited,
+      upload: unlimited,
+      compute: unlimited,
+    },
   },
   /** Fits a new AWS account: memory up to 3,008 MB, ten concurrent executions, nothing reserved. */
   dev: { ...base, stage: 'dev' },
@@ -168,11 +184,16 @@ export const stageNames: readonly string[] = Object.keys(stages);
  */
 export function stageSettings(
   name: string,
-  overrides: { readonly alarmEmail?: string | undefined; readonly labelModel?: Record<string, unknown> | undefined } = {},
+  overrides: {
+    readonly alarmEmail?: string | undefined;
+    readonly labelModel?: Record<string, unknown> | undefined;
+  } = {},
 ): StageSettings {
   const settings = stages[name];
   if (!settings) {
-    throw new Error(`there is no stage ${JSON.stringify(name)}; choose one with -c stage=<${stageNames.join('|')}>`);
+    throw new Error(
+      `there is no stage ${JSON.stringify(name)}; choose one with -c stage=<${stageNames.join('|')}>`,
+    );
   }
   const given = Object.fromEntries(Object.entries(overrides).filter(([, value]) => value !== undefined));
   return checkedSettings({ ...settings, ...given });
@@ -181,6 +202,7 @@ export function stageSettings(
 /** Checks settings that do not come from this file, as tests make them. @throws Error that names every wrong setting */
 export function checkedSettings(settings: unknown): StageSettings {
   const checked = StageSettings.safeParse(settings);
-  if (!checked.success) throw new Error(`settings of the stage are wrong:\n${z.prettifyError(checked.error)}`);
+  if (!checked.success)
+    throw new Error(`settings of the stage are wrong:\n${z.prettifyError(checked.error)}`);
   return checked.data;
 }

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import _identity
 import _label
@@ -30,6 +31,7 @@ _MANY_ROWS_DIMS = 15
 _MANY_ROWS_MAP_DIMS = 50
 _REDUCED_ROWS_MIN = 6
 _LAID_OUT_ROWS_MIN = 4
+_ONE_THREAD_ROWS_MAX = 5_000
 
 
 @dataclass
@@ -61,6 +63,16 @@ def run(request: Request, vectors: np.ndarray, document_ids: list[str], texts: l
 
     Equal input, seed and library versions give an equal result, but for "timings".
     """
+    if request.rows >= _structure.ROWS_MIN:
+        # Loaded before the limit below, so that it reaches their threads in the first run of a process as in the next.
+        import sklearn.cluster  # noqa: F401
+
+    # Small matrices are multiplied sooner than a second thread wakes up; on a busy machine threads cost ten times the work.
+    with threadpool_limits(limits=1 if request.rows <= _ONE_THREAD_ROWS_MAX else None):
+        return _run(request, vectors, document_ids, texts)
+
+
+def _run(request: Request, vectors: np.ndarray, document_ids: list[str], texts: list[str]) -> dict[str, Any]:
     watch = _Stopwatch()
     n = request.rows
     with watch('prepare'):

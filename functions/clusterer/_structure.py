@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from reduce.neighbours import nearest
 
@@ -85,7 +85,7 @@ def examine(points: np.ndarray, directions: bool, seed: int) -> Finding:
     )
     freedom = sample.shape[0] * (sample.shape[0] - 3) / 2 - 1
     t = dependence * np.sqrt(freedom / max(1.0 - dependence**2, 1e-12))
-    t_needed = float(stats.t.isf(_FALSE_ALARM, freedom))
+    t_needed = float(stdtrit(freedom, 1.0 - _FALSE_ALARM))
     found = t >= t_needed and dependence >= _DEPENDENCE_MIN
     lift = None
     if not found and n >= _SECOND_LOOK_ROWS_MIN:

@@ -26,7 +26,7 @@ const ports = {
   clock: systemClock,
   random: systemRandom,
   log: makeLog('starter'),
-} as Ports;
+} as unknown as Ports;
 const processor = new BatchProcessor(EventType.SQS);
 
 async function start(record: SQSRecord): Promise<void> {

@@ -28,12 +28,24 @@ export interface BatchParts {
 }
 
 /** What later steps are told about earlier ones; `Begin` sets each, so that every path exists. */
-const outcomes = ['plan', 'commit', 'taxonomies', 'clusters', 'cluster_runs', 'alerts', 'post_errors'] as const;
+const outcomes = [
+  'plan',
+  'commit',
+  'taxonomies',
+  'clusters',
+  'cluster_runs',
+  'alerts',
+  'post_errors',
+] as const;
 
 /** @param parts names and ARNs, which may be CloudFormation references */
 export function batchDefinition(parts: BatchParts): Definition {
   const timeoutSeconds = parts.stepSeconds + 30;
-  const payload = (name: string, fields: readonly string[] = []) => ({ step: name, ...job('batch'), ...copied(fields) });
+  const payload = (name: string, fields: readonly string[] = []) => ({
+    step: name,
+    ...job('batch'),
+    ...copied(fields),
+  });
   const beforeCommit = { next: 'Fail', resultPath: '$.error' };
 
   return {
@@ -151,7 +163,11 @@ export function batchDefinition(parts: BatchParts): Definition {
             },
             ClusterRunFailed: {
               Type: 'Pass',
-              Parameters: { ...copied(['cluster_id', 'run_id']), succeeded: false, 'error.$': '$.error.Error' },
+              Parameters: {
+                ...copied(['cluster_id', 'run_id']),
+                succeeded: false,
+                'error.$': '$.error.Error',
+              },
               End: true,
             },
           },
@@ -177,7 +193,13 @@ export function batchDefinition(parts: BatchParts): Definition {
         next: null,
         retry: [
           ...retries,
-          { ErrorEquals: ['States.ALL'], IntervalSeconds: 5, BackoffRate: 2, MaxAttempts: 5, MaxDelaySeconds: 60 },
+          {
+            ErrorEquals: ['States.ALL'],
+            IntervalSeconds: 5,
+            BackoffRate: 2,
+            MaxAttempts: 5,
+            MaxDelaySeconds: 60,
+          },
         ],
       }),
       // The batch is then FAILED and has said why, which is a good end for the machine: only a broken one fails.
@@ -189,7 +211,13 @@ export function batchDefinition(parts: BatchParts): Definition {
         next: null,
         retry: [
           ...retries,
-          { ErrorEquals: ['States.ALL'], IntervalSeconds: 5, BackoffRate: 2, MaxAttempts: 5, MaxDelaySeconds: 60 },
+          {
+            ErrorEquals: ['States.ALL'],
+            IntervalSeconds: 5,
+            BackoffRate: 2,
+            MaxAttempts: 5,
+            MaxDelaySeconds: 60,
+          },
         ],
       }),
     },
@@ -233,7 +261,10 @@ export class BatchWorkflow extends Construct {
     this.machine = workflow.machine;
 
     workflow.role.addToPolicy(
-      new iam.PolicyStatement({ actions: ['s3:GetObject'], resources: [props.blobs.arnForObjects('batches/*')] }),
+      new iam.PolicyStatement({
+        actions: ['s3:GetObject'],
+        resources: [props.blobs.arnForObjects('batches/*')],
+      }),
     );
     allowStart(workflow.role, [clusterMachine.stateMachineArn]);
     workflow.role.addToPolicy(
@@ -254,10 +285,16 @@ export class BatchWorkflow extends Construct {
     // A policy of its own: the machine cannot wait for a policy that names the machine.
     const children = new iam.Policy(this, 'Children', { roles: [workflow.role] });
     children.addStatements(
-      new iam.PolicyStatement({ actions: ['states:StartExecution'], resources: [this.machine.stateMachineArn] }),
+      new iam.PolicyStatement({
+        actions: ['states:StartExecution'],
+        resources: [this.machine.stateMachineArn],
+      }),
       new iam.PolicyStatement({
         actions: ['states:DescribeExecution', 'states:StopExecution'],
-        resources: [executionsOf(stack, this.machine.stateMachineName), executionsOf(stack, this.machine.stateMachineName, '/')],
+        resources: [
+          executionsOf(stack, this.machine.stateMachineName),
+          executionsOf(stack, this.machine.stateMachineName, '/'),
+        ],
       }),
     );
   }

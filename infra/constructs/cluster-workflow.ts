@@ -17,7 +17,11 @@ export interface ClusterParts {
 
 export function clusterDefinition(parts: ClusterParts): Definition {
   const timeoutSeconds = parts.stepSeconds + 30;
-  const payload = (name: string, fields: readonly string[] = []) => ({ step: name, ...job('cluster'), ...copied(fields) });
+  const payload = (name: string, fields: readonly string[] = []) => ({
+    step: name,
+    ...job('cluster'),
+    ...copied(fields),
+  });
   const failed = { next: 'Fail', resultPath: '$.error' };
   return {
     Comment: 'One cluster run. Vectors and labels are in S3; state holds pointers.',

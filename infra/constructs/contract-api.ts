@@ -48,7 +48,9 @@ export class ContractApi extends Construct {
         ...(settings.observed ? this.logging(settings) : {}),
       },
       // The gateway of an account and region writes all its logs by one role, which other APIs may use too.
-      ...(settings.observed ? { cloudWatchRole: true, cloudWatchRoleRemovalPolicy: RemovalPolicy.RETAIN } : { cloudWatchRole: false }),
+      ...(settings.observed
+        ? { cloudWatchRole: true, cloudWatchRoleRemovalPolicy: RemovalPolicy.RETAIN }
+        : { cloudWatchRole: false }),
     });
 
     for (const [name, one] of Object.entries({ Api: api, Query: query })) {
@@ -97,4 +99,3 @@ export class ContractApi extends Construct {
     };
   }
 }
-

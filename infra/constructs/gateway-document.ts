@@ -92,7 +92,8 @@ export function gatewayDocument(routes: readonly Route[], targets: GatewayTarget
 /** The path and all that lead to it below `/v1`. */
 function nodesOf(path: string): string[] {
   const nodes: string[] = [];
-  for (let node = path; node !== '/v1' && node !== ''; node = node.slice(0, node.lastIndexOf('/'))) nodes.push(node);
+  for (let node = path; node !== '/v1' && node !== ''; node = node.slice(0, node.lastIndexOf('/')))
+    nodes.push(node);
   return nodes;
 }
 
@@ -139,7 +140,9 @@ function operation(uri: unknown, secured: boolean): Operation {
 function parametersOf(path: string): { parameters?: readonly unknown[] } {
   const names = [...path.matchAll(/\{([a-z_]+)\+?\}/g)].map((match) => match[1]!);
   if (names.length === 0) return {};
-  return { parameters: names.map((name) => ({ name, in: 'path', required: true, schema: { type: 'string' } })) };
+  return {
+    parameters: names.map((name) => ({ name, in: 'path', required: true, schema: { type: 'string' } })),
+  };
 }
 
 /** The gateway allows one parameter below each node: `/a/{x}` and `/a/{y}/b` cannot both be. */
@@ -172,7 +175,11 @@ export function resourceCount(paths: readonly string[]): number {
 }
 
 /** What the gateway itself refuses wears our envelope too; `code` decides status and type. */
-function refusal(code: ErrorCode, message: string = errorTable[code].title, retryAfterSeconds?: number): GatewayResponse {
+function refusal(
+  code: ErrorCode,
+  message: string = errorTable[code].title,
+  retryAfterSeconds?: number,
+): GatewayResponse {
   const { type, retryable } = errorTable[code];
   const status = wireTypes[type];
   // The request id goes in by the gateway; everything else is plain text, so that an emulator can be told the same.
@@ -185,7 +192,9 @@ function refusal(code: ErrorCode, message: string = errorTable[code].title, retr
     statusCode: status,
     responseParameters: {
       'gatewayresponse.header.X-Request-Id': 'context.requestId',
-      ...(retryAfterSeconds === undefined ? {} : { 'gatewayresponse.header.Retry-After': `'${retryAfterSeconds}'` }),
+      ...(retryAfterSeconds === undefined
+        ? {}
+        : { 'gatewayresponse.header.Retry-After': `'${retryAfterSeconds}'` }),
     },
     responseTemplates: { 'application/json': JSON.stringify(body) },
   };

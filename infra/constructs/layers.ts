@@ -16,7 +16,12 @@ export function builtLayerFolder(name: LayerName, architecture: lambda.Architect
 }
 
 /** @returns the layer; one that is not built is a placeholder, and the synth says so. */
-export function pythonLayer(scope: Construct, id: string, name: LayerName, architecture: lambda.Architecture): lambda.LayerVersion {
+export function pythonLayer(
+  scope: Construct,
+  id: string,
+  name: LayerName,
+  architecture: lambda.Architecture,
+): lambda.LayerVersion {
   const built = builtLayerFolder(name, architecture);
   const usable = Stack.of(scope).bundlingRequired && existsSync(join(built, 'built.json'));
   if (!usable && Stack.of(scope).bundlingRequired) {

@@ -15,10 +15,15 @@ export interface NamespaceParts {
 
 export function namespaceDefinition(parts: NamespaceParts): Definition {
   return {
-    Comment: 'Deletes all that a namespace holds. Each turn deletes what it can in its time and says whether it is done.',
+    Comment:
+      'Deletes all that a namespace holds. Each turn deletes what it can in its time and says whether it is done.',
     StartAt: 'Begin',
     States: {
-      Begin: { Type: 'Pass', Parameters: { ...job('namespace_delete'), progress: { done: false } }, Next: 'Delete' },
+      Begin: {
+        Type: 'Pass',
+        Parameters: { ...job('namespace_delete'), progress: { done: false } },
+        Next: 'Delete',
+      },
       Delete: step({
         functionArn: parts.namespace,
         payload: { step: 'delete', ...job('namespace_delete'), ...copied(['progress']) },
@@ -28,7 +33,13 @@ export function namespaceDefinition(parts: NamespaceParts): Definition {
         // Half a namespace helps nobody, so this is tried for a long time and then left to an alarm.
         retry: [
           ...retries,
-          { ErrorEquals: ['States.ALL'], IntervalSeconds: 10, BackoffRate: 2, MaxAttempts: 8, MaxDelaySeconds: 600 },
+          {
+            ErrorEquals: ['States.ALL'],
+            IntervalSeconds: 10,
+            BackoffRate: 2,
+            MaxAttempts: 8,
+            MaxDelaySeconds: 600,
+          },
         ],
         catch: { next: 'Fail', resultPath: '$.error' },
       }),

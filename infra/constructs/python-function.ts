@@ -52,5 +52,7 @@ function codeOf(scope: Construct, folder: string): lambda.Code {
   if (!existsSync(join(path, 'handler.py'))) {
     throw new Error(`functions/${folder}/handler.py is missing; it must define "handler(event, context)"`);
   }
-  return lambda.Code.fromAsset(path, { exclude: ['**/__pycache__', '**/*.pyc', 'pyproject.toml', 'requirements*.txt', '*.md'] });
+  return lambda.Code.fromAsset(path, {
+    exclude: ['**/__pycache__', '**/*.pyc', 'pyproject.toml', 'requirements*.txt', '*.md'],
+  });
 }

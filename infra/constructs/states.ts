@@ -46,7 +46,13 @@ export const retryableCodes: readonly string[] = Object.entries(errorTable)
   .map(([code]) => code);
 
 /** A run that ended without saying why: out of time, out of memory, killed. */
-const deaths = ['States.Timeout', 'Lambda.Unknown', 'Sandbox.Timedout', 'Runtime.ExitError', 'Runtime.OutOfMemory'];
+const deaths = [
+  'States.Timeout',
+  'Lambda.Unknown',
+  'Sandbox.Timedout',
+  'Runtime.ExitError',
+  'Runtime.OutOfMemory',
+];
 
 /** Every step is safe to repeat. Faults of services are waited for; deaths are tried once more. */
 export const retries: readonly unknown[] = [

@@ -22,7 +22,8 @@ export function taxonomyDefinition(parts: TaxonomyParts): Definition {
   });
   const failed = { next: 'Fail', resultPath: '$.error' };
   return {
-    Comment: 'One run of a taxonomy over a collection; each turn handles a page and says where the next begins.',
+    Comment:
+      'One run of a taxonomy over a collection; each turn handles a page and says where the next begins.',
     StartAt: 'Begin',
     TimeoutSeconds: 6 * 3600,
     States: {

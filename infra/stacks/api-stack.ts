@@ -43,11 +43,12 @@ export class ApiStack extends Stack {
     allowSecret(this.api.role, data.pepper);
 
     this.query = new TypeScriptFunction(this, 'Query', { lambda: 'query', settings, environment });
-    // Writes are rate limits and the record of an execution.
+    // Writes are rate limits, idempotency keys (let go after a failure) and the record of an execution.
     allowTable(this.query.role, data.table, [
       ...tableActions.read,
       'dynamodb:PutItem',
       'dynamodb:UpdateItem',
+      'dynamodb:DeleteItem',
       'dynamodb:ConditionCheckItem',
     ]);
     allowBucket(this.query.role, data.blobs, 'read', 'write');

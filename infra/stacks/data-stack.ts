@@ -68,10 +68,7 @@ export class DataStack extends Stack {
       ],
     });
     this.archives = bucket('Archives', {
-      lifecycleRules: [
-        abandoned,
-        { id: 'quarantine', prefix: 'uploads/', expiration: Duration.days(1) },
-      ],
+      lifecycleRules: [abandoned, { id: 'quarantine', prefix: 'uploads/', expiration: Duration.days(1) }],
     });
     this.index = bucket('Index', {
       versioned: true,

@@ -39,7 +39,11 @@ export class DeliveryStack extends Stack {
     });
     this.rule.addTarget(
       // Both numbers are said, since the default differs between kinds of target and one of them is five minutes.
-      new targets.SqsQueue(queue, { deadLetterQueue: deadLetters, maxEventAge: Duration.hours(24), retryAttempts: 185 }),
+      new targets.SqsQueue(queue, {
+        deadLetterQueue: deadLetters,
+        maxEventAge: Duration.hours(24),
+        retryAttempts: 185,
+      }),
     );
 
     this.deliver = new TypeScriptFunction(this, 'Deliver', {

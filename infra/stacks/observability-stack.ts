@@ -6,13 +6,13 @@ import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import type { AlarmFactoryDefaults } from 'cdk-monitoring-constructs';
 import { MonitoringFacade, noopAction, SnsAlarmActionStrategy } from 'cdk-monitoring-constructs';
 import type { Construct } from 'constructs';
+import { apiStageName } from '../constructs/contract-api.ts';
 import type { StageSettings } from '../stage.ts';
 import type { ApiStack } from './api-stack.ts';
 import type { DataStack } from './data-stack.ts';
 import type { DeliveryStack } from './delivery-stack.ts';
 import type { ProcessingStack } from './processing-stack.ts';
 import { stackProps } from './stack-props.ts';
-import { apiStageName } from '../constructs/contract-api.ts';
 
 export interface ObservabilityStackProps {
   readonly settings: StageSettings;
@@ -38,7 +38,11 @@ export class ObservabilityStack extends Stack {
       alarmFriendlyName: 'Api',
       add5XXFaultRateAlarm: { Sustained: { maxErrorRate: 0.01, datapointsToAlarm: 3, evaluationPeriods: 5 } },
     });
-    for (const [name, lambda] of Object.entries({ Api: api.api, Query: api.query, Authorizer: api.authorizer })) {
+    for (const [name, lambda] of Object.entries({
+      Api: api.api,
+      Query: api.query,
+      Authorizer: api.authorizer,
+    })) {
       monitoring.monitorLambdaFunction({
         lambdaFunction: lambda.function,
         humanReadableName: name,

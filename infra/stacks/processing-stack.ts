@@ -11,6 +11,7 @@ import type { EnvironmentOf } from '../../functions/core/env.ts';
 import { BatchWorkflow } from '../constructs/batch-workflow.ts';
 import { ClusterWorkflow } from '../constructs/cluster-workflow.ts';
 import { baseEnvironment, serviceEnvironment, storageEnvironment } from '../constructs/environment.ts';
+import { IsolatedNetwork } from '../constructs/isolated-network.ts';
 import { pythonLayer } from '../constructs/layers.ts';
 import { NamespaceWorkflow } from '../constructs/namespace-workflow.ts';
 import { PythonFunction } from '../constructs/python-function.ts';
@@ -25,7 +26,6 @@ import {
   allowTable,
   tableActions,
 } from '../constructs/rights.ts';
-import { IsolatedNetwork } from '../constructs/isolated-network.ts';
 import { TaxonomyWorkflow } from '../constructs/taxonomy-workflow.ts';
 import { TypeScriptFunction } from '../constructs/typescript-function.ts';
 import type { StageSettings } from '../stage.ts';
@@ -95,12 +95,15 @@ export class ProcessingStack extends Stack {
   private makeRunner(): PythonFunction {
     const settings = this.#settings;
     const architecture = lambda.Architecture.X86_64;
-    const network = settings.runnerNetwork === 'isolated' ? new IsolatedNetwork(this, 'RunnerNetwork') : undefined;
+    const network =
+      settings.runnerNetwork === 'isolated' ? new IsolatedNetwork(this, 'RunnerNetwork') : undefined;
     const runner = new PythonFunction(this, 'PluginRunner', {
       folder: 'plugin-runner',
       settings,
       architecture,
-      ...(settings.layers ? { layer: pythonLayer(this, 'SciencePackages', 'python-science', architecture) } : {}),
+      ...(settings.layers
+        ? { layer: pythonLayer(this, 'SciencePackages', 'python-science', architecture) }
+        : {}),
       more: {
         ...(settings.tenancy ? { tenancyConfig: lambda.TenancyConfig.PER_TENANT } : {}),
         ...(network ? network.functionProps() : {}),
@@ -148,12 +151,16 @@ export class ProcessingStack extends Stack {
     allowInvoke(alert.role, this.runner.function);
 
     // Signs the clusterer's URLs: it can give no right that this role does not have.
-    const cluster = make('Cluster', 'cluster', { ...shared, LABEL_MODEL: JSON.stringify(settings.labelModel) });
+    const cluster = make('Cluster', 'cluster', {
+      ...shared,
+      LABEL_MODEL: JSON.stringify(settings.labelModel),
+    });
     allowBucket(cluster.role, data.blobs, 'read', 'write');
     allowBucket(cluster.role, data.index, 'read', 'write');
 
     const namespace = make('Namespace', 'namespace', shared);
-    for (const bucket of [data.blobs, data.archives, data.index]) allowBucket(namespace.role, bucket, 'read', 'delete');
+    for (const bucket of [data.blobs, data.archives, data.index])
+      allowBucket(namespace.role, bucket, 'read', 'delete');
 
     return { batch, chunk, taxonomy, alert, cluster, namespace };
   }
@@ -178,8 +185,10 @@ export class ProcessingStack extends Stack {
         alert: alert.function,
         clusterMachine,
       }).machine,
-      taxonomy: new TaxonomyWorkflow(this, 'TaxonomyWorkflow', { settings, taxonomy: taxonomy.function }).machine,
-      namespace: new NamespaceWorkflow(this, 'NamespaceWorkflow', { settings, namespace: namespace.function }).machine,
+      taxonomy: new TaxonomyWorkflow(this, 'TaxonomyWorkflow', { settings, taxonomy: taxonomy.function })
+        .machine,
+      namespace: new NamespaceWorkflow(this, 'NamespaceWorkflow', { settings, namespace: namespace.function })
+        .machine,
     };
   }
 
@@ -266,7 +275,8 @@ export class ProcessingStack extends Stack {
     });
     allowTable(sweep.role, data.table, [...tableActions.read, ...tableActions.write]);
     allowDueIndex(sweep.role, data.table, dueIndex);
-    for (const bucket of [data.blobs, data.archives, data.index]) allowBucket(sweep.role, bucket, 'read', 'delete');
+    for (const bucket of [data.blobs, data.archives, data.index])
+      allowBucket(sweep.role, bucket, 'read', 'delete');
     allowSend(sweep.role, this.jobs.queue, delivery.deliveries.queue);
     allowPutEvents(sweep.role, data.bus);
     // The timer calls it without waiting: what fails twice is seen here.
@@ -276,7 +286,8 @@ export class ProcessingStack extends Stack {
       onFailure: new SqsDestination(this.leftovers),
     });
     new events.Rule(this, 'EveryMinute', {
-      description: 'Sends again what was not sent, ends what is past its deadline, deletes what nothing names',
+      description:
+        'Sends again what was not sent, ends what is past its deadline, deletes what nothing names',
       schedule: events.Schedule.rate(Duration.minutes(1)),
       targets: [
         new targets.LambdaFunction(sweep.function, {

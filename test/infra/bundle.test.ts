@@ -35,13 +35,18 @@ describe('bundleAll', () => {
   it('makes a module that runs, although a package inside it calls require', () => {
     mkdirSync(join(root, 'node_modules', 'old'), { recursive: true });
     writeFileSync(join(root, 'node_modules', 'old', 'package.json'), '{"name":"old","main":"index.js"}');
-    writeFileSync(join(root, 'node_modules', 'old', 'index.js'), "exports.sep = require('node:path').posix.sep;");
+    writeFileSync(
+      join(root, 'node_modules', 'old', 'index.js'),
+      "exports.sep = require('node:path').posix.sep;",
+    );
     writeFileSync(
       join(root, 'functions', 'api', 'index.ts'),
       "import { sep } from 'old'; export const handler = async (event: { n: number }) => sep.repeat(event.n);",
     );
     const url = pathToFileURL(join(bundle(['api']), 'api', 'index.mjs')).href;
     const script = `const { handler } = await import(${JSON.stringify(url)}); process.stdout.write(await handler({ n: 3 }));`;
-    expect(execFileSync(process.execPath, ['--input-type=module', '--eval', script], { encoding: 'utf8' })).toBe('///');
+    expect(
+      execFileSync(process.execPath, ['--input-type=module', '--eval', script], { encoding: 'utf8' }),
+    ).toBe('///');
   });
 });

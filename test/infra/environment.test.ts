@@ -12,7 +12,9 @@ describe.each(['local', 'dev', 'prod'])('in the stage %s', (name) => {
   it.each(lambdas)('%s has exactly the values of core/env.ts, none of them empty', (lambda) => {
     const { Variables } = functionOf(synthesised, lambda).Properties.Environment;
     expect(Object.keys(Variables).sort()).toEqual([...lambdaEnvironment[lambda]].sort());
-    const rendered = Object.fromEntries(Object.entries(Variables).map(([key, value]) => [key, JSON.stringify(value)]));
+    const rendered = Object.fromEntries(
+      Object.entries(Variables).map(([key, value]) => [key, JSON.stringify(value)]),
+    );
     expect(() => readEnvironment(lambda, rendered)).not.toThrow();
     for (const [key, value] of Object.entries(Variables)) expect(value, key).not.toBe('');
   });

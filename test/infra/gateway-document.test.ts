@@ -1,8 +1,9 @@
 // The document that API Gateway gets: each rule that the gateway, or an emulator of it, would break silently.
-import * as z from 'zod';
+
 import { describe, expect, it } from 'vitest';
-import { errorTable, wireTypes } from '../../functions/core/errors.ts';
+import * as z from 'zod';
 import type { ErrorCode } from '../../functions/core/errors.ts';
+import { errorTable, wireTypes } from '../../functions/core/errors.ts';
 import type { Route } from '../../functions/core/http/route.ts';
 import { clientForm, route } from '../../functions/core/http/route.ts';
 import { allRoutes } from '../../functions/core/resources/contracts.ts';
@@ -16,10 +17,22 @@ import {
 } from '../../infra/constructs/gateway-document.ts';
 import { stage } from './synthesised.ts';
 
-const targets = { uris: { api: 'uri-of-api', query: 'uri-of-query' }, authorizerUri: 'uri-of-authorizer', title: 'Test' };
+const targets = {
+  uris: { api: 'uri-of-api', query: 'uri-of-query' },
+  authorizerUri: 'uri-of-authorizer',
+  title: 'Test',
+};
 
 const get = (path: `/v1/${string}`, more: Partial<Route> = {}): Route =>
-  route({ operation: `get${path}`, method: 'GET', path, tag: 't', summary: 's', reply: z.object({}), ...more }) as Route;
+  route({
+    operation: `get${path}`,
+    method: 'GET',
+    path,
+    tag: 't',
+    summary: 's',
+    reply: z.object({}),
+    ...more,
+  }) as Route;
 
 const uriOf = (document: GatewayDocument, path: string, method: string) =>
   operationOf(document, path, method)['x-amazon-apigateway-integration'].uri;
@@ -32,7 +45,10 @@ function operationOf(document: GatewayDocument, path: string, method: string): O
 
 const health = get('/v1/health', { permission: 'none' });
 const bucket = get('/v1/namespaces/{namespace}/buckets/{bucket}');
-const execute = get('/v1/namespaces/{namespace}/retrievers/{retriever}/execute', { method: 'POST', target: 'query' });
+const execute = get('/v1/namespaces/{namespace}/retrievers/{retriever}/execute', {
+  method: 'POST',
+  target: 'query',
+});
 const retriever = get('/v1/namespaces/{namespace}/retrievers/{retriever}');
 const small = gatewayDocument([health, bucket, execute, retriever], targets);
 const whole = gatewayDocument(allRoutes, targets);
@@ -41,7 +57,12 @@ describe('paths', () => {
   it('list every method, OPTIONS and HEAD too, each as a Lambda proxy', () => {
     for (const document of [small, whole]) {
       for (const [path, item] of Object.entries(document.paths)) {
-        expect(Object.keys(item).filter((key) => key !== 'parameters').sort(), path).toEqual([...gatewayMethods].sort());
+        expect(
+          Object.keys(item)
+            .filter((key) => key !== 'parameters')
+            .sort(),
+          path,
+        ).toEqual([...gatewayMethods].sort());
         for (const method of gatewayMethods) {
           expect(operationOf(document, path, method)['x-amazon-apigateway-integration']).toMatchObject({
             type: 'aws_proxy',
@@ -55,7 +76,8 @@ describe('paths', () => {
   it('send a method without route to api, which answers 405', () => {
     const path = execute.path;
     expect(uriOf(small, path, 'post')).toBe('uri-of-query');
-    for (const method of ['get', 'put', 'delete', 'options', 'head']) expect(uriOf(small, path, method)).toBe('uri-of-api');
+    for (const method of ['get', 'put', 'delete', 'options', 'head'])
+      expect(uriOf(small, path, method)).toBe('uri-of-api');
   });
 
   it('have the canonical form of every route, at the Lambda that the contract names', () => {
@@ -70,7 +92,8 @@ describe('paths', () => {
     for (const method of gatewayMethods) expect(uriOf(small, greedyPath, method)).toBe('uri-of-api');
     for (const one of allRoutes.filter(({ target }) => target === 'query')) {
       const form = clientForm(one.path);
-      if (form !== undefined) expect(uriOf(whole, form, one.method.toLowerCase()), one.operation).toBe('uri-of-query');
+      if (form !== undefined)
+        expect(uriOf(whole, form, one.method.toLowerCase()), one.operation).toBe('uri-of-query');
     }
   });
 
@@ -87,7 +110,9 @@ describe('paths', () => {
   });
 
   it('keep one name for the parameter at each position, and refuse two', () => {
-    expect(() => gatewayDocument([get('/v1/a/{one}'), get('/v1/a/{two}/b')], targets)).toThrow(/\{one\}.*\{two\}/);
+    expect(() => gatewayDocument([get('/v1/a/{one}'), get('/v1/a/{two}/b')], targets)).toThrow(
+      /\{one\}.*\{two\}/,
+    );
     expect(() => gatewayDocument([get('/v1/a/{one}'), get('/v1/b/{two}')], targets)).not.toThrow();
   });
 
@@ -111,7 +136,9 @@ describe('keys', () => {
       expect(operationOf(small, bucket.path, method).security).toEqual([{ key: [] }]);
       expect(operationOf(small, greedyPath, method).security).toEqual([{ key: [] }]);
     }
-    const open = new Set(allRoutes.filter(({ permission }) => permission === 'none').map(({ path }) => path as string));
+    const open = new Set(
+      allRoutes.filter(({ permission }) => permission === 'none').map(({ path }) => path as string),
+    );
     for (const path of Object.keys(whole.paths)) {
       expect(operationOf(whole, path, 'get').security === undefined, path).toBe(open.has(path));
     }
@@ -140,10 +167,16 @@ describe('keys', () => {
 
 describe('what the gateway itself refuses', () => {
   it.each(Object.entries(gatewayResponses))('%s wears our envelope', (_type, response) => {
-    const body = JSON.parse(response.responseTemplates['application/json']!.replace('$context.requestId', 'req-1')) as {
+    const body = JSON.parse(
+      response.responseTemplates['application/json']!.replace('$context.requestId', 'req-1'),
+    ) as {
       success: boolean;
       status: number;
-      error: { message: string; type: string; details: { code: ErrorCode; request_id: string; retryable: boolean } };
+      error: {
+        message: string;
+        type: string;
+        details: { code: ErrorCode; request_id: string; retryable: boolean };
+      };
     };
     expect(body.success).toBe(false);
     expect(body.status).toBe(response.statusCode);
@@ -159,7 +192,9 @@ describe('what the gateway itself refuses', () => {
     expect(['UNAUTHORIZED', 'ACCESS_DENIED'].map(status)).toEqual([401, 401]);
     expect(['MISSING_AUTHENTICATION_TOKEN', 'RESOURCE_NOT_FOUND'].map(status)).toEqual([404, 404]);
     expect(['REQUEST_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE', 'THROTTLED'].map(status)).toEqual([413, 415, 429]);
-    expect(['AUTHORIZER_FAILURE', 'INTEGRATION_FAILURE', 'INTEGRATION_TIMEOUT'].map(status)).toEqual([500, 500, 504]);
+    expect(['AUTHORIZER_FAILURE', 'INTEGRATION_FAILURE', 'INTEGRATION_TIMEOUT'].map(status)).toEqual([
+      500, 500, 504,
+    ]);
     expect(['DEFAULT_4XX', 'DEFAULT_5XX'].map(status)).toEqual([400, 500]);
     expect(gatewayResponses.THROTTLED!.responseParameters['gatewayresponse.header.Retry-After']).toBe("'1'");
   });
@@ -190,7 +225,12 @@ describe('the API in the template', () => {
     expect(one!.Properties.StageName).toBe('api');
     expect(one!.Properties.TracingEnabled).toBe(true);
     const [settings] = one!.Properties.MethodSettings;
-    expect(settings).toMatchObject({ HttpMethod: '*', ResourcePath: '/*', DataTraceEnabled: false, LoggingLevel: 'ERROR' });
+    expect(settings).toMatchObject({
+      HttpMethod: '*',
+      ResourcePath: '/*',
+      DataTraceEnabled: false,
+      LoggingLevel: 'ERROR',
+    });
     expect(settings.ThrottlingRateLimit).toBeGreaterThan(0);
     expect(settings.ThrottlingBurstLimit).toBeGreaterThan(0);
     const format = JSON.parse(one!.Properties.AccessLogSetting.Format) as Record<string, string>;
@@ -199,7 +239,9 @@ describe('the API in the template', () => {
   });
 
   it('lets the gateway call its three Lambdas and nobody else', () => {
-    const permissions = stage('prod').ofType('AWS::Lambda::Permission').filter(({ stack }) => stack === 'api');
+    const permissions = stage('prod')
+      .ofType('AWS::Lambda::Permission')
+      .filter(({ stack }) => stack === 'api');
     expect(permissions.length).toBe(3);
     for (const permission of permissions) {
       expect(permission.Properties.Principal).toBe('apigateway.amazonaws.com');

@@ -1,7 +1,7 @@
 // What each role may do. The emulator evaluates no policies, so these assertions are the only proof before AWS.
 import { describe, expect, it } from 'vitest';
-import { functionIds, functionOf, roleOf, stage, statementsOf, synthesise } from './synthesised.ts';
 import { checkedSettings, stageSettings } from '../../infra/stage.ts';
+import { functionIds, functionOf, roleOf, stage, statementsOf, synthesise } from './synthesised.ts';
 
 const synthesised = stage('prod');
 type Folder = keyof typeof functionIds;
@@ -39,6 +39,8 @@ const unnamed = [
   'logs:PutResourcePolicy',
   'logs:DescribeResourcePolicies',
   'logs:DescribeLogGroups',
+  // Says which streams there are; reading one is allowed by name.
+  'dynamodb:ListStreams',
 ];
 
 describe('every role', () => {
@@ -68,11 +70,16 @@ describe('every role', () => {
   it('has no managed policy, but for the one role by which the gateway writes logs', () => {
     const managed = roles.filter(({ Properties }) => Properties.ManagedPolicyArns);
     expect(managed.length).toBe(1);
-    expect(JSON.stringify(managed[0]!.Properties.ManagedPolicyArns)).toContain('AmazonAPIGatewayPushToCloudWatchLogs');
+    expect(JSON.stringify(managed[0]!.Properties.ManagedPolicyArns)).toContain(
+      'AmazonAPIGatewayPushToCloudWatchLogs',
+    );
   });
 
   it('belongs to one function or machine only', () => {
-    const users = [...synthesised.ofType('AWS::Lambda::Function'), ...synthesised.ofType('AWS::StepFunctions::StateMachine')];
+    const users = [
+      ...synthesised.ofType('AWS::Lambda::Function'),
+      ...synthesised.ofType('AWS::StepFunctions::StateMachine'),
+    ];
     const used = users.map((one) => `${one.stack}/${roleOf(synthesised, one).id}`);
     expect(new Set(used).size).toBe(used.length);
   });
@@ -90,10 +97,13 @@ describe('every role', () => {
 });
 
 describe('Python functions', () => {
-  it.each(['plugin-runner', 'plugin-validator', 'clusterer'] as const)('%s may write its logs and nothing else', (folder) => {
-    expect(actionsOf(folder)).toEqual(writesLogs);
-    expect(functionOf(synthesised, folder).Properties.Environment).toBeUndefined();
-  });
+  it.each(['plugin-runner', 'plugin-validator', 'clusterer'] as const)(
+    '%s may write its logs and nothing else',
+    (folder) => {
+      expect(actionsOf(folder)).toEqual(writesLogs);
+      expect(functionOf(synthesised, folder).Properties.Environment).toBeUndefined();
+    },
+  );
 });
 
 describe('the runner in an isolated network', () => {
@@ -103,9 +113,13 @@ describe('the runner in an isolated network', () => {
     const runner = functionOf(isolated, 'plugin-runner');
     const statements = statementsOf(isolated, roleOf(isolated, runner));
     const denied = statements.filter(({ Effect }) => Effect === 'Deny');
-    const allowed = statements.filter(({ Effect, Action }) => Effect === 'Allow' && !Action.includes('logs:PutLogEvents'));
+    const allowed = statements.filter(
+      ({ Effect, Action }) => Effect === 'Allow' && !Action.includes('logs:PutLogEvents'),
+    );
     expect(denied.length).toBe(1);
-    expect(denied[0]!.Condition).toEqual({ ArnEquals: { 'lambda:SourceFunctionArn': { 'Fn::GetAtt': [runner.id, 'Arn'] } } });
+    expect(denied[0]!.Condition).toEqual({
+      ArnEquals: { 'lambda:SourceFunctionArn': { 'Fn::GetAtt': [runner.id, 'Arn'] } },
+    });
     expect(denied[0]!.Action).toEqual(allowed.flatMap(({ Action }) => Action));
     for (const { Action } of allowed) for (const action of Action) expect(action).toMatch(/^ec2:/);
   });
@@ -118,7 +132,9 @@ describe('the runner in an isolated network', () => {
     expect(endpoints.length).toBe(1);
     expect(endpoints[0]!.Properties.VpcEndpointType).toBe('Gateway');
     const [group] = isolated.ofType('AWS::EC2::SecurityGroup');
-    expect(group!.Properties.SecurityGroupEgress).toEqual([expect.objectContaining({ FromPort: 443, ToPort: 443 })]);
+    expect(group!.Properties.SecurityGroupEgress).toEqual([
+      expect.objectContaining({ FromPort: 443, ToPort: 443 }),
+    ]);
     expect(functionOf(isolated, 'plugin-runner').Properties.VpcConfig.SubnetIds.length).toBe(2);
   });
 });
@@ -139,10 +155,11 @@ describe('the table', () => {
     ]);
   });
 
-  it('gets small writes from queries, and no deletes', () => {
+  it('gets single writes from queries, and no bulk ones', () => {
     expect(actionsOn('query', table)).toEqual([
       'dynamodb:BatchGetItem',
       'dynamodb:ConditionCheckItem',
+      'dynamodb:DeleteItem',
       'dynamodb:GetItem',
       'dynamodb:PutItem',
       'dynamodb:Query',
@@ -152,8 +169,8 @@ describe('the table', () => {
 
   it('has an index of due rows that the sweeper alone reads', () => {
     for (const folder of folders) {
-      const reads = statementsOf(synthesised, roleOf(synthesised, functionOf(synthesised, folder))).some(({ Resource }) =>
-        JSON.stringify(Resource).includes('/index/due'),
+      const reads = statementsOf(synthesised, roleOf(synthesised, functionOf(synthesised, folder))).some(
+        ({ Resource }) => JSON.stringify(Resource).includes('/index/due'),
       );
       expect(reads, folder).toBe(folder === 'sweep');
     }
@@ -161,7 +178,8 @@ describe('the table', () => {
 });
 
 describe('buckets', () => {
-  const who = (action: string, bucket: string) => folders.filter((folder) => actionsOn(folder, bucket).includes(action));
+  const who = (action: string, bucket: string) =>
+    folders.filter((folder) => actionsOn(folder, bucket).includes(action));
 
   it('the index is written where vectors are made or changed, and deleted from by sweeper and namespace delete', () => {
     expect(who('s3:PutObject', 'IndexB66857D0')).toEqual([]);
@@ -178,7 +196,9 @@ describe('buckets', () => {
     for (const folder of folders) {
       for (const bucket of ['GetAttBlobs', 'GetAttArchives', 'GetAttIndex']) {
         const actions = actionsOn(folder, bucket);
-        expect(actions.includes('s3:GetObject'), `${folder} ${bucket}`).toBe(actions.includes('s3:ListBucket'));
+        expect(actions.includes('s3:GetObject'), `${folder} ${bucket}`).toBe(
+          actions.includes('s3:ListBucket'),
+        );
       }
     }
   });
@@ -186,14 +206,16 @@ describe('buckets', () => {
 
 describe('secrets', () => {
   it('the pepper is read where keys, cursors and webhook secrets are, the bootstrap secret by the authorizer alone', () => {
-    const who = (part: string) => folders.filter((folder) => actionsOn(folder, part).includes('secretsmanager:GetSecretValue'));
+    const who = (part: string) =>
+      folders.filter((folder) => actionsOn(folder, part).includes('secretsmanager:GetSecretValue'));
     expect(who('Pepper')).toEqual(['api', 'query', 'authorizer', 'deliver']);
     expect(who('Bootstrap')).toEqual(['authorizer']);
   });
 });
 
 describe('calls', () => {
-  const who = (part: string) => folders.filter((folder) => actionsOn(folder, part).includes('lambda:InvokeFunction'));
+  const who = (part: string) =>
+    folders.filter((folder) => actionsOn(folder, part).includes('lambda:InvokeFunction'));
 
   it('plugins are run for chunks, queries, taxonomies, alerts and deployments, and validated by the API', () => {
     expect(who('PluginRunner')).toEqual(['api', 'query', 'chunk', 'taxonomy', 'alert']);
@@ -203,8 +225,8 @@ describe('calls', () => {
   it('workflows are started by the starter alone, each of the four', () => {
     const starts = folders.filter((folder) => actionsOf(folder).includes('states:StartExecution'));
     expect(starts).toEqual(['starter']);
-    const statement = statementsOf(synthesised, roleOf(synthesised, functionOf(synthesised, 'starter'))).find(({ Action }) =>
-      Action.includes('states:StartExecution'),
+    const statement = statementsOf(synthesised, roleOf(synthesised, functionOf(synthesised, 'starter'))).find(
+      ({ Action }) => Action.includes('states:StartExecution'),
     )!;
     expect(statement.Resource.length).toBe(4);
   });
@@ -212,7 +234,11 @@ describe('calls', () => {
   it('a workflow may call the Lambdas that its definition names, and no other', () => {
     for (const machine of synthesised.ofType('AWS::StepFunctions::StateMachine')) {
       const named = new Set(
-        [...JSON.stringify(machine.Properties.DefinitionString).matchAll(/"Fn::GetAtt":\["([A-Za-z0-9]+)","Arn"\]/g)].map((m) => m[1]),
+        [
+          ...JSON.stringify(machine.Properties.DefinitionString).matchAll(
+            /"Fn::GetAtt":\["([A-Za-z0-9]+)","Arn"\]/g,
+          ),
+        ].map((m) => m[1]),
       );
       const allowed = statementsOf(synthesised, roleOf(synthesised, machine))
         .filter(({ Action }) => Action.includes('lambda:InvokeFunction'))
@@ -225,7 +251,10 @@ describe('calls', () => {
   it('traced functions have the two actions of traces', () => {
     for (const folder of folders) {
       const traced = functionOf(synthesised, folder).Properties.TracingConfig !== undefined;
-      expect(actionsOf(folder).filter((action) => action.startsWith('xray:')), folder).toEqual(traced ? traces : []);
+      expect(
+        actionsOf(folder).filter((action) => action.startsWith('xray:')),
+        folder,
+      ).toEqual(traced ? traces : []);
     }
   });
 });

@@ -30,10 +30,12 @@ describe('stageSettings', () => {
   it('refuses what AWS would refuse', () => {
     const dev = stageSettings('dev');
     const api = dev.sizing.api;
-    expect(() => checkedSettings({ ...dev, sizing: { ...dev.sizing, api: { ...api, memoryMb: 64 } } })).toThrow(/memoryMb/);
-    expect(() => checkedSettings({ ...dev, sizing: { ...dev.sizing, api: { ...api, timeoutSeconds: 901 } } })).toThrow(
-      /timeoutSeconds/,
-    );
+    expect(() =>
+      checkedSettings({ ...dev, sizing: { ...dev.sizing, api: { ...api, memoryMb: 64 } } }),
+    ).toThrow(/memoryMb/);
+    expect(() =>
+      checkedSettings({ ...dev, sizing: { ...dev.sizing, api: { ...api, timeoutSeconds: 901 } } }),
+    ).toThrow(/timeoutSeconds/);
     expect(() => checkedSettings({ ...dev, queueConcurrency: 1 })).toThrow(/queueConcurrency/);
     expect(() => checkedSettings({ ...dev, unknown: 1 })).toThrow(/unknown/);
   });

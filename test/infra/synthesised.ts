@@ -66,7 +66,11 @@ export function synthesise(settings: StageSettings): Synthesised {
     one(type, idPrefix) {
       const found = ofType(type).filter(({ id }) => id.startsWith(idPrefix));
       if (found.length !== 1) {
-        throw new Error(`${found.length} resources ${type} begin with ${idPrefix}: ${ofType(type).map(({ id }) => id).join(', ')}`);
+        throw new Error(
+          `${found.length} resources ${type} begin with ${idPrefix}: ${ofType(type)
+            .map(({ id }) => id)
+            .join(', ')}`,
+        );
       }
       return found[0]!;
     },
@@ -89,18 +93,27 @@ export function statementsOf(synthesised: Synthesised, role: Resource): readonly
     ...list(role.Properties.Policies).map((policy) => policy.PolicyDocument),
     ...synthesised
       .ofType('AWS::IAM::Policy')
-      .filter((policy) => policy.stack === role.stack && list(policy.Properties.Roles).some((ref) => ref.Ref === role.id))
+      .filter(
+        (policy) =>
+          policy.stack === role.stack && list(policy.Properties.Roles).some((ref) => ref.Ref === role.id),
+      )
       .map((policy) => policy.Properties.PolicyDocument),
   ];
   return documents.flatMap((document) =>
-    list(document.Statement).map((statement) => ({ ...statement, Action: list(statement.Action), Resource: list(statement.Resource) })),
+    list(document.Statement).map((statement) => ({
+      ...statement,
+      Action: list(statement.Action),
+      Resource: list(statement.Resource),
+    })),
   );
 }
 
 /** The role of a function, found by its reference. */
 export function roleOf(synthesised: Synthesised, one: Resource): Resource {
   const id = one.Properties.Role?.['Fn::GetAtt']?.[0] ?? one.Properties.RoleArn?.['Fn::GetAtt']?.[0];
-  const role = synthesised.ofType('AWS::IAM::Role').find((candidate) => candidate.stack === one.stack && candidate.id === id);
+  const role = synthesised
+    .ofType('AWS::IAM::Role')
+    .find((candidate) => candidate.stack === one.stack && candidate.id === id);
   if (!role) throw new Error(`${one.id} has no role in its stack`);
   return role;
 }

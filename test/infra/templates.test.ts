@@ -13,13 +13,18 @@ describe.each(stages)('in the stage %s', (name) => {
   it('every queue has a dead-letter queue after five failures, or is one and keeps messages for 14 days', () => {
     const queues = ofType('AWS::SQS::Queue');
     const redriven = queues.filter(({ Properties }) => Properties.RedrivePolicy);
-    const targets = new Set(redriven.map(({ Properties }) => Properties.RedrivePolicy.deadLetterTargetArn['Fn::GetAtt'][0]));
+    const targets = new Set(
+      redriven.map(({ Properties }) => Properties.RedrivePolicy.deadLetterTargetArn['Fn::GetAtt'][0]),
+    );
     expect(redriven.length).toBe(2);
     for (const { Properties } of redriven) expect(Properties.RedrivePolicy.maxReceiveCount).toBe(5);
     for (const queue of queues) {
       expect(queue.Properties.MessageRetentionPeriod, queue.id).toBe(14 * 86_400);
       expect(queue.Properties.SqsManagedSseEnabled, queue.id).toBe(true);
-      expect(redriven.includes(queue) || targets.has(queue.id) || queue.id.startsWith('Leftovers'), queue.id).toBe(true);
+      expect(
+        redriven.includes(queue) || targets.has(queue.id) || queue.id.startsWith('Leftovers'),
+        queue.id,
+      ).toBe(true);
     }
   });
 
@@ -31,7 +36,9 @@ describe.each(stages)('in the stage %s', (name) => {
     for (const mapping of mappings) {
       const [queueId] = mapping.Properties.EventSourceArn['Fn::GetAtt'];
       const queue = ofType('AWS::SQS::Queue').find(({ id }) => id === queueId)!;
-      const consumer = ofType('AWS::Lambda::Function').find(({ id }) => id === mapping.Properties.FunctionName.Ref)!;
+      const consumer = ofType('AWS::Lambda::Function').find(
+        ({ id }) => id === mapping.Properties.FunctionName.Ref,
+      )!;
       expect(queue.Properties.VisibilityTimeout).toBeGreaterThanOrEqual(6 * consumer.Properties.Timeout);
       expect(mapping.Properties.FunctionResponseTypes).toEqual(['ReportBatchItemFailures']);
       expect(mapping.Properties.ScalingConfig.MaximumConcurrency).toBeGreaterThanOrEqual(2);
@@ -41,9 +48,9 @@ describe.each(stages)('in the stage %s', (name) => {
   it('queues and buckets refuse connections without TLS', () => {
     const policies = [...ofType('AWS::SQS::QueuePolicy'), ...ofType('AWS::S3::BucketPolicy')];
     for (const owner of [...ofType('AWS::SQS::Queue'), ...ofType('AWS::S3::Bucket')]) {
-      const denied = policies.filter(({ Properties }) => JSON.stringify(Properties).includes(`"${owner.id}"`)).flatMap(
-        ({ Properties }) => Properties.PolicyDocument.Statement,
-      );
+      const denied = policies
+        .filter(({ Properties }) => JSON.stringify(Properties).includes(`"${owner.id}"`))
+        .flatMap(({ Properties }) => Properties.PolicyDocument.Statement);
       expect(
         denied.some((s) => s.Effect === 'Deny' && s.Condition?.Bool?.['aws:SecureTransport'] === 'false'),
         owner.id,
@@ -73,17 +80,20 @@ describe.each(stages)('in the stage %s', (name) => {
   });
 
   it('uploads that nobody confirmed go after a day, and nothing deletes live segments', () => {
-    const rules = (id: string) => synthesised.one('AWS::S3::Bucket', id).Properties.LifecycleConfiguration.Rules as {
-      Prefix?: string;
-      ExpirationInDays?: number;
-      NoncurrentVersionExpiration?: { NoncurrentDays: number };
-    }[];
+    const rules = (id: string) =>
+      synthesised.one('AWS::S3::Bucket', id).Properties.LifecycleConfiguration.Rules as {
+        Prefix?: string;
+        ExpirationInDays?: number;
+        NoncurrentVersionExpiration?: { NoncurrentDays: number };
+      }[];
     for (const id of ['Blobs', 'Archives']) {
       expect(rules(id)).toContainEqual(expect.objectContaining({ Prefix: 'uploads/', ExpirationInDays: 1 }));
     }
     const batches = rules('Blobs').find(({ Prefix }) => Prefix === 'batches/')!;
     expect(batches.ExpirationInDays).toBeGreaterThan(7);
-    expect(synthesised.one('AWS::S3::Bucket', 'Index').Properties.VersioningConfiguration).toEqual({ Status: 'Enabled' });
+    expect(synthesised.one('AWS::S3::Bucket', 'Index').Properties.VersioningConfiguration).toEqual({
+      Status: 'Enabled',
+    });
     for (const rule of rules('Index')) expect(rule.ExpirationInDays).toBeUndefined();
     expect(rules('Index')).toContainEqual(
       expect.objectContaining({ NoncurrentVersionExpiration: { NoncurrentDays: 7 } }),
@@ -137,7 +147,8 @@ describe.each(stages)('in the stage %s', (name) => {
       );
       expect(group?.Properties.RetentionInDays, id).toBe(30);
     }
-    for (const group of ofType('AWS::Logs::LogGroup')) expect(group.Properties.RetentionInDays, group.id).toBe(30);
+    for (const group of ofType('AWS::Logs::LogGroup'))
+      expect(group.Properties.RetentionInDays, group.id).toBe(30);
   });
 
   it('TypeScript runs on Node 24 for arm64 with traces, Python on 3.13 where the wheels are', () => {
@@ -154,7 +165,9 @@ describe.each(stages)('in the stage %s', (name) => {
     const expected = name === 'local' ? undefined : { TenantIsolationMode: 'PER_TENANT' };
     expect(functionOf(synthesised, 'plugin-runner').Properties.TenancyConfig).toEqual(expected);
     for (const folder of ['plugin-runner', 'clusterer'] as const) {
-      expect(functionOf(synthesised, folder).Properties.Layers?.length).toBe(name === 'local' ? undefined : 1);
+      expect(functionOf(synthesised, folder).Properties.Layers?.length).toBe(
+        name === 'local' ? undefined : 1,
+      );
     }
     expect(ofType('AWS::Lambda::LayerVersion').length).toBe(name === 'local' ? 0 : 2);
   });
@@ -174,7 +187,10 @@ describe.each(stages)('in the stage %s', (name) => {
   it('all events of Granary go to the deliveries queue, tried for 24 hours', () => {
     const rule = synthesised.one('AWS::Events::Rule', 'AllEvents');
     expect(rule.Properties.EventPattern).toEqual({ source: ['granary'] });
-    expect(rule.Properties.Targets[0].RetryPolicy).toEqual({ MaximumEventAgeInSeconds: 86_400, MaximumRetryAttempts: 185 });
+    expect(rule.Properties.Targets[0].RetryPolicy).toEqual({
+      MaximumEventAgeInSeconds: 86_400,
+      MaximumRetryAttempts: 185,
+    });
   });
 
   it('the relay sees new outbox rows only, loses none on a failure, and starts at the oldest', () => {
@@ -194,7 +210,12 @@ describe.each(stages)('in the stage %s', (name) => {
     expect(configured[0]!.Properties.FunctionName.Ref).toBe(functionOf(synthesised, 'sweep').id);
     expect(configured[0]!.Properties.DestinationConfig.OnFailure.Destination).toBeDefined();
     const callers = ofType('AWS::Lambda::Permission').map(({ Properties }) => Properties.Principal);
-    expect(callers.sort()).toEqual(['apigateway.amazonaws.com', 'apigateway.amazonaws.com', 'apigateway.amazonaws.com', 'events.amazonaws.com']);
+    expect(callers.sort()).toEqual([
+      'apigateway.amazonaws.com',
+      'apigateway.amazonaws.com',
+      'apigateway.amazonaws.com',
+      'events.amazonaws.com',
+    ]);
   });
 
   it('has no custom resource and, but for the bus that CloudFormation makes us name, no physical names', () => {
@@ -209,7 +230,9 @@ describe.each(stages)('in the stage %s', (name) => {
       'AWS::SecretsManager::Secret': 'Name',
       'AWS::Logs::LogGroup': 'LogGroupName',
     };
-    const named = synthesised.resources.filter(({ Type, Properties }) => Properties[nameOf[Type] ?? ''] !== undefined);
+    const named = synthesised.resources.filter(
+      ({ Type, Properties }) => Properties[nameOf[Type] ?? ''] !== undefined,
+    );
     expect(named.map(({ id }) => id)).toEqual([]);
   });
 
@@ -229,7 +252,9 @@ describe.each(stages)('in the stage %s', (name) => {
   });
 
   it('says in its outputs where everything is', () => {
-    const outputs = Object.values(synthesised.templates).flatMap((template) => Object.keys((template.Outputs ?? {}) as object));
+    const outputs = Object.values(synthesised.templates).flatMap((template) =>
+      Object.keys((template.Outputs ?? {}) as object),
+    );
     expect(outputs).toEqual(
       expect.arrayContaining([
         'RestApiId',

@@ -24,7 +24,12 @@ const batch = batchDefinition({
   mapConcurrency: 7,
   stepSeconds: 300,
 });
-const cluster = clusterDefinition({ cluster: 'arn:cluster', clusterer: 'arn:clusterer', stepSeconds: 300, clustererSeconds: 900 });
+const cluster = clusterDefinition({
+  cluster: 'arn:cluster',
+  clusterer: 'arn:clusterer',
+  stepSeconds: 300,
+  clustererSeconds: 900,
+});
 const taxonomy = taxonomyDefinition({ taxonomy: 'arn:taxonomy', stepSeconds: 300 });
 const namespace = namespaceDefinition({ namespace: 'arn:namespace', stepSeconds: 300 });
 const machines: Record<string, Definition> = { batch, cluster, taxonomy, namespace };
@@ -60,7 +65,10 @@ describe.each(Object.entries(machines))('the %s workflow', (_name, definition) =
       expect([...reached].sort()).toEqual(Object.keys(states).sort());
       for (const [name, state] of Object.entries(states)) {
         const ends = state.End === true || ['Succeed', 'Fail'].includes(state.Type);
-        expect(ends !== nextOf(state).some((next) => next === state.Next || next === state.Default), name).toBe(true);
+        expect(
+          ends !== nextOf(state).some((next) => next === state.Next || next === state.Default),
+          name,
+        ).toBe(true);
         if (state.ItemProcessor) check(state.ItemProcessor);
       }
     };
@@ -74,7 +82,9 @@ describe.each(Object.entries(machines))('the %s workflow', (_name, definition) =
       expect(state.TimeoutSeconds, name).toBeGreaterThan(0);
       if (state.Resource.includes(':states:::')) continue;
       const retried = state.Retry.flatMap((r: AnyState) => r.ErrorEquals);
-      expect(retried, name).toEqual(expect.arrayContaining(['Lambda.TooManyRequestsException', 'storage_throttled', 'States.Timeout']));
+      expect(retried, name).toEqual(
+        expect.arrayContaining(['Lambda.TooManyRequestsException', 'storage_throttled', 'States.Timeout']),
+      );
       for (const retry of state.Retry) expect(retry.BackoffRate, name).toBeGreaterThan(1);
     }
   });
@@ -113,7 +123,9 @@ describe.each(Object.entries(machines))('the %s workflow', (_name, definition) =
 
   it('tells every step the whole job', () => {
     const begin = statesOf(definition)[definition.StartAt]!;
-    const jobFields = Object.entries(begin.Parameters).filter(([, value]) => typeof value === 'string' && value.startsWith('$.'));
+    const jobFields = Object.entries(begin.Parameters).filter(
+      ([, value]) => typeof value === 'string' && value.startsWith('$.'),
+    );
     expect(jobFields.length).toBeGreaterThan(3);
     for (const [name, state] of Object.entries(statesOf(definition))) {
       if (state.Parameters?.step === undefined) continue;
@@ -124,8 +136,11 @@ describe.each(Object.entries(machines))('the %s workflow', (_name, definition) =
 
 describe('retries', () => {
   it('are for codes that say that the same step may succeed later, never for refusals', () => {
-    expect(retryableCodes).toEqual(expect.arrayContaining(['storage_throttled', 'index_contended', 'plugin_unavailable']));
-    for (const code of retryableCodes) expect(errorTable[code as keyof typeof errorTable].retryable).toBe(true);
+    expect(retryableCodes).toEqual(
+      expect.arrayContaining(['storage_throttled', 'index_contended', 'plugin_unavailable']),
+    );
+    for (const code of retryableCodes)
+      expect(errorTable[code as keyof typeof errorTable].retryable).toBe(true);
     expect(retryableCodes).not.toContain('plugin_failed');
     expect(retryableCodes).not.toContain('batch_wrong_state');
   });
@@ -136,7 +151,11 @@ describe('a batch', () => {
 
   it('is planned, mapped, committed, enriched, clustered, checked for alerts and finished, in this order', () => {
     const order: string[] = [];
-    for (let name: string | undefined = batch.StartAt; name !== undefined; name = states[name]!.Next ?? states[name]!.Choices?.[0].Next) {
+    for (
+      let name: string | undefined = batch.StartAt;
+      name !== undefined;
+      name = states[name]!.Next ?? states[name]!.Choices?.[0].Next
+    ) {
       order.push(name);
     }
     expect(order).toEqual([
@@ -158,7 +177,9 @@ describe('a batch', () => {
 
   it('goes to Fail, with the error, whatever happens until it is committed', () => {
     for (const name of ['Plan', 'Chunks', 'Commit']) {
-      expect(states[name]!.Catch, name).toEqual([{ ErrorEquals: ['States.ALL'], ResultPath: '$.error', Next: 'Fail' }]);
+      expect(states[name]!.Catch, name).toEqual([
+        { ErrorEquals: ['States.ALL'], ResultPath: '$.error', Next: 'Fail' },
+      ]);
     }
     expect(states.Fail!.Parameters).toMatchObject({ step: 'fail', 'error.$': '$.error' });
   });
@@ -171,7 +192,11 @@ describe('a batch', () => {
       expect(caught.ResultPath, name).toMatch(/^\$\.post_errors\.(taxonomies|clusters|alerts)$/);
     }
     expect(states.Finish!.Catch).toBeUndefined();
-    expect(states.Finish!.Parameters).toMatchObject({ step: 'finish', 'post_errors.$': '$.post_errors', 'cluster_runs.$': '$.cluster_runs' });
+    expect(states.Finish!.Parameters).toMatchObject({
+      step: 'finish',
+      'post_errors.$': '$.post_errors',
+      'cluster_runs.$': '$.cluster_runs',
+    });
   });
 
   it('reads the list of chunks from S3, runs children that cannot fail and keeps none of their results', () => {
@@ -193,7 +218,11 @@ describe('a batch', () => {
   it('waits for the clusters that follow it, and a failed one does not stop the others', () => {
     const { ClusterRun, ClusterRunFailed } = states.ClusterRuns!.ItemProcessor.States;
     expect(ClusterRun.Resource).toBe('arn:aws:states:::states:startExecution.sync:2');
-    expect(ClusterRun.Parameters).toEqual({ StateMachineArn: 'arn:cluster-machine', 'Name.$': '$.run_id', 'Input.$': '$' });
+    expect(ClusterRun.Parameters).toEqual({
+      StateMachineArn: 'arn:cluster-machine',
+      'Name.$': '$.run_id',
+      'Input.$': '$',
+    });
     expect(ClusterRun.Catch[0].Next).toBe('ClusterRunFailed');
     expect(ClusterRunFailed.End).toBe(true);
   });
@@ -207,13 +236,18 @@ describe('a cluster run', () => {
   const states = statesOf(cluster);
 
   it('gives the clusterer the prepared request alone', () => {
-    expect(states.Cluster).toMatchObject({ Resource: 'arn:clusterer', InputPath: '$.prepared.request', ResultPath: '$.clustered' });
+    expect(states.Cluster).toMatchObject({
+      Resource: 'arn:clusterer',
+      InputPath: '$.prepared.request',
+      ResultPath: '$.clustered',
+    });
     expect(states.Cluster!.Parameters).toBeUndefined();
     expect(states.HasRows!.Default).toBe('Commit');
   });
 
   it('fails for its caller too after it has said so in its row, but for labels, which it can do without', () => {
-    for (const name of ['Prepare', 'Cluster', 'Commit']) expect(states[name]!.Catch[0].Next, name).toBe('Fail');
+    for (const name of ['Prepare', 'Cluster', 'Commit'])
+      expect(states[name]!.Catch[0].Next, name).toBe('Fail');
     expect(states.Label!.Catch[0]).toMatchObject({ Next: 'Commit', ResultPath: '$.label_error' });
     expect(states.Fail!.Next).toBe('Failed');
     expect(states.Failed!.Type).toBe('Fail');
@@ -231,7 +265,9 @@ describe('loops', () => {
 
   it('a namespace is deleted until the step says that it is done', () => {
     const states = statesOf(namespace);
-    expect(states.IsDone!.Choices).toEqual([{ Variable: '$.progress.done', BooleanEquals: true, Next: 'Done' }]);
+    expect(states.IsDone!.Choices).toEqual([
+      { Variable: '$.progress.done', BooleanEquals: true, Next: 'Done' },
+    ]);
     expect(states.IsDone!.Default).toBe('Delete');
     expect(states.Delete!.Catch[0].Next).toBe('Fail');
   });
@@ -244,12 +280,17 @@ describe('the machines in the template', () => {
     for (const { id, Properties } of all) {
       expect(Properties.StateMachineType, id).toBe('STANDARD');
       expect(Properties.TracingConfiguration, id).toEqual({ Enabled: true });
-      expect(Properties.LoggingConfiguration, id).toMatchObject({ Level: 'ERROR', IncludeExecutionData: false });
+      expect(Properties.LoggingConfiguration, id).toMatchObject({
+        Level: 'ERROR',
+        IncludeExecutionData: false,
+      });
     }
   });
 
   it('run few chunks at a time in the local stage, where each is a process', () => {
-    const text = JSON.stringify(stage('local').one('AWS::StepFunctions::StateMachine', 'BatchWorkflow').Properties.DefinitionString);
+    const text = JSON.stringify(
+      stage('local').one('AWS::StepFunctions::StateMachine', 'BatchWorkflow').Properties.DefinitionString,
+    );
     expect(text).toContain('\\"MaxConcurrency\\":2');
   });
 });

@@ -7,7 +7,10 @@ import { routes as keys } from './keys/contract.ts';
 import { routes as namespaces } from './namespaces/contract.ts';
 import { routes as objects } from './objects/contract.ts';
 import { routes as plugins } from './plugins/contract.ts';
-import { routes as webhooks } from './webhooks/contract.ts';
+import { routes as retrievers } from './retrievers/contract.ts';
+import { routes as service } from './service/contract.ts';
+import { routes as uploads } from './uploads/contract.ts';
+import { organizationRoutes as organizationWebhooks, routes as webhooks } from './webhooks/contract.ts';
 
 export const contracts = {
   namespaces,
@@ -17,7 +20,11 @@ export const contracts = {
   objects,
   collections,
   documents,
+  retrievers,
+  uploads,
   webhooks,
+  organizationWebhooks,
+  service,
 } as const satisfies Record<string, Readonly<Record<string, Route>>>;
 
 export const allRoutes: readonly Route[] = Object.values(contracts).flatMap((routes) => Object.values(routes) as Route[]);

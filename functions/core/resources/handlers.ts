@@ -7,7 +7,10 @@ import { handlers as keys } from './keys/handlers.ts';
 import { handlers as namespaces } from './namespaces/handlers.ts';
 import { handlers as objects } from './objects/handlers.ts';
 import { handlers as plugins } from './plugins/handlers.ts';
-import { handlers as webhooks } from './webhooks/handlers.ts';
+import { handlers as retrievers } from './retrievers/handlers.ts';
+import { handlers as service } from './service/handlers.ts';
+import { handlers as uploads } from './uploads/handlers.ts';
+import { handlers as webhooks, organizationHandlers as organizationWebhooks } from './webhooks/handlers.ts';
 
 export const allHandlers: Readonly<Record<string, AnyHandler>> = {
   ...namespaces,
@@ -15,5 +18,7 @@ export const allHandlers: Readonly<Record<string, AnyHandler>> = {
   ...plugins,
   ...buckets,
   ...objects,
-  ...collections, ...documents, ...webhooks
+  ...collections, ...documents,
+  ...retrievers,
+  ...uploads, ...webhooks, ...organizationWebhooks, ...service,
 };

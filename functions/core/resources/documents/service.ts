@@ -89,11 +89,17 @@ export async function getDocument(ctx: NsCtx, collection: StoredCollection, docu
  * Documents by reference, in the order of the references; undefined for one that is not there or not visible yet.
  *
  * Heads are read before rows, so the answer never shows less than what was committed when it began.
+ *
+ * @param known heads by collection id that the caller has read; a document that was replaced since is then undefined
  */
-export async function getDocuments(ctx: NsCtx, refs: readonly DocumentRef[]): Promise<(StoredDocument | undefined)[]> {
+export async function getDocuments(
+  ctx: NsCtx,
+  refs: readonly DocumentRef[],
+  known?: ReadonlyMap<string, IndexHead>,
+): Promise<(StoredDocument | undefined)[]> {
   if (refs.length === 0) return [];
   const collectionIds = [...new Set(refs.map((ref) => ref.collection_id))];
-  const heads = new Map((await readHeads(ctx, collectionIds)).map((head) => [head.collection_id, head]));
+  const heads = known ?? new Map((await readHeads(ctx, collectionIds)).map((head) => [head.collection_id, head]));
   const items = await ctx.ports.table.getMany(refs.map((ref) => ctx.ns.document(ref.collection_id, ref.document_id)));
   return Promise.all(
     items.map(async (item, i) => {
@@ -334,6 +340,8 @@ export interface DocumentEnrichment {
   readonly remove?: readonly string[];
   /** Entries for `_internal.enrichments`; they take the place of those of the same source and field. */
   readonly provenance?: readonly Enrichment[];
+  /** Entries that go, by source and field: what they say does not hold any more. */
+  readonly provenance_removed?: readonly Pick<Enrichment, 'taxonomy_id' | 'cluster_id' | 'field'>[];
   /** Only if the document was made from this version of its object; else it is left as it is. */
   readonly if_source_version?: number;
 }
@@ -341,9 +349,14 @@ export interface DocumentEnrichment {
 const enrichRowsPerWrite = 50;
 const enrichTries = 20;
 
-function mergeProvenance(before: readonly Enrichment[], added: readonly Enrichment[]): Enrichment[] {
-  const source = (entry: Enrichment) => `${entry.taxonomy_id ?? ''}\u0000${entry.cluster_id ?? ''}\u0000${entry.field}`;
-  const replaced = new Set(added.map(source));
+function mergeProvenance(
+  before: readonly Enrichment[],
+  added: readonly Enrichment[],
+  removed: readonly Pick<Enrichment, 'taxonomy_id' | 'cluster_id' | 'field'>[],
+): Enrichment[] {
+  const source = (entry: Pick<Enrichment, 'taxonomy_id' | 'cluster_id' | 'field'>) =>
+    `${entry.taxonomy_id ?? ''}\u0000${entry.cluster_id ?? ''}\u0000${entry.field}`;
+  const replaced = new Set([...added, ...removed].map(source));
   return [...before.filter((entry) => !replaced.has(source(entry))), ...added];
 }
 
@@ -405,7 +418,7 @@ export async function enrichDocuments(
         const fields: Record<string, Json> = { ...seen.document.fields };
         for (const name of change.remove ?? []) delete fields[name];
         for (const [name, value] of Object.entries(change.set)) if (!isReserved(name)) fields[name] = value;
-        const enrichments = mergeProvenance(seen.document.enrichments, change.provenance ?? []);
+        const enrichments = mergeProvenance(seen.document.enrichments, change.provenance ?? [], change.provenance_removed ?? []);
         const body = { ...withFields(seen.document, fields), enrichments, updated_at: isoTime(now(ctx)) };
         const text = JSON.stringify(body);
         if (Buffer.byteLength(text) > documentBytesMax) continue;

@@ -88,8 +88,8 @@ async function storeBlob(ctx: NsCtx, bucketId: string, objectId: string, blob: C
   return { ...base, s3_key: key, mime_type: mimeType, size_bytes: bytes };
 }
 
-async function makeObject(ctx: NsCtx, bucket: StoredBucket, checked: CheckedObject): Promise<StoredObject> {
-  const objectId = newId('object', ctx.ports.clock, ctx.ports.random);
+async function makeObject(ctx: NsCtx, bucket: StoredBucket, checked: CheckedObject, givenId?: string): Promise<StoredObject> {
+  const objectId = givenId ?? newId('object', ctx.ports.clock, ctx.ports.random);
   const room = { left: rowBytesMax };
   const blobs: StoredBlob[] = [];
   for (const blob of checked.blobs) blobs.push(await storeBlob(ctx, bucket.id, objectId, blob, room));
@@ -106,16 +106,32 @@ async function makeObject(ctx: NsCtx, bucket: StoredBucket, checked: CheckedObje
   };
 }
 
-/** @throws AppError bucket_not_found, object_invalid, blob_url_refused, upload_not_found, upload_missing */
-export async function createObject(ctx: NsCtx, bucketName: string, body: unknown): Promise<StoredObject> {
+/** Why `createObject` would refuse a body, without making anything; locations begin with `body`. Empty: it would not. */
+export function objectFaults(bucket: Pick<StoredBucket, 'bucket_schema'>, body: unknown): readonly FieldFault[] {
+  const checked = checkObject(bucket.bucket_schema, body, ['body']);
+  return checked.ok ? [] : checked.faults;
+}
+
+/**
+ * @param once the object's id, reserved before, and the write that lets it be made one time only; its condition failing
+ *   comes back as ConditionFailed.
+ * @throws AppError bucket_not_found, object_invalid, blob_url_refused, upload_not_found, upload_missing
+ */
+export async function createObject(
+  ctx: NsCtx,
+  bucketName: string,
+  body: unknown,
+  once?: { readonly objectId: string; readonly write: Write },
+): Promise<StoredObject> {
   const [bucket, heard] = await Promise.all([getBucket(ctx, bucketName), isHeard(ctx, 'object.created')]);
   const checked = checkObject(bucket.bucket_schema, body, ['body']);
   if (!checked.ok) throw invalid('object_invalid', checked.faults);
-  const object = await makeObject(ctx, bucket, checked.object);
+  const object = await makeObject(ctx, bucket, checked.object, once?.objectId);
   crash('object.create.after_blobs');
   await ctx.ports.table.write([
     { put: objectItem(ctx, object), if: [{ absent: true }] },
     audit(ctx, 'object.create', object.object_id),
+    ...(once ? [once.write] : []),
     ...(heard ? [announce(ctx, 'object.created', { type: 'object', id: object.object_id }, 1, { bucket_id: bucket.id })] : []),
   ]);
   return object;

@@ -1,6 +1,7 @@
 // Webhooks: who is told about what, and the log of what was delivered. Tutorial step 9; API rules, section 11.
 import * as z from 'zod';
 import { eventTypes } from '../../events.ts';
+import type { Route } from '../../http/route.ts';
 import { route } from '../../http/route.ts';
 import { ListBody, ListQuery, listReply, NoContent, Timestamp, TitleName } from '../../http/schemas.ts';
 
@@ -282,3 +283,23 @@ export const routes = {
   }),
 };
 
+type Names = keyof typeof routes & string;
+export type OrganizationName<N extends string = Names> = `organization${Capitalize<N>}`;
+
+/** `createWebhook` -> `organizationCreateWebhook`. */
+export function organizationName<N extends Names>(name: N): OrganizationName<N> {
+  return `organization${name[0]!.toUpperCase()}${name.slice(1)}` as OrganizationName<N>;
+}
+
+/**
+ * The same operations for webhooks that hear every namespace of the organisation: same schemas, another path, and
+ * `admin`, because such a webhook sees what a key for one namespace may not.
+ */
+export const organizationRoutes = Object.fromEntries(
+  Object.entries(routes as Record<Names, Route>).map(([name, one]) => {
+    const operation = organizationName(name as Names);
+    const path = one.path.replace('/v1/namespaces/{namespace}/', '/v1/organizations/') as Route['path'];
+    const summary = `${one.summary} (all namespaces of the organisation)`;
+    return [operation, { ...one, operation, path, summary, tag: 'organization-webhooks', permission: 'admin' }];
+  }),
+) as Readonly<Record<OrganizationName, Route>>;

@@ -71,7 +71,8 @@ export async function fanOut(ports: DeliverPorts, event: GranaryEvent): Promise<
   const requestId = String(event.metadata.request_id ?? '');
   const refs: DeliveryRef[] = [];
   // Webhooks of the namespace, and those of the organisation, which live under its own id.
-  for (const scopeId of [event.namespace_id, event.org_id]) {
+  // An event of the organisation itself names it twice.
+  for (const scopeId of new Set([event.namespace_id, event.org_id])) {
     const ctx = contextFor(ports, event.org_id, scopeId, requestId);
     const replayed = event.metadata.replay_of;
     const webhooks =

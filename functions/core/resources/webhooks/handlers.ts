@@ -1,11 +1,13 @@
 // Requests about webhooks -> service calls -> replies.
+import type { Ctx, NsCtx } from '../../context.ts';
+import { inNamespace } from '../../context.ts';
 import { invalid } from '../../errors.ts';
-import type { NsCtx } from '../../context.ts';
-import type { Handlers } from '../../http/handler.ts';
+import type { AnyHandler, Handlers } from '../../http/handler.ts';
 import { Answer } from '../../http/handler.ts';
 import type { ListInput } from '../../page.ts';
 import { mergeListInput, pageOfAll } from '../../page.ts';
-import type { Delivery, routes, Webhook } from './contract.ts';
+import type { Delivery, OrganizationName, routes, Webhook } from './contract.ts';
+import { organizationName } from './contract.ts';
 import type { StoredDelivery, StoredWebhook } from './service.ts';
 import {
   createWebhook,
@@ -116,3 +118,11 @@ export const handlers: Handlers<typeof routes> = {
     return { success: true as const, replayed, message: `${replayed} deliveries are sent again.${rest}` };
   },
 };
+
+/** The same handlers for the whole organisation: its webhooks are stored as if its own id were a namespace. */
+export const organizationHandlers: Readonly<Record<OrganizationName, AnyHandler>> = Object.fromEntries(
+  Object.entries(handlers as Readonly<Record<string, AnyHandler>>).map(([name, handle]) => [
+    organizationName(name as keyof typeof routes),
+    (request: { readonly ctx: Ctx }) => handle({ ...request, ctx: inNamespace(request.ctx, request.ctx.principal.orgId) }),
+  ]),
+) as Readonly<Record<OrganizationName, AnyHandler>>;

@@ -1,0 +1,329 @@
+// The engine's way out for stored data: features of collections, vectors of queries, the index, documents. Everything
+// that one run reads is read once, as early as somebody knows that it will be needed.
+import { fields as fieldsOf } from '../../conditions/index.ts';
+import type { NsCtx } from '../../context.ts';
+import { AppError, invalid, isAppError } from '../../errors.ts';
+import { byScore } from '../../retrieval/fusion.ts';
+import { compareByKeys } from '../../retrieval/order.ts';
+import { canonicalField } from '../../conditions/index.ts';
+import type {
+  Degradation,
+  DocumentOptions,
+  DocumentRef,
+  ListReply,
+  ListRequest,
+  ResolvedFeature,
+  RetrievedDocument,
+  ScoredId,
+  SearchPort,
+  SearchReply,
+  SearchRequest,
+} from '../../retrieval/index.ts';
+import { BlobMissing } from '../../store/blobs.ts';
+import type { IndexView } from '../../store/vector-index.ts';
+import { documentsUri, openIndex } from '../../store/vector-index.ts';
+import { VectorError } from '../../vectors/errors.ts';
+import { listRows } from '../../vectors/list-rows.ts';
+import { search } from '../../vectors/search.ts';
+import { count, unknownFields } from '../../vectors/select-rows.ts';
+import type { Snapshot } from '../../vectors/snapshot.ts';
+import { vectorOf } from '../../vectors/snapshot.ts';
+import type { StoredCollection } from '../collections/service.ts';
+import { canonicalJson, featureOf, featuresOf } from '../collections/service.ts';
+import { getDocuments, presentWithBlobs } from '../documents/service.ts';
+import type { StoredPlugin } from '../plugins/service.ts';
+import { getPlugin } from '../plugins/service.ts';
+import type { TextFailure } from './embed.ts';
+import { embedFault, embedTexts } from './embed.ts';
+
+/** Lets a read begin now and be awaited later, or never: whoever awaits it still gets its failure. */
+function begun<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}
+
+/**
+ * The reads that the runs of one request share: each collection is seen in one version throughout.
+ *
+ * Every method begins the read at its first call and gives the same promise afterwards.
+ */
+export class RunReads {
+  readonly #ctx: NsCtx;
+  readonly #views = new Map<string, Promise<IndexView>>();
+  readonly #snapshots = new Map<string, Promise<Snapshot | undefined>>();
+  readonly #plugins = new Map<string, Promise<StoredPlugin>>();
+
+  constructor(ctx: NsCtx) {
+    this.#ctx = ctx;
+  }
+
+  /** @throws AppError index_unavailable, index_corrupt */
+  view(collectionId: string): Promise<IndexView> {
+    const known = this.#views.get(collectionId) ?? begun(openIndex(this.#ctx, collectionId));
+    this.#views.set(collectionId, known);
+    return known;
+  }
+
+  /** @throws AppError plugin_not_found */
+  plugin(pluginId: string): Promise<StoredPlugin> {
+    const known = this.#plugins.get(pluginId) ?? begun(getPlugin(this.#ctx, pluginId));
+    this.#plugins.set(pluginId, known);
+    return known;
+  }
+
+  /**
+   * The rows of a feature, or of `documentsUri`; undefined if the collection has none yet.
+   *
+   * @throws AppError index_unavailable, index_corrupt
+   */
+  snapshot(collectionId: string, uri: string): Promise<Snapshot | undefined> {
+    const key = `${collectionId} ${uri}`;
+    const known = this.#snapshots.get(key) ?? begun(this.#load(collectionId, uri));
+    this.#snapshots.set(key, known);
+    return known;
+  }
+
+  async #load(collectionId: string, uri: string): Promise<Snapshot | undefined> {
+    const view = await this.view(collectionId);
+    try {
+      return await view.snapshot(uri);
+    } catch (error) {
+      // Segments stay for 48 h after a compaction, so one that is gone means that this environment slept in between.
+      if (!(error instanceof AppError && error.cause instanceof BlobMissing)) throw error;
+      const newer = await openIndex(this.#ctx, collectionId);
+      if (newer.head.version === view.head.version) throw error;
+      this.#views.set(collectionId, Promise.resolve(newer));
+      return newer.snapshot(uri);
+    }
+  }
+}
+
+export interface SearchPortOptions {
+  /** Collections that may be read. */
+  readonly collections: readonly StoredCollection[];
+  readonly reads: RunReads;
+  /**
+   * Gets the failures of single texts, which then count as texts without a vector. Without it the first one is thrown:
+   * right for a run that has one query.
+   */
+  readonly onTextFailure?: (failure: TextFailure) => void;
+}
+
+/** A search port over the collections of a namespace. One port is one run: it remembers what it resolved. */
+export class IndexSearchPort implements SearchPort {
+  readonly #ctx: NsCtx;
+  readonly #collections: readonly StoredCollection[];
+  readonly #reads: RunReads;
+  readonly #onTextFailure: ((failure: TextFailure) => void) | undefined;
+  /** By feature URI: the collections that a search has asked for, whose extractors embed its texts. */
+  readonly #holding = new Map<string, Map<string, StoredCollection>>();
+
+  constructor(ctx: NsCtx, options: SearchPortOptions) {
+    this.#ctx = ctx;
+    this.#collections = options.collections;
+    this.#reads = options.reads;
+    this.#onTextFailure = options.onTextFailure;
+  }
+
+  async resolveFeature(uri: string, identifiers?: readonly string[]): Promise<ResolvedFeature | undefined> {
+    const candidates = identifiers ? this.#named(identifiers) : this.#collections;
+    const holding = candidates.filter((collection) => featureOf(collection, uri));
+    const feature = holding[0] && featureOf(holding[0], uri);
+    if (!feature) return undefined;
+    const known = this.#holding.get(uri) ?? new Map<string, StoredCollection>();
+    this.#holding.set(uri, known);
+    for (const collection of holding) {
+      known.set(collection.id, collection);
+      // Begun here, so that the index loads while the query is being embedded.
+      void this.#reads.snapshot(collection.id, uri);
+    }
+    void this.#reads.plugin(feature.plugin_id);
+    return { collection_ids: holding.map(({ id }) => id), dims: feature.dims, metric: feature.metric };
+  }
+
+  #named(identifiers: readonly string[]): StoredCollection[] {
+    return identifiers.map((identifier) => {
+      const found = this.#collections.find(({ id, name }) => id === identifier || name === identifier);
+      if (found) return found;
+      throw new AppError('collection_not_found', { detail: `This search names the collection "${identifier.slice(0, 100)}", which is not among those of the retriever.` });
+    });
+  }
+
+  async embed(uri: string, texts: readonly string[], deadlineMs: number): Promise<(Float32Array | undefined)[]> {
+    const holding = [...(this.#holding.get(uri)?.values() ?? [])];
+    const features = holding.map((collection) => featureOf(collection, uri)!);
+    const [first] = features;
+    if (!first) throw new Error(`texts were to be embedded for ${uri}, which was not resolved`);
+    const differs = features.findIndex((feature) => canonicalJson(feature.parameters) !== canonicalJson(first.parameters));
+    if (differs > 0) {
+      throw invalid('retriever_input_invalid', [
+        {
+          type: 'query_ambiguous',
+          location: ['body', 'inputs'],
+          message: `"${holding[0]!.name}" and "${holding[differs]!.name}" make ${uri} with different parameters, so no vector of a text fits both`,
+          fix: 'name one of them in collection_identifiers of the search',
+        },
+      ]);
+    }
+    const plugin = await this.#reads.plugin(first.plugin_id);
+    const target = { plugin, feature_name: first.feature_name, dims: first.dims, parameters: first.parameters };
+    const embedded = await embedTexts(this.#ctx, target, texts, deadlineMs);
+    return embedded.map((entry) => {
+      if ('vector' in entry) return entry.vector;
+      if (!this.#onTextFailure) throw embedFault(plugin.id, entry.failure);
+      this.#onTextFailure(entry.failure);
+      return undefined;
+    });
+  }
+
+  async vectorOf(uri: string, document: { readonly document_id: string; readonly collection_id?: string }): Promise<Float32Array | undefined> {
+    const candidates = this.#collections.filter(
+      (collection) =>
+        featureOf(collection, uri) &&
+        (document.collection_id === undefined || collection.id === document.collection_id || collection.name === document.collection_id),
+    );
+    const snapshots = await Promise.all(candidates.map((collection) => this.#reads.snapshot(collection.id, uri)));
+    for (const snapshot of snapshots) {
+      const vector = snapshot && vectorOf(snapshot, document.document_id);
+      if (vector) return vector;
+    }
+    return undefined;
+  }
+
+  async search(request: SearchRequest): Promise<SearchReply> {
+    const { filter, include, k } = request;
+    const { read, degraded } = await this.#snapshots(request.collection_ids, request.feature_uri, request.allow_partial);
+    const lists: ScoredId[][] = request.vectors.map(() => []);
+    let bytesScanned = 0;
+    let shards = 0;
+    let rowsSelected = 0;
+    const unknown: (readonly string[])[] = [];
+    for (const [collectionId, snapshot] of read) {
+      const ids = include?.filter((ref) => ref.collection_id === collectionId).map((ref) => ref.document_id);
+      if (ids?.length === 0) continue;
+      const result = guarded(() =>
+        search(snapshot, {
+          queries: request.vectors,
+          k,
+          filter,
+          include: ids,
+          exclude: request.exclude,
+          ...(request.min_score === undefined ? {} : { minScore: request.min_score }),
+        }),
+      );
+      bytesScanned += result.bytesScanned;
+      shards += snapshot.parts.length;
+      rowsSelected += result.rowsSelected;
+      if (filter) unknown.push(unknownFields(snapshot, filter));
+      for (const [query, matches] of result.matches.entries()) {
+        for (const { id, score } of matches) lists[query]!.push({ document_id: id, collection_id: collectionId, score });
+      }
+    }
+    return {
+      hits: read.length === 1 ? lists : lists.map((list) => list.sort(byScore).slice(0, k)),
+      stats: { bytes_scanned: bytesScanned, shards, exact: degraded.length === 0, rows_selected: rowsSelected },
+      unknown_fields: unknownToAll(unknown),
+      ...(degraded.length > 0 ? { degraded } : {}),
+    };
+  }
+
+  async list(request: ListRequest): Promise<ListReply> {
+    const { filter, offset, limit } = request;
+    const ids = this.#collections.map(({ id }) => id);
+    const { read, degraded } = await this.#snapshots(ids, documentsUri, request.allow_partial);
+    // Without a search every score is the same, so a key on it decides nothing.
+    const sort = request.sort.filter(({ field }) => field !== 'score');
+    const names = sort.map(({ field }) => canonicalField(field));
+    let total = 0;
+    const unknown: (readonly string[])[] = [];
+    const rows = read.flatMap(([collectionId, snapshot]) => {
+      total += guarded(() => count(snapshot, filter));
+      const asked = filter ? [...fieldsOf(filter), ...names] : names;
+      if (asked.length > 0) unknown.push(unknownNames(snapshot, asked));
+      const found = guarded(() => listRows(snapshot, { filter, sort, idOrder: 'asc', limit: offset + limit }));
+      return found.map((id) => {
+        const row = snapshot.rowOf(id)!;
+        return { document_id: id, collection_id: collectionId, score: 0, field: (name: string) => snapshot.valueAt(row, name) };
+      });
+    });
+    if (read.length > 1) rows.sort(compareByKeys(sort));
+    return {
+      documents: rows.slice(offset, offset + limit).map(({ document_id, collection_id }) => ({ document_id, collection_id })),
+      total,
+      unknown_fields: unknownToAll(unknown),
+      ...(degraded.length > 0 ? { degraded } : {}),
+    };
+  }
+
+  async documents(refs: readonly DocumentRef[], options: DocumentOptions): Promise<(RetrievedDocument | undefined)[]> {
+    const ids = [...new Set(refs.map((ref) => ref.collection_id))];
+    const heads = new Map((await Promise.all(ids.map((id) => this.#reads.view(id)))).map(({ head }) => [head.collection_id, head]));
+    const found = await getDocuments(this.#ctx, refs, heads);
+    // A batch may have replaced a document since the heads were read; then its row says more than they can tell.
+    const lacking = refs.filter((_, i) => !found[i]);
+    const again = await getDocuments(this.#ctx, lacking);
+    let next = 0;
+    return Promise.all(
+      refs.map(async (ref, i) => {
+        const document = found[i] ?? again[next++];
+        if (!document) return undefined;
+        const vectors = options.return_vectors ? await this.#vectorsOf(ref) : undefined;
+        return presentWithBlobs(this.#ctx, document, { presigned: options.return_presigned_urls, vectors });
+      }),
+    );
+  }
+
+  async #vectorsOf({ collection_id, document_id }: DocumentRef): Promise<Record<string, number[]>> {
+    const collection = this.#collections.find(({ id }) => id === collection_id)!;
+    const vectors: Record<string, number[]> = {};
+    for (const { feature_uri } of featuresOf(collection)) {
+      const snapshot = await this.#reads.snapshot(collection_id, feature_uri);
+      const vector = snapshot && vectorOf(snapshot, document_id);
+      if (vector) vectors[feature_uri] = [...vector];
+    }
+    return vectors;
+  }
+
+  /** The snapshots of those collections that have one, in the order of the ids; what cannot be read only if allowed. */
+  async #snapshots(
+    collectionIds: readonly string[],
+    uri: string,
+    allowPartial: boolean,
+  ): Promise<{ read: [string, Snapshot][]; degraded: Degradation[] }> {
+    const read: [string, Snapshot][] = [];
+    const degraded: Degradation[] = [];
+    await Promise.all(
+      collectionIds.map(async (id, i) => {
+        try {
+          const snapshot = await this.#reads.snapshot(id, uri);
+          if (snapshot) read[i] = [id, snapshot];
+        } catch (error) {
+          if (!allowPartial || !isAppError(error, 'index_unavailable', 'index_corrupt')) throw error;
+          degraded.push({ resource: id, reason: error.code });
+        }
+      }),
+    );
+    return { read: read.filter((entry) => entry !== undefined), degraded };
+  }
+}
+
+/** A segment's columns are opened when they are first used, so damage can show late. */
+function guarded<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof VectorError) throw new AppError('index_corrupt', { cause: error, internal: error.message });
+    throw error;
+  }
+}
+
+function unknownNames(snapshot: Snapshot, names: readonly string[]): string[] {
+  const known = [...snapshot.fields()];
+  return names.filter((name) => !known.some((field) => field === name || field.startsWith(`${name}.`)));
+}
+
+/** Names that are in every list: fields that no collection knows. */
+function unknownToAll(lists: readonly (readonly string[])[]): string[] {
+  const [first = [], ...others] = lists;
+  return first.filter((name) => others.every((list) => list.includes(name)));
+}
