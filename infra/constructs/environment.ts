@@ -4,7 +4,7 @@ import type { DataStack } from '../stacks/data-stack.ts';
 import type { StageSettings } from '../stage.ts';
 
 export function baseEnvironment(data: DataStack, settings: StageSettings) {
-  return { STAGE: 'x', LOG_LEVEL: settings.logLevel, TABLE_NAME: data.table.tableName };
+  return { STAGE: settings.stage, LOG_LEVEL: settings.logLevel, TABLE_NAME: data.table.tableName };
 }
 
 export function storageEnvironment(data: DataStack, settings: StageSettings) {

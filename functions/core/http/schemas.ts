@@ -32,31 +32,36 @@ const Sort = z.strictObject({ field: z.string().min(1).max(200), direction: z.en
 
 const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
 
+/** Described once in the document, referred to by every list. */
+const listed = (name: string, description: string) => ({ description, param: { id: `list_${name}` } });
+
 /** Query parameters of every list. */
 export const ListQuery = z.strictObject({
-  limit: number(1, 1000).optional(),
-  page_size: number(1, 1000).optional(),
-  offset: number(0, 10_000).optional(),
-  page: number(1, 10_000).optional(),
-  cursor: z.string().max(4000).optional(),
-  search: z.string().max(200).optional(),
-  include_total: z.stringbool().optional(),
+  limit: number(1, 1000).optional().meta(listed('limit', 'rows of a page; 20 if left out')),
+  page_size: number(1, 1000).optional().meta(listed('page_size', 'the same as limit')),
+  offset: number(0, 10_000).optional().meta(listed('offset', 'rows to skip; use the cursor for long lists')),
+  page: number(1, 10_000).optional().meta(listed('page', 'number of the page, from 1')),
+  cursor: z.string().max(4000).optional().meta(listed('cursor', '`pagination.next_cursor` of the page before')),
+  search: z.string().max(200).optional().meta(listed('search', 'part of a name or id; * stands for anything')),
+  include_total: z.stringbool().optional().meta(listed('include_total', 'whether to count; "false" makes long lists faster')),
 });
 
 /** Body of every `POST .../list`; where both name a value, the body wins. */
-export const ListBody = z.strictObject({
-  search: z.string().max(200).nullish(),
-  filters: FilterTree.nullish(),
-  sort: Sort.nullish(),
-  sorts: z.array(Sort).max(10).nullish(),
-  case_sensitive: z.boolean().nullish(),
-  limit: z.int().min(1).max(1000).nullish(),
-  page_size: z.int().min(1).max(1000).nullish(),
-  offset: z.int().min(0).max(10_000).nullish(),
-  page: z.int().min(1).max(10_000).nullish(),
-  cursor: z.string().max(4000).nullish(),
-  include_total: z.boolean().nullish(),
-});
+export const ListBody = z
+  .strictObject({
+    search: z.string().max(200).nullish(),
+    filters: FilterTree.nullish(),
+    sort: Sort.nullish(),
+    sorts: z.array(Sort).max(10).nullish(),
+    case_sensitive: z.boolean().nullish(),
+    limit: z.int().min(1).max(1000).nullish(),
+    page_size: z.int().min(1).max(1000).nullish(),
+    offset: z.int().min(0).max(10_000).nullish(),
+    page: z.int().min(1).max(10_000).nullish(),
+    cursor: z.string().max(4000).nullish(),
+    include_total: z.boolean().nullish(),
+  })
+  .meta({ id: 'ListBody', example: { search: 'news', filters: { field: 'metadata.topic', operator: 'eq', value: 'gardening' }, limit: 50 } });
 
 export const Pagination = z
   .object({

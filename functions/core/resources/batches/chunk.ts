@@ -213,6 +213,8 @@ async function extract(ctx: NsCtx, file: ChunkFile, run: string, untilMs: number
     if (failed.has(object.object_id)) continue;
     if (results[i]!.every((rows) => rows.length === 0)) {
       skipped++;
+      // What it made of an earlier version, when it had an input, ends.
+      outputs.set(object.object_id, 0);
       continue;
     }
     const made = await draftsOf(ctx, file, collection, object, results[i]!);

@@ -92,7 +92,7 @@ async function begin(ctx: NsCtx, job: BatchJob): Promise<{ readonly batch: Store
       if (!(error instanceof ConditionFailed)) throw error;
     }
   }
-  throw new AppError('batch_changed', { detail: `The batch ${job.batch_id} is being changed by others.`, retryAfterSeconds: 1 });
+  throw new AppError('index_contended', { detail: `The collections of ${job.batch_id} are being changed by too many at once.`, retryAfterSeconds: 1 });
 }
 
 /** Collects objects of one collection into chunk files. */

@@ -94,7 +94,8 @@ async function writeGroup(ctx: NsCtx, collectionId: string, head: IndexHead, gro
       if (!(error instanceof ConditionFailed)) throw error;
     }
   }
-  throw new AppError('document_changed', { detail: 'Documents of the batch are being changed by too many at once.', retryAfterSeconds: 1 });
+  // A code that the state machine waits for and tries again.
+  throw new AppError('index_contended', { detail: 'Documents of the batch are being changed by too many at once.', retryAfterSeconds: 1 });
 }
 
 /**

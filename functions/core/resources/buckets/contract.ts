@@ -53,7 +53,8 @@ export const CreateBucketBody = z
       ctx.addIssue({ code: 'custom', path: ['name'], message: 'required, a name is expected', params: { type: 'missing' } });
     }
   })
-  .transform(({ name, bucket_name, ...rest }) => ({ ...rest, name: (name ?? bucket_name)! }));
+  .transform(({ name, bucket_name, ...rest }) => ({ ...rest, name: (name ?? bucket_name)! }))
+  .meta({ id: 'CreateBucket' });
 
 /** PUT and PATCH alike: what is left out stays. Existing properties of the schema keep their type. */
 export const UpdateBucketBody = z
@@ -65,7 +66,8 @@ export const UpdateBucketBody = z
     metadata: Metadata.optional(),
   })
   .superRefine(oneName)
-  .transform(({ name, bucket_name, ...rest }) => ({ ...rest, name: name ?? bucket_name }));
+  .transform(({ name, bucket_name, ...rest }) => ({ ...rest, name: name ?? bucket_name }))
+  .meta({ id: 'UpdateBucket' });
 
 export const Bucket = z
   .object({
@@ -155,6 +157,6 @@ export const routes = {
     summary: 'Delete an empty bucket that no collection reads',
     query: z.strictObject({ force: z.stringbool().default(false).meta({ description: 'delete its objects too' }) }),
     reply: DeleteReply,
-    errors: ['bucket_not_found', 'bucket_in_use', 'bucket_changed'],
+    errors: ['bucket_not_found', 'bucket_in_use', 'bucket_changed', 'request_stale'],
   }),
 };

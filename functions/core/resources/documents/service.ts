@@ -18,7 +18,7 @@ import { vectorOf } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { listReceipts, readOutcomes } from './chunk-results.ts';
 import type { DocumentBody, DocumentRow, Enrichment, Json, JsonObject, Slot } from './store.ts';
-import { isBeingReplaced, placeBody, readBody, rewriteSlot, toRow, visibleSlot } from './store.ts';
+import { isBeingReplaced, newestCommitted, placeBody, readBody, rewriteSlot, toRow, visibleSlot } from './store.ts';
 
 export type { DocumentBody, Enrichment, Json, JsonObject, Lineage } from './store.ts';
 
@@ -99,8 +99,12 @@ export async function getDocuments(
 ): Promise<(StoredDocument | undefined)[]> {
   if (refs.length === 0) return [];
   const collectionIds = [...new Set(refs.map((ref) => ref.collection_id))];
-  const heads = known ?? new Map((await readHeads(ctx, collectionIds)).map((head) => [head.collection_id, head]));
+  const readAll = async () => new Map((await readHeads(ctx, collectionIds)).map((head) => [head.collection_id, head]));
+  let heads = known ?? (await readAll());
   const items = await ctx.ports.table.getMany(refs.map((ref) => ctx.ns.document(ref.collection_id, ref.document_id)));
+  // When commits came between the two reads, a row may hold only what is newer than the head that we have.
+  const unclear = items.some((item, i) => item && !newestCommitted(toRow(item), heads.get(refs[i]!.collection_id)!));
+  if (unclear) heads = await readAll();
   return Promise.all(
     items.map(async (item, i) => {
       if (!item) return undefined;
@@ -499,4 +503,11 @@ export async function documentsOfBatch(ctx: NsCtx, batch: BatchRef, collectionId
   const receipts = await listReceipts(ctx, batch.batch_id, batch.attempt);
   const outcomes = await readOutcomes(ctx, receipts.filter((receipt) => receipt.collection_id === collectionId));
   return outcomes.flatMap((outcome) => [...outcome.document_ids]);
+}
+
+/** The collections in which a batch made or changed documents, from the receipts of its chunks, in order of their ids. */
+export async function collectionsOfBatch(ctx: NsCtx, batch: BatchRef): Promise<string[]> {
+  const receipts = await listReceipts(ctx, batch.batch_id, batch.attempt);
+  const touched = receipts.filter((receipt) => receipt.counts.documents > 0 || receipt.document_delta !== 0);
+  return [...new Set(touched.map((receipt) => receipt.collection_id))].sort();
 }

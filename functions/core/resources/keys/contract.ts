@@ -29,7 +29,8 @@ export const CreateKeyBody = z
       ctx.addIssue({ code: 'custom', path: ['scopes'], message: 'a key with the permission "admin" acts on the whole organisation and cannot be narrowed', params: { fix: 'leave "admin" out of permissions' } });
     }
   })
-  .transform(({ name, key_name, ...rest }) => ({ ...rest, name: (name ?? key_name)! }));
+  .transform(({ name, key_name, ...rest }) => ({ ...rest, name: (name ?? key_name)! }))
+  .meta({ id: 'CreateApiKey' });
 
 export const RotateKeyBody = z.strictObject({ overlap_seconds: z.int().min(0).max(86_400).default(0) });
 

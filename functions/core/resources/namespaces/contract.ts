@@ -25,7 +25,8 @@ export const CreateNamespaceBody = z
       ctx.addIssue({ code: 'custom', path: ['name'], message: '"name" and "namespace_name" mean the same and differ', params: { fix: 'send one of them' } });
     }
   })
-  .transform(({ name, namespace_name, ...rest }) => ({ ...rest, name: (namespace_name ?? name)! }));
+  .transform(({ name, namespace_name, ...rest }) => ({ ...rest, name: (namespace_name ?? name)! }))
+  .meta({ id: 'CreateNamespace' });
 
 export const UpdateNamespaceBody = z
   .strictObject({
@@ -34,7 +35,8 @@ export const UpdateNamespaceBody = z
     description: Description.nullish(),
     metadata: Metadata.optional(),
   })
-  .transform(({ name, namespace_name, ...rest }) => ({ ...rest, name: namespace_name ?? name }));
+  .transform(({ name, namespace_name, ...rest }) => ({ ...rest, name: namespace_name ?? name }))
+  .meta({ id: 'UpdateNamespace' });
 
 export const Namespace = z
   .object({

@@ -167,6 +167,6 @@ export const routes = {
     rate: 'data',
     reply: NoContent,
     status: 204,
-    errors: ['bucket_not_found', 'object_not_found'],
+    errors: ['bucket_not_found', 'object_not_found', 'request_stale'],
   }),
 };

@@ -103,9 +103,10 @@ export const CreateWebhookBody = z
   .transform((body) => {
     const { name, url, event_types, ...rest } = normalise(body);
     return { ...rest, name: name!, url: url!, event_types: event_types! };
-  });
+  })
+  .meta({ id: 'CreateWebhook' });
 
-export const UpdateWebhookBody = z.strictObject({ ...webhookShape, ...serverOwned }).superRefine(bothAgree).transform(normalise);
+export const UpdateWebhookBody = z.strictObject({ ...webhookShape, ...serverOwned }).superRefine(bothAgree).transform(normalise).meta({ id: 'UpdateWebhook' });
 
 export const Webhook = z
   .object({
@@ -219,7 +220,7 @@ export const routes = {
     summary: 'Delete a webhook; what it still owed is dropped',
     reply: NoContent,
     status: 204,
-    errors: ['webhook_not_found', 'webhook_changed', 'webhook_in_use'],
+    errors: ['webhook_not_found', 'webhook_changed', 'webhook_in_use', 'request_stale'],
   }),
   rotateWebhookSecret: route({
     operation: 'rotateWebhookSecret',

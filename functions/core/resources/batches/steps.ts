@@ -1,0 +1,95 @@
+// The steps of the batch state machine by name: what its Lambdas are called with, and what each call does.
+import { workflowContext } from '../../context.ts';
+import type { Ports } from '../../ports.ts';
+import type { BatchJob, PostProcessing } from './store.ts';
+import { commitBatch, failBatch, finishBatch, planBatch, runChunk } from './workflow.ts';
+import type { ChunkPointer } from './workflow.ts';
+
+/** What a caught error looks like in the state: `Cause` is JSON for errors of Lambdas. */
+export interface CaughtError {
+  readonly Error?: string;
+  readonly Cause?: string;
+}
+
+export type BatchEvent = BatchJob &
+  (
+    | { readonly step: 'plan' | 'commit' }
+    | ({ readonly step: 'finish' } & Outcomes)
+    | { readonly step: 'fail'; readonly error?: CaughtError | null }
+  );
+
+/** What the steps after the commit left in the state. */
+export interface Outcomes {
+  /** Steps that failed as a whole. */
+  readonly post_errors?: Readonly<Record<string, CaughtError>> | null;
+  readonly cluster_runs?:
+    | readonly { readonly cluster_id: string; readonly run_id: string; readonly succeeded: boolean; readonly error?: string }[]
+    | null;
+  /** Answers of the steps; each may list what failed inside it. */
+  readonly taxonomies?: StepAnswer | null;
+  readonly clusters?: StepAnswer | null;
+  readonly alerts?: StepAnswer | null;
+}
+
+interface StepAnswer {
+  readonly failures?: readonly { readonly id?: string; readonly error?: string; readonly message?: string }[];
+}
+
+export interface ChunkEvent {
+  readonly job: BatchJob;
+  readonly item: ChunkPointer;
+}
+
+/** The sentence inside a caught error; never a stack. */
+function messageOf(error: CaughtError | null | undefined): string {
+  const cause = error?.Cause ?? '';
+  try {
+    const parsed = JSON.parse(cause) as { errorMessage?: unknown };
+    if (typeof parsed.errorMessage === 'string') return parsed.errorMessage;
+  } catch {
+    // Errors of the state machine itself have a plain sentence.
+  }
+  return cause.slice(0, 500);
+}
+
+/** Everything that went wrong after the commit, in the order of the steps. */
+export function postProcessingOf(outcomes: Outcomes): PostProcessing[] {
+  const found: PostProcessing[] = [];
+  const add = (step: string, id: string | null, error: string, message: string) =>
+    found.push({ step, id, status: 'failed', error, message });
+  for (const step of ['taxonomies', 'clusters', 'alerts'] as const) {
+    const whole = outcomes.post_errors?.[step];
+    if (whole) add(step, null, whole.Error ?? 'internal_error', messageOf(whole));
+    for (const failure of outcomes[step]?.failures ?? []) {
+      add(step, failure.id ?? null, failure.error ?? 'internal_error', failure.message ?? '');
+    }
+    if (step !== 'clusters') continue;
+    for (const run of outcomes.cluster_runs ?? []) {
+      if (!run.succeeded) add(step, run.cluster_id, run.error ?? 'internal_error', `the run ${run.run_id} failed`);
+    }
+  }
+  return found;
+}
+
+/** Runs one step of the batch Lambda. */
+export async function batchStep(ports: Ports, event: BatchEvent): Promise<unknown> {
+  const ctx = workflowContext(ports, event);
+  switch (event.step) {
+    case 'plan':
+      return planBatch(ctx, event);
+    case 'commit':
+      return commitBatch(ctx, event);
+    case 'finish':
+      return finishBatch(ctx, event, postProcessingOf(event));
+    case 'fail': {
+      const reason = event.error?.Error ?? 'internal_error';
+      const detail = messageOf(event.error) || 'The batch ended without a reason.';
+      return failBatch(ctx, event, { reason, detail });
+    }
+  }
+}
+
+/** Runs one chunk. @param untilMs when the Lambda ends, in milliseconds since the epoch */
+export async function chunkStep(ports: Ports, event: ChunkEvent, untilMs: number): Promise<unknown> {
+  return runChunk(workflowContext(ports, event.item), event.item, { untilMs });
+}

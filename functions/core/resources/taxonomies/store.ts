@@ -1,0 +1,147 @@
+// How taxonomies and their runs are stored: a row each; the retriever and the collections are the taxonomy's parents.
+import { isoTime } from '../../clock.ts';
+import type { NsCtx } from '../../context.ts';
+import type { Job } from '../../events.ts';
+import { idPrefixes } from '../../ids.ts';
+import type { StoredResource } from '../../store/resource-store.ts';
+import { resourceStore } from '../../store/resource-store.ts';
+import type { Attribute, Item, Write } from '../../store/table.ts';
+import type { ExecutionMode, runStatuses } from './contract.ts';
+
+/** What becomes an input of the retriever. */
+export interface InputMapping {
+  readonly input_key: string;
+  readonly source_type: 'payload' | 'literal';
+  /** Field of the document, as it was written; `payload.x`, `metadata.x` and `x` are the same. Null for a literal. */
+  readonly path: string | null;
+  readonly override: string | number | boolean | null;
+  readonly [name: string]: Attribute;
+}
+
+/** What a document takes over from its reference. */
+export interface EnrichmentField {
+  /** Field of the reference, as it was written. */
+  readonly field_path: string;
+  readonly target_field: string;
+  readonly merge_mode: 'replace';
+  readonly [name: string]: Attribute;
+}
+
+/** What decides which document gets which fields. */
+export interface TaxonomyConfig {
+  readonly retriever_id: string;
+  readonly input_mappings: readonly InputMapping[];
+  /** Where the references are. */
+  readonly source_collection: { readonly collection_id: string };
+  readonly enrichment_fields: readonly EnrichmentField[];
+  /** Lowest cosine, -1 to 1; null: none. */
+  readonly threshold: number | null;
+}
+
+/** A collection whose documents are classified. */
+export interface Application {
+  readonly collection_id: string;
+  readonly execution_mode: ExecutionMode;
+  readonly [name: string]: Attribute;
+}
+
+export interface StoredTaxonomy extends StoredResource {
+  readonly description: string | null;
+  readonly taxonomy_type: 'flat';
+  readonly config: TaxonomyConfig;
+  readonly execution_mode: ExecutionMode;
+  readonly applications: readonly Application[];
+  /** The run that was begun last; null: none. */
+  readonly last_run_id: string | null;
+  readonly metadata: { readonly [name: string]: Attribute };
+}
+
+/** A namespace holds at most 100 taxonomies. */
+export const taxonomyStore = resourceStore<StoredTaxonomy>({
+  kind: 'TAXONOMY',
+  noun: 'taxonomy',
+  idPrefix: idPrefixes.taxonomy,
+  countMax: 100,
+  events: { created: 'taxonomy.created', updated: 'taxonomy.updated', deleted: 'taxonomy.deleted' },
+});
+
+export type RunStatus = (typeof runStatuses)[number];
+
+/** How many documents a run has dealt with so far. */
+export interface Totals {
+  /** Looked at. */
+  readonly processed: number;
+  /** Of these, documents that have a reference. */
+  readonly enriched: number;
+  /** Of these, documents that were written. */
+  readonly changed: number;
+  /** Documents whose text the plugin refused. */
+  readonly failed: number;
+}
+
+export const noTotals: Totals = { processed: 0, enriched: 0, changed: 0, failed: 0 };
+
+/** A taxonomy applied to what is there in one collection. */
+export interface StoredRun extends Totals {
+  readonly run_id: string;
+  readonly task_id: string;
+  readonly taxonomy_id: string;
+  readonly collection_id: string;
+  /** Digest of what the run carries out; when the taxonomy says something else by now, the run ends. */
+  readonly digest: string;
+  readonly status: RunStatus;
+  readonly error_message: string | null;
+  readonly request_id: string;
+  readonly created_at: string;
+  readonly updated_at: string;
+  readonly completed_at: string | null;
+}
+
+export type TaxonomyJob = Extract<Job, { kind: 'taxonomy' }>;
+
+const runKeepMs = 90 * 24 * 3600 * 1000;
+
+/** The write that makes a run. */
+export function runWrite(ctx: NsCtx, run: StoredRun): Write {
+  return {
+    put: {
+      ...ctx.ns.child('TAXONOMY', run.taxonomy_id, 'RUN', run.run_id),
+      ...(run as unknown as Record<string, Attribute>),
+      expires_at: Math.floor((ctx.ports.clock.now() + runKeepMs) / 1000),
+    },
+    if: [{ absent: true }],
+  };
+}
+
+function toRun(item: Item): StoredRun {
+  const { pk: _, sk: __, expires_at: ___, ...run } = item;
+  return run as unknown as StoredRun;
+}
+
+export async function findRun(ctx: NsCtx, taxonomyId: string, runId: string): Promise<StoredRun | undefined> {
+  const item = await ctx.ports.table.get(ctx.ns.child('TAXONOMY', taxonomyId, 'RUN', runId));
+  return item && toRun(item);
+}
+
+/** The last runs of several taxonomies, in their order. */
+export async function findLastRuns(ctx: NsCtx, taxonomies: readonly StoredTaxonomy[]): Promise<(StoredRun | undefined)[]> {
+  const having = taxonomies.filter((taxonomy) => taxonomy.last_run_id !== null);
+  const items = await ctx.ports.table.getMany(having.map(({ id, last_run_id }) => ctx.ns.child('TAXONOMY', id, 'RUN', last_run_id!)));
+  const runs = new Map(having.map((taxonomy, i) => [taxonomy.id, items[i] && toRun(items[i])]));
+  return taxonomies.map((taxonomy) => runs.get(taxonomy.id));
+}
+
+/** Changes a run that has not ended. @throws ConditionFailed if it has, or is not there */
+export async function updateRun(
+  ctx: NsCtx,
+  job: Pick<TaxonomyJob, 'taxonomy_id' | 'run_id'>,
+  changes: Partial<Totals & Pick<StoredRun, 'status' | 'error_message' | 'completed_at'>>,
+): Promise<void> {
+  await ctx.ports.table.write([
+    {
+      update: ctx.ns.child('TAXONOMY', job.taxonomy_id, 'RUN', job.run_id),
+      set: { ...changes, updated_at: isoTime(ctx.ports.clock.now()) },
+      if: [{ attribute: 'status', in: ['PENDING', 'PROCESSING'] }],
+    },
+  ]);
+}
