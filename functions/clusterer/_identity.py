@@ -16,7 +16,8 @@ def names(labels: np.ndarray, document_ids: list[str], previous: dict[str, str])
     """A name "cl_<n>" for each label 0, 1, ...
 
     previous: document id -> cluster id of the earlier run. Names go where they keep most documents in place, and only
-    where the shared documents are at least half of the smaller of the two; other clusters get numbers never used before.
+    where the shared documents are at least half of the smaller of the two; other clusters get numbers never used
+    before.
     """
     count = int(labels.max()) + 1 if labels.size else 0
     old = {document: name for document, name in previous.items() if _NAME.fullmatch(name)}

@@ -41,8 +41,8 @@ class Description:
 def terms(text: str) -> list[list[str]]:
     """The words of a text that may carry a topic, in runs of neighbours.
 
-    A run ends at punctuation and at every word that is left out, so that a pair of words is one that a reader would find
-    in the text.
+    A run ends at punctuation and at every word that is left out, so that a pair of words is one that a reader would
+    find in the text.
     """
     runs: list[list[str]] = [[]]
     for found in _WORD_OR_BREAK.findall(_TAG.sub(' ', _ADDRESS.sub(' ', text)).lower())[:_WORDS_PER_TEXT_MAX]:

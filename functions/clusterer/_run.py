@@ -1,7 +1,7 @@
 """One cluster run: vectors and texts in, the whole result out. No network, no clock but for the timings.
 
-Normalise (cosine), ask whether there is structure, reduce, cluster, take away what chance would explain, name, describe,
-map. Data without clusters is a result with a sentence, not an error.
+Normalise (cosine), ask whether there is structure, reduce, cluster, take away what chance would explain, name,
+describe, map. Data without clusters is a result with a sentence, not an error.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def run(request: Request, vectors: np.ndarray, document_ids: list[str], texts: l
         # Loaded before the limit below, so that it reaches their threads in the first run of a process as in the next.
         import sklearn.cluster  # noqa: F401
 
-    # Small matrices are multiplied sooner than a second thread wakes up; on a busy machine threads cost ten times the work.
+    # Small matrices are multiplied sooner than a second thread wakes up; on a busy machine the waiting threads cost
+    # several times the work.
     with threadpool_limits(limits=1 if request.rows <= _ONE_THREAD_ROWS_MAX else None):
         return _run(request, vectors, document_ids, texts)
 
@@ -137,8 +138,8 @@ def no_vectors(request: Request) -> np.ndarray:
 def _comparable(request: Request, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows that can be compared, (m, dims) float32 and of unit length under cosine, and their row numbers.
 
-    A vector with a value that is not finite cannot be compared. One of zeros has no direction, so it cannot under cosine and
-    dot either; under euclid it is a place like any other.
+    A vector with a value that is not finite cannot be compared. One of zeros has no direction, so it cannot be under
+    cosine and dot either; under euclid it is a place like any other.
     """
     wide = vectors.astype(np.float32, copy=False)
     # float64 so that the length of a large float32 vector does not overflow.
@@ -255,7 +256,7 @@ def _reduced(request: Request, neighbourhood: Neighbourhood) -> tuple[np.ndarray
 
 
 def _fitted(request: Request, algorithm: Any, space: np.ndarray, distinct: int) -> tuple[Fit, int]:
-    """Clusters all rows, or a sample where the algorithm cannot take them all. Returns (fit, size of the sample or 0)."""
+    """Clusters all rows, or a sample where the algorithm cannot take them all. Returns (fit, sample size or 0)."""
     m = space.shape[0]
     if m <= algorithm.ROWS_MAX:
         return algorithm.fit(Task(space, request.params, distinct, request.seed)), 0
@@ -374,10 +375,10 @@ def _message(found: _Found, labels: np.ndarray, count: int, rows: int, unusable:
         loose = int((labels < 0).sum())
         if loose:
             sentences.append(f'{loose} belong{"s" if loose == 1 else ""} to none.')
-    if unusable and found.reason not in ('no_usable_vectors',):
+    if unusable and found.reason != 'no_usable_vectors':
         sentences.append(
             f'{unusable} document{" has" if unusable == 1 else "s have"} a vector that cannot be compared '
-            '(zero or not finite) and count as noise.'
+            f'(zero or not finite) and count{"s" if unusable == 1 else ""} as noise.'
         )
     return ' '.join([*sentences, *found.notes])
 

@@ -32,8 +32,8 @@ STOP_WORDS = frozenset(
     want wanted wants was way ways we well went were what whatever when whenever where whereas wherever whether which
     while who whoever whole whom whose why will with within without would
     yes yet you your yours yourself yourselves
-    im ive id youre youve theyre weve dont doesnt didnt isnt arent wasnt werent cant couldnt wont wouldnt shouldnt havent
-    hasnt hadnt aint whats thats theres heres
+    im ive id youre youve theyre weve dont doesnt didnt isnt arent wasnt werent cant couldnt wont wouldnt shouldnt
+    havent hasnt hadnt aint whats thats theres heres
     first second third two three four five six seven eight nine ten new old good great big small long short
     able according actually apparently certain certainly clearly currently generally largely particular particularly
     possible possibly probably simply today tomorrow tonight yesterday

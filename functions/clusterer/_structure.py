@@ -1,27 +1,28 @@
 """Is there anything to cluster? Layouts followed by density clustering find groups in pure noise; this test does not.
 
 The idea: cut every vector into two unrelated halves, by two random sets of orthogonal directions. If vectors are random
-directions, what one half says about who is near whom says nothing about the other half. If there are topics, both halves
-tell the same story. No model of "noise" is needed, and nothing is tested on the data that suggested it.
+directions, what one half says about who is near whom says nothing about the other half. If there are topics, both
+halves tell the same story. No model of "noise" is needed, and nothing is tested on the data that suggested it.
 
 1. The whole set (`examine`): the distance correlation between the halves, in its bias-corrected form, which under
-   independence follows a t-distribution (Székely and Rizzo 2013, "The distance correlation t-test of independence in high
-   dimension"). It needs few rows. Sets with hundreds of tiny groups among noise shift it little, so a second look asks
-   whether the near neighbours of a row in one half are its near neighbours in the other.
-2. Each cluster (`held`): of the nearest neighbours that one half alone gives its members, how many are members too, above
-   what the cluster's size explains? A real group keeps its members in each half, a heap of random rows loses them.
+   independence follows a t-distribution (Székely and Rizzo 2013, "The distance correlation t-test of independence in
+   high dimension"). It needs few rows. Sets with hundreds of tiny groups among noise shift it little, so a second
+   look asks whether the near neighbours of a row in one half are its near neighbours in the other.
+2. Each cluster (`held`): of the nearest neighbours that one half alone gives its members, how many are members too,
+   above what the cluster's size explains? A real group keeps its members in each half, a heap of random rows does not.
 
-Measured. R is the distance correlation. Gaussian directions, 5 to 300 rows in 2 to 512 dimensions: 2 false alarms in 2,310
-trials, both below 5 dimensions; 132 whole runs on hash-seeded vectors (5 to 240 rows, groups of 3 allowed): no cluster.
-120 short questions on six intents as hashed character n-grams, silhouette 0.15: R 0.57 to 0.73, t above 55 against a bar of
-3.1. Two intents of five questions: R 0.5 to 0.8, t above 3.4. Two clear groups of three: found in 10 of 10 runs.
-Members kept above chance: heaps that HDBSCAN makes of pure noise 0 to 0.25, rarely 0.4, from 40 rows up; clusters of ten or
-more questions 0.43 to 0.96, of digits 0.75 to 0.99, of round blobs 0.8 to 1. What falls below the bar among the questions is
-small and mixed. Three groups of 20 among 100 random rows: all three kept, the heaps around them removed.
+Measured. R is the distance correlation. Gaussian directions, 5 to 300 rows in 2 to 512 dimensions: 2 false alarms in
+2,280 trials, both below 5 dimensions; 132 whole runs on hash-seeded vectors (5 to 240 rows, groups of 3 allowed): no
+cluster. 120 short questions on six intents as hashed character n-grams, silhouette 0.15: R 0.57 to 0.73, t above 55
+against a bar of 3.1. Two intents of five questions: R 0.5 to 0.8, t above 3.4. Two clear groups of three: found in 10
+of 10 runs. Members kept above chance: heaps that HDBSCAN makes of pure noise 0 to 0.25, rarely 0.4, from 40 rows up;
+clusters of ten or more questions 0.43 to 0.96, of digits 0.75 to 0.99, of round blobs 0.8 to 1. What falls below the
+bar among the questions is small and mixed. Three groups of 20 among 100 random rows: all three kept, the heaps around
+them removed.
 
-What it cannot see: a smooth cloud that is merely longer in some directions than in others is dependent across halves, and
-passes. And one number per vector, or two or three that only give a direction, cannot be cut in a meaningful way: such sets
-are not tested. Fewer than five rows say nothing either way.
+What it cannot see: a smooth cloud that is merely longer in some directions than in others is dependent across halves,
+and passes. One number per vector, or two or three that only give a direction, cannot be cut in a meaningful way: such
+sets are not tested. Fewer than five rows say nothing either way.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ repeats more of them than the path.
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -148,13 +149,19 @@ def _attempt(request: urllib.request.Request, read: Callable[[BinaryIO], _Answer
             time.sleep(_PAUSE_SECONDS * 2**attempt)
         try:
             with _opener.open(request, timeout=_TIMEOUT_SECONDS) as body:
-                return read(body)
+                try:
+                    return read(body)
+                except InputMismatch:
+                    # Too little may be the fault of a connection that broke: the stream ended before its stated length.
+                    if not (body.isclosed() and body.length):
+                        raise
+                    reason = 'the connection broke'
         except urllib.error.HTTPError as error:
             error.close()
             reason = f'status {error.code}'
             if error.code < 500 and error.code != 429:
                 break
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = type(getattr(error, 'reason', error)).__name__
     parts = urllib.parse.urlsplit(request.full_url)
     raise TransferFailed(f'{request.get_method()} {parts.scheme}://{parts.netloc}{parts.path}: {reason}')

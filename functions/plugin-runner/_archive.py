@@ -86,10 +86,12 @@ def _unpack(archive: zipfile.ZipFile, destination: Path) -> None:
         if _skipped(parts):
             continue
         target = destination.joinpath(*parts)
+        try:
+            (target if entry.is_dir() else target.parent).mkdir(mode=0o755, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            _refuse(f"{_shown(entry)}: a folder in it has the name of a file")
         if entry.is_dir():
-            _make_folders(target)
             continue
-        _make_folders(target.parent)
         total += _write(archive, entry, target, UNPACKED_BYTES_MAX - total)
 
 
@@ -134,10 +136,6 @@ def _check_entry(entry: zipfile.ZipInfo) -> list[str]:
 
 def _skipped(parts: list[str]) -> bool:
     return any(part in _SKIPPED_PARTS for part in parts) or parts[-1] == ".DS_Store" or parts[-1].endswith(".pyc")
-
-
-def _make_folders(folder: Path) -> None:
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, room: int) -> int:

@@ -11,7 +11,7 @@ from typing import Callable, Iterator
 
 import _fetch
 import _wire
-from _errors import RunnerError
+from _errors import RunnerError, WorkerGone
 from _processes import START_SECONDS_MAX, Worker
 from _probe import Frame
 from _reply import FrameReply, check_frame
@@ -113,8 +113,11 @@ class FrameRuns:
     def prepare(self) -> Worker:
         """A worker with the steps built and the rows at hand. Raises RunnerError."""
         began = time.monotonic()
-        worker = self._worker()
-        worker = self._begin(worker, [])
+        try:
+            worker = self._begin(self._worker(), [])
+        except WorkerGone:
+            # It may have ended since the last call, together with the zygote for instance.
+            worker = self._begin(self._worker(), [])
         self.load_seconds += time.monotonic() - began
         return worker
 

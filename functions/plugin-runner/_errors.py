@@ -56,6 +56,10 @@ class RunnerError(Exception):
         return {"code": self.code, "message": self.message, "retryable": CODES[self.code][0]}
 
 
+class WorkerGone(RunnerError):
+    """A worker ended before it answered; if it had been idle, another one may answer."""
+
+
 def failure(row: int, code: str, message: str) -> dict:
     """One entry of a reply's ``failures``."""
     return {"row": row, **RunnerError(code, message).to_wire()}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import _limits
 import _wire
-from _errors import RunnerError
+from _errors import RunnerError, WorkerGone
 
 START_SECONDS_MAX = 60.0
 LOG_BYTES_MAX = 64 * 1024
@@ -220,7 +220,7 @@ class Worker:
             seconds = time.monotonic() - began
             raise RunnerError("plugin_load_timeout", f"{what} the plugin did not end within {seconds:.1f} s") from None
         except _wire.PeerGone:
-            raise RunnerError("plugin_load_failed", f"{what} the plugin: {self.end(at_once=False)}") from None
+            raise WorkerGone("plugin_load_failed", f"{what} the plugin: {self.end(at_once=False)}") from None
         except _wire.WireError as fault:
             self.end(at_once=True)
             raise RunnerError("plugin_load_failed", f"{what} the plugin: {fault}") from None

@@ -57,7 +57,7 @@ def _all_at_once(cells: list, dims: int) -> np.ndarray | None:
             if matrix.dtype.kind not in _NUMERIC:
                 return None
             matrix = matrix.astype(np.float32)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if matrix.shape != (len(cells), dims) or not np.isfinite(matrix).all():
         return None
@@ -70,10 +70,12 @@ def _one(cell: Any, dims: int) -> tuple[np.ndarray | None, tuple[str, str] | Non
         return None, ("vector_not_numeric", f"{wanted}, got {type(cell).__name__}")
     try:
         array = np.asarray(cell)
+        if array.dtype.kind == "O" and all(isinstance(v, (int, float)) for v in array.flat):
+            array = array.astype(np.float64)
     except ValueError:
         return None, ("vector_wrong_shape", f"{wanted}, got lists of unequal length")
-    if array.dtype.kind == "O" and all(isinstance(v, (int, float)) for v in array.flat):
-        array = array.astype(np.float64)
+    except OverflowError:
+        return None, ("vector_not_finite", "an integer is too large for a float")
     if array.dtype.kind not in _NUMERIC:
         return None, ("vector_not_numeric", f"{wanted}, got {_kind(array)}")
     if array.shape != (dims,):

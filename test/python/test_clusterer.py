@@ -399,6 +399,10 @@ def test_zero_vectors_and_broken_ones_are_noise_and_the_others_are_clustered():
     only_zeros = cluster(np.zeros((9, 32)))
     assert_consistent(only_zeros, 9)
     assert only_zeros['degenerate_detail']['reason'] == 'no_usable_vectors'
+    points, _ = blobs(1, 3, 15, 32)
+    points[3] = 0
+    one = '1 document has a vector that cannot be compared (zero or not finite) and counts as noise.'
+    assert one in cluster(points)['message']
 
 
 def test_a_zero_vector_is_a_place_like_any_other_under_euclid():
@@ -453,10 +457,12 @@ def test_a_repeated_run_gives_the_same_bits_and_another_seed_another_map():
 def test_a_new_process_gives_the_same_bits_whatever_its_hash_seed():
     script = (
         'import hashlib, json, sys; sys.path.insert(0, sys.argv[1]); import numpy as np, _event, _run\n'
-        'r = np.random.default_rng(1); v = np.repeat(r.standard_normal((4, 32)), 10, 0) + .4 * r.standard_normal((40, 32))\n'
+        'r = np.random.default_rng(1); v = np.repeat(r.standard_normal((4, 32)), 10, 0)\n'
+        'v = (v + .4 * r.standard_normal((40, 32))).astype("f4")\n'
         'e = {"rows": 40, "dims": 32, "vectors_url": "x", "texts_url": "x", "result_url": "x"}\n'
         'e["algorithm"] = {"name": sys.argv[2]}\n'
-        'o = _run.run(_event.parse(e), v.astype("f4"), [str(i) for i in range(40)], [f"red green word{i // 10}" for i in range(40)])\n'
+        'texts = [f"red green word{i // 10}" for i in range(40)]\n'
+        'o = _run.run(_event.parse(e), v, [str(i) for i in range(40)], texts)\n'
         'o.pop("timings"); print(hashlib.sha256(json.dumps(o).encode()).hexdigest())'
     )
 
@@ -671,11 +677,12 @@ def store():
                 return
             fails = server.failures.get(path, [])
             status = fails.pop(0) if fails else 200 if path in server.objects else 404
-            body = server.objects.get(path, b'') if status == 200 else b'<Error>no</Error>'
-            self.send_response(status)
+            cut = status == 'cut'
+            body = server.objects.get(path, b'') if status in (200, 'cut') else b'<Error>no</Error>'
+            self.send_response(200 if cut else status)
             self.send_header('Content-Length', str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if cut else body)
 
         def do_PUT(self):
             path = self.path.split('?')[0]
@@ -762,6 +769,16 @@ def test_a_server_error_is_tried_again_and_a_refusal_is_not(store, monkeypatch):
         clusterer.handler.handler(event, None)
     assert 's3cr3t' not in str(caught.value)
     assert store.seen.count(('GET', '/texts')) == 1
+
+
+def test_a_connection_that_breaks_half_way_is_tried_again(store, monkeypatch):
+    monkeypatch.setattr(clusterer.transport, '_PAUSE_SECONDS', 0)
+    event = put_run(store, np.eye(3), ['a', 'b', 'c'])
+    store.failures['/vectors'] = ['cut', 'cut']
+    assert clusterer.handler.handler(event, None)['num_points'] == 3
+    store.failures['/vectors'] = ['cut'] * 3
+    with pytest.raises(clusterer.errors.TransferFailed, match='/vectors: the connection broke'):
+        clusterer.handler.handler(event, None)
 
 
 def test_redirects_are_not_followed(store):

@@ -131,7 +131,7 @@ BROKEN = {
     "too long": (message(b'{"blocks": []}', claimed=65 << 20), "WireError"),
     "not JSON": (message(b"{blocks"), "WireError"),
     "not UTF-8": (message(b'{"blocks": ["\xff"]}'), "WireError"),
-    "nested too deeply": (message(b"[" * 100_000), "WireError"),
+    "nested too deeply": (message(b"[" * 20_000), "WireError"),
     "no lengths": (message(b"{}"), "WireError"),
     "lengths that are no numbers": (message(b'{"blocks": [true]}'), "WireError"),
     "negative length": (message(b'{"blocks": [-1, 1]}'), "WireError"),

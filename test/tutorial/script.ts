@@ -41,7 +41,8 @@ export function commandsOfText(text: string, firstStep: number): Command[] {
   let step = 0;
   let open: string | undefined;
   for (const line of text.split('\n')) {
-    const heading = /^Step (\d+): /.exec(line)?.[1];
+    // Headings ran together with the prose before them.
+    const heading = /Step (\d+): \w/.exec(line)?.[1];
     if (open === undefined && heading !== undefined) {
       step = Number(heading);
       continue;
@@ -60,7 +61,7 @@ export function commandsOfText(text: string, firstStep: number): Command[] {
 
 /** The commands of a script of our own, whose steps begin with lines `# Step N`. */
 export function commandsOfScript(text: string): Command[] {
-  return commandsOfText(text.replace(/^# (Step \d+)\b.*$/gm, '$1: '), 1);
+  return commandsOfText(text.replace(/^# (Step \d+: )/gm, '$1'), 1);
 }
 
 /**

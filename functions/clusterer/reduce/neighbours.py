@@ -42,7 +42,7 @@ class Neighbourhood:
 def nearest(
     points: np.ndarray, k: int, rows: np.ndarray | None = None, queries: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of the (n, d) points, nearest first: of every point, of the points in `rows`, or of `queries` (m, d).
+    """The k nearest of the (n, d) points, nearest first: of every point, of the points in `rows`, or of other `queries`.
 
     A point is never its own neighbour; a query may be anyone's. k is cut to what there is.
     Returns (indices (m, k) int64, euclidean distances (m, k) float64).

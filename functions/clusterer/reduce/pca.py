@@ -15,8 +15,9 @@ _POWER_STEPS = 5
 def components(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Coordinates of the rows along the `count` directions of greatest variance.
 
-    points: (n, d). Returns (n, count) float64; columns that the data cannot fill are zero. Each direction points the way
-    that makes its largest loading positive, because the sign of an eigenvector is otherwise an accident of the library.
+    points: (n, d). Returns (n, count) float64; columns that the data cannot fill are zero. Each direction points the
+    way that makes its largest loading positive, because the sign of an eigenvector is otherwise an accident of the
+    library.
     """
     n, d = points.shape
     result = np.zeros((n, count))

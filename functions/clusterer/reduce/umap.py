@@ -1,7 +1,7 @@
 """UMAP in NumPy and SciPy: keeps neighbours together in few dimensions, without a compiler in the deployment.
 
-The usual package compiles itself anew in each cold process (20 CPU seconds for 1,797 images, against 1 here) and does not
-fit a function's size limit. Source of the method: McInnes, Healy, Melville, arXiv 1802.03426.
+The usual package compiles itself anew in each cold process (20 CPU seconds for 1,797 images, against 1 here) and does
+not fit a function's size limit. Source of the method: McInnes, Healy, Melville, arXiv 1802.03426.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ANCHORS = 5
 
 
 def embed(neighbourhood: Neighbourhood, dims: int, seed: int) -> np.ndarray:
-    """A map of the rows, (n, dims) float64, centred. Above 20,000 rows a sample is laid out and the rest placed in it."""
+    """A map of the rows, (n, dims) float64, centred. Above 20,000 a sample is laid out, the rest placed in it."""
     points = neighbourhood.points
     n = points.shape[0]
     if n <= ROWS_LAID_OUT_MAX:
@@ -98,9 +98,9 @@ def layout(neighbourhood: Neighbourhood, dims: int, seed: int, curve: tuple[floa
 def _start(neighbourhood: Neighbourhood, dims: int, seed: int) -> np.ndarray:
     """Where the layout begins: principal components, smoothed along the graph. (n, dims), each column within [-1, 1].
 
-    A fixed number of power steps of the graph's lazy random walk pulls the components towards its slowest directions, which
-    are the large-scale order of the groups. A full eigenvector search would be slow just where it matters: on graphs that
-    fall into parts.
+    A fixed number of power steps of the graph's lazy random walk pulls the components towards its slowest directions,
+    which are the large-scale order of the groups. A full eigenvector search would be slow just where it matters: on
+    graphs that fall into parts.
     """
     graph = neighbourhood.graph
     n = graph.shape[0]

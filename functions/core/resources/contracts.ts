@@ -1,12 +1,15 @@
 // Every route of the API: one line per noun. The gateway, the dispatcher, the document and the tests read this.
 import type { Route } from '../http/route.ts';
 import { routes as buckets } from './buckets/contract.ts';
+import { routes as batches } from './batches/contract.ts';
+import { routes as clusters } from './clusters/contract.ts';
 import { routes as collections } from './collections/contract.ts';
 import { routes as documents } from './documents/contract.ts';
 import { routes as keys } from './keys/contract.ts';
 import { routes as namespaces } from './namespaces/contract.ts';
 import { routes as objects } from './objects/contract.ts';
 import { routes as plugins } from './plugins/contract.ts';
+import { routes as tasks } from './tasks/contract.ts';
 import { routes as retrievers } from './retrievers/contract.ts';
 import { routes as service } from './service/contract.ts';
 import { routes as uploads } from './uploads/contract.ts';
@@ -20,8 +23,11 @@ export const contracts = {
   objects,
   collections,
   documents,
+  batches,
+  tasks,
   retrievers,
   uploads,
+  clusters,
   webhooks,
   organizationWebhooks,
   service,

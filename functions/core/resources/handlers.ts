@@ -1,12 +1,15 @@
 // The handlers of every route: one line per noun, in the order of contracts.ts.
 import type { AnyHandler } from '../http/handler.ts';
 import { handlers as buckets } from './buckets/handlers.ts';
+import { handlers as batches } from './batches/handlers.ts';
+import { handlers as clusters } from './clusters/handlers.ts';
 import { handlers as collections } from './collections/handlers.ts';
 import { handlers as documents } from './documents/handlers.ts';
 import { handlers as keys } from './keys/handlers.ts';
 import { handlers as namespaces } from './namespaces/handlers.ts';
 import { handlers as objects } from './objects/handlers.ts';
 import { handlers as plugins } from './plugins/handlers.ts';
+import { handlers as tasks } from './tasks/handlers.ts';
 import { handlers as retrievers } from './retrievers/handlers.ts';
 import { handlers as service } from './service/handlers.ts';
 import { handlers as uploads } from './uploads/handlers.ts';
@@ -20,5 +23,5 @@ export const allHandlers: Readonly<Record<string, AnyHandler>> = {
   ...objects,
   ...collections, ...documents,
   ...retrievers,
-  ...uploads, ...webhooks, ...organizationWebhooks, ...service,
+  ...uploads, ...clusters, ...webhooks, ...organizationWebhooks, ...service,
 };

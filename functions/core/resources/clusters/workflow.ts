@@ -404,8 +404,8 @@ export async function commitRun(ctx: NsCtx, job: ClusterJob, labels: Labels | nu
   const loaded = await load(ctx, job);
   if (!loaded.open) return;
   const { run } = loaded;
-  if (!run.input || run.input.rows === 0) throw new Error('a run without input comes to its commit');
   if (!(await clusterStore.find(ctx, run.cluster_id))) return;
+  if (!run.input || run.input.rows === 0) throw new Error('a run without input comes to its commit');
   const raw = await readRaw(ctx, run.run_id);
   checkResult(raw, run.input);
   const { names, errors } = await namesOf(ctx, run, labels, labelFailed);

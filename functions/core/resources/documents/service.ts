@@ -104,7 +104,7 @@ export async function getDocuments(
   const items = await ctx.ports.table.getMany(refs.map((ref) => ctx.ns.document(ref.collection_id, ref.document_id)));
   // When commits came between the two reads, a row may hold only what is newer than the head that we have.
   const unclear = items.some((item, i) => item && !newestCommitted(toRow(item), heads.get(refs[i]!.collection_id)!));
-  if (unclear) heads = await readAll();
+  if (unclear && !known) heads = await readAll();
   return Promise.all(
     items.map(async (item, i) => {
       if (!item) return undefined;

@@ -1,11 +1,10 @@
 // The engine's way out for stored data: features of collections, vectors of queries, the index, documents. Everything
 // that one run reads is read once, as early as somebody knows that it will be needed.
-import { fields as fieldsOf } from '../../conditions/index.ts';
+import { canonicalField, fields as fieldsOf } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { AppError, invalid, isAppError } from '../../errors.ts';
 import { byScore } from '../../retrieval/fusion.ts';
 import { compareByKeys } from '../../retrieval/order.ts';
-import { canonicalField } from '../../conditions/index.ts';
 import type {
   Degradation,
   DocumentOptions,
@@ -106,7 +105,7 @@ export interface SearchPortOptions {
    * Gets the failures of single texts, which then count as texts without a vector. Without it the first one is thrown:
    * right for a run that has one query.
    */
-  readonly onTextFailure?: (failure: TextFailure) => void;
+  readonly onTextFailure?: (failure: TextFailure, pluginId: string) => void;
 }
 
 /** A search port over the collections of a namespace. One port is one run: it remembers what it resolved. */
@@ -114,7 +113,7 @@ export class IndexSearchPort implements SearchPort {
   readonly #ctx: NsCtx;
   readonly #collections: readonly StoredCollection[];
   readonly #reads: RunReads;
-  readonly #onTextFailure: ((failure: TextFailure) => void) | undefined;
+  readonly #onTextFailure: SearchPortOptions['onTextFailure'];
   /** By feature URI: the collections that a search has asked for, whose extractors embed its texts. */
   readonly #holding = new Map<string, Map<string, StoredCollection>>();
 
@@ -171,7 +170,7 @@ export class IndexSearchPort implements SearchPort {
     return embedded.map((entry) => {
       if ('vector' in entry) return entry.vector;
       if (!this.#onTextFailure) throw embedFault(plugin.id, entry.failure);
-      this.#onTextFailure(entry.failure);
+      this.#onTextFailure(entry.failure, plugin.id);
       return undefined;
     });
   }

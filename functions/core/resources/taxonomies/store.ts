@@ -51,8 +51,8 @@ export interface StoredTaxonomy extends StoredResource {
   readonly config: TaxonomyConfig;
   readonly execution_mode: ExecutionMode;
   readonly applications: readonly Application[];
-  /** The run that was begun last; null: none. */
-  readonly last_run_id: string | null;
+  /** The runs that the last change began, one for each collection; empty: none. */
+  readonly run_ids: readonly string[];
   readonly metadata: { readonly [name: string]: Attribute };
 }
 
@@ -123,12 +123,11 @@ export async function findRun(ctx: NsCtx, taxonomyId: string, runId: string): Pr
   return item && toRun(item);
 }
 
-/** The last runs of several taxonomies, in their order. */
-export async function findLastRuns(ctx: NsCtx, taxonomies: readonly StoredTaxonomy[]): Promise<(StoredRun | undefined)[]> {
-  const having = taxonomies.filter((taxonomy) => taxonomy.last_run_id !== null);
-  const items = await ctx.ports.table.getMany(having.map(({ id, last_run_id }) => ctx.ns.child('TAXONOMY', id, 'RUN', last_run_id!)));
-  const runs = new Map(having.map((taxonomy, i) => [taxonomy.id, items[i] && toRun(items[i])]));
-  return taxonomies.map((taxonomy) => runs.get(taxonomy.id));
+/** The runs that the last change of each taxonomy began, in the order of the taxonomies. */
+export async function findLastRuns(ctx: NsCtx, taxonomies: readonly StoredTaxonomy[]): Promise<StoredRun[][]> {
+  const keys = taxonomies.flatMap(({ id, run_ids }) => run_ids.map((runId) => ctx.ns.child('TAXONOMY', id, 'RUN', runId)));
+  const runs = (await ctx.ports.table.getMany(keys)).flatMap((item) => (item ? [toRun(item)] : []));
+  return taxonomies.map(({ run_ids }) => runs.filter((run) => run_ids.includes(run.run_id)));
 }
 
 /** Changes a run that has not ended. @throws ConditionFailed if it has, or is not there */
