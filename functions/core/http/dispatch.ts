@@ -12,7 +12,7 @@ import type { AnyHandler } from './handler.ts';
 import { Answer } from './handler.ts';
 import { once } from './idempotency.ts';
 import type { Match, Matcher } from './match.ts';
-import { makeMatcher } from './match.ts';
+import { decodeSegment, makeMatcher } from './match.ts';
 import { fromAuthorizerContext, isPermitted } from './principal.ts';
 import { errorBody, problemBody } from './problem.ts';
 import type { RateState } from './rate-limit.ts';
@@ -139,7 +139,7 @@ export function makeDispatcher(
     if (known) {
       const params: Record<string, string> = {};
       for (const [name, value] of Object.entries(event.pathParameters ?? {})) {
-        if (value !== undefined) params[name] = decodeURIComponent(value);
+        if (value !== undefined) params[name] = decodeSegment(value);
       }
       return { route: known, params };
     }

@@ -28,11 +28,17 @@ function moreLiteral(a: Pattern, b: Pattern): number {
   return 0;
 }
 
-function decode(segment: string): string | undefined {
+/**
+ * The text that a path segment stands for.
+ *
+ * Gateways differ in whether they decode it first, and a name may hold a `%` of its own: what is no escape is taken
+ * as it stands.
+ */
+export function decodeSegment(segment: string): string {
   try {
     return decodeURIComponent(segment);
   } catch {
-    return undefined; // A broken escape names nothing that exists.
+    return segment;
   }
 }
 
@@ -73,9 +79,7 @@ export function makeMatcher(routes: readonly Route[]): Matcher {
         const params: Record<string, string> = {};
         for (const [i, name] of pattern.segments.entries()) {
           if (!name.startsWith('{')) continue;
-          const value = decode(segments[i]!);
-          if (value === undefined) return { allow: [] };
-          params[name.slice(1, -1)] = value;
+          params[name.slice(1, -1)] = decodeSegment(segments[i]!);
         }
         return { route, params };
       }

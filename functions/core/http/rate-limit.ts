@@ -62,10 +62,15 @@ export async function takeRequest(ctx: Ctx, rateClass: RateClass): Promise<RateS
     lease = { windowStart, left: 0, drawn: 0 };
     leases.set(id, lease);
   }
-  if (lease.left === 0) {
-    const want = Math.max(1, Math.ceil(limit / leaseShare));
-    const key = ctx.org.rate(ctx.principal.keyId, rateClass, isoTime(windowStart));
-    const draw = async (count: number) => {
+  const state = (): RateState => ({ limit, remaining: limit - lease.drawn + lease.left, resetSeconds });
+  if (lease.left > 0) {
+    lease.left--;
+    return state();
+  }
+  const key = ctx.org.rate(ctx.principal.keyId, rateClass, isoTime(windowStart));
+  // Near the limit a whole lease is no longer there, single requests may be.
+  for (const count of new Set([Math.max(1, Math.ceil(limit / leaseShare)), 1])) {
+    try {
       await ctx.ports.table.write([
         {
           update: key,
@@ -74,26 +79,23 @@ export async function takeRequest(ctx: Ctx, rateClass: RateClass): Promise<RateS
           if: [{ anyOf: [{ attribute: 'drawn', missing: true }, { attribute: 'drawn', lt: limit - count + 1 }] }],
         },
       ]);
-      lease.left += count;
+      lease.left += count - 1;
       lease.drawn += count;
-    };
-    try {
-      await draw(want);
+      return state();
     } catch (error) {
-      if (error instanceof ConditionFailed) {
-        const drawn = Number(error.of(0)?.item?.drawn ?? limit);
-        if (drawn < limit) await draw(1).catch(refuseOn(ctx, limit, rateClass, resetSeconds, nowMs));
-        else throw exceeded(limit, rateClass, resetSeconds, nowMs);
-      } else if (rateClass === 'compute') {
-        throw error;
-      } else {
+      if (!(error instanceof ConditionFailed)) {
+        if (rateClass === 'compute') throw error;
         ctx.ports.log.warn('rate limits cannot be read; the request passes', { error: String(error) });
         return { limit, remaining: limit, resetSeconds };
       }
+      // Another request of this environment may have drawn more than it needed while this one waited.
+      if (lease.left > 0) {
+        lease.left--;
+        return state();
+      }
     }
   }
-  lease.left = Math.max(0, lease.left - 1);
-  return { limit, remaining: limit - lease.drawn + lease.left, resetSeconds };
+  throw exceeded(limit, rateClass, resetSeconds, nowMs);
 }
 
 function exceeded(limit: number, rateClass: RateClass, resetSeconds: number, nowMs: number): AppError {
@@ -102,12 +104,4 @@ function exceeded(limit: number, rateClass: RateClass, resetSeconds: number, now
     detail: `This key may make ${limit} requests of class "${rateClass}" a minute. Try again in ${waitSeconds} s.`,
     retryAfterSeconds: waitSeconds,
   });
-}
-
-function refuseOn(ctx: Ctx, limit: number, rateClass: RateClass, resetSeconds: number, nowMs: number) {
-  return (error: unknown): never => {
-    if (error instanceof ConditionFailed) throw exceeded(limit, rateClass, resetSeconds, nowMs);
-    ctx.ports.log.error('the rate limit row cannot be written', { error: String(error) });
-    throw error;
-  };
 }

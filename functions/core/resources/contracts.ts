@@ -12,6 +12,7 @@ import { routes as plugins } from './plugins/contract.ts';
 import { routes as tasks } from './tasks/contract.ts';
 import { routes as retrievers } from './retrievers/contract.ts';
 import { routes as service } from './service/contract.ts';
+import { routes as taxonomies } from './taxonomies/contract.ts';
 import { routes as uploads } from './uploads/contract.ts';
 import { organizationRoutes as organizationWebhooks, routes as webhooks } from './webhooks/contract.ts';
 
@@ -26,6 +27,7 @@ export const contracts = {
   batches,
   tasks,
   retrievers,
+  taxonomies,
   uploads,
   clusters,
   webhooks,

@@ -1,6 +1,7 @@
 // Applies a taxonomy to stored documents: what changes is written with its provenance, what does not is left alone, so
 // that a run that is repeated changes nothing.
 import { isoTime } from '../../clock.ts';
+import { canonicalField } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { newId } from '../../ids.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
@@ -24,7 +25,10 @@ function isIndexed(snapshot: Snapshot | undefined, documentId: string, field: st
   const row = snapshot?.rowOf(documentId);
   // Not in this version of the index: it was committed since, or deleted.
   if (!snapshot || row === undefined) return true;
-  if (value === undefined) return snapshot.valueAt(row, field) === undefined;
+  if (value === undefined) {
+    const reader = snapshot.readerAt(row);
+    return reader.value(field) === undefined && !reader.hasBelow(field);
+  }
   for (const [name, wanted] of flattenColumns({ [field]: value })) {
     if (canonicalJson(snapshot.valueAt(row, name) ?? null) !== canonicalJson(wanted)) return false;
   }
@@ -40,7 +44,7 @@ const same = (a: unknown, b: unknown) => canonicalJson(a) === canonicalJson(b);
  * A field that somebody has changed since the taxonomy wrote it is not taken away.
  */
 export function changeFor(
-  taxonomy: Pick<StoredTaxonomy, 'id' | 'revision'>,
+  taxonomy: Pick<StoredTaxonomy, 'id' | 'revision' | 'config'>,
   document: StoredDocument,
   nearest: Nearest | undefined,
   snapshot: Snapshot | undefined,
@@ -65,11 +69,16 @@ export function changeFor(
   }
   const gone = before.filter((entry) => !nearest?.values?.has(entry.field));
   const remove = gone.filter((entry) => same(document.fields[entry.field] ?? null, entry.value)).map((entry) => entry.field);
-  if (provenance.length === 0 && gone.length === 0) return undefined;
+  // Taken from the document already, but not from the index.
+  const left = taxonomy.config.enrichment_fields
+    .map(({ target_field }) => canonicalField(target_field))
+    .filter((field) => !nearest?.values?.has(field) && document.fields[field] === undefined)
+    .filter((field) => !isIndexed(snapshot, document.document_id, field, undefined));
+  if (provenance.length === 0 && gone.length === 0 && left.length === 0) return undefined;
   return {
     document_id: document.document_id,
     set,
-    remove,
+    remove: [...new Set([...remove, ...left])],
     provenance,
     provenance_removed: gone.map(({ field }) => ({ taxonomy_id: taxonomy.id, field })),
     if_source_version: document.source_version,

@@ -1,0 +1,90 @@
+// Classifies documents on demand: the answer says what they would take over, and nothing is stored.
+import { parseCondition } from '../../conditions/index.ts';
+import type { NsCtx } from '../../context.ts';
+import type * as z from 'zod';
+import { AppError, invalid } from '../../errors.ts';
+import { documentsSnapshot } from '../../store/vector-index.ts';
+import { listRows } from '../../vectors/list-rows.ts';
+import type { Json, JsonObject, StoredDocument } from '../documents/service.ts';
+import { getDocuments, presentWithBlobs, userFields } from '../documents/service.ts';
+import type { Nearest, Subject } from './classify.ts';
+import { openClassifier } from './classify.ts';
+import type { ExecuteTaxonomyBody } from './contract.ts';
+import { collectionOf, getTaxonomy } from './service.ts';
+import type { StoredTaxonomy } from './store.ts';
+
+/** Time of one execution (API rules, section 12). */
+const executionMsMax = 25_000;
+
+export interface TaxonomyExecution {
+  readonly taxonomy: StoredTaxonomy;
+  /** The documents with what they would take over; for bare inputs only what would be taken over. */
+  readonly results: readonly Record<string, unknown>[];
+  readonly subjects: readonly Subject[];
+  readonly nearest: readonly (Nearest | undefined)[];
+  readonly failed: number;
+}
+
+type Body = z.output<typeof ExecuteTaxonomyBody>;
+
+async function storedDocuments(ctx: NsCtx, taxonomy: StoredTaxonomy, body: Body): Promise<StoredDocument[]> {
+  const collection = await collectionOf(ctx, taxonomy, body.collection_id);
+  const found = await getDocuments(ctx, (await idsOf(ctx, collection.id, body)).map((document_id) => ({ collection_id: collection.id, document_id })));
+  const lacking = body.document_ids?.find((_, i) => !found[i]);
+  if (lacking !== undefined) {
+    throw new AppError('document_not_found', { detail: `No document "${lacking.slice(0, 120)}" in the collection "${collection.name}".` });
+  }
+  return found.filter((document) => document !== undefined);
+}
+
+async function idsOf(ctx: NsCtx, collectionId: string, body: Body): Promise<readonly string[]> {
+  if (body.document_ids) return body.document_ids;
+  const parsed = body.filters == null ? undefined : parseCondition(body.filters);
+  if (parsed && !parsed.ok) {
+    throw invalid(
+      'request_invalid',
+      parsed.faults.map(({ path, message, fix }) => ({
+        type: 'filter_invalid',
+        location: ['body', 'filters', ...path],
+        message,
+        ...(fix === undefined ? {} : { fix }),
+      })),
+    );
+  }
+  const snapshot = await documentsSnapshot(ctx, collectionId);
+  return snapshot ? listRows(snapshot, { filter: parsed?.condition, limit: body.limit }) : [];
+}
+
+/** An inline document: fields at the root or under `metadata`, perhaps with the id of a stored one. */
+function inlineSubject(document: Readonly<Record<string, unknown>>): Subject {
+  const { document_id, collection_id: _, _internal: __, document_blobs: ___, score: ____, vectors: _____, ...rest } = document;
+  return { fields: userFields(rest) as JsonObject, ...(typeof document_id === 'string' ? { document_id } : {}) };
+}
+
+/**
+ * @throws AppError taxonomy_not_found, taxonomy_invalid (its retriever was changed), collection_not_found,
+ *   document_not_found, and what a search throws
+ */
+export async function executeTaxonomy(ctx: NsCtx, idOrName: string, body: Body): Promise<TaxonomyExecution> {
+  const deadlineMs = ctx.ports.clock.now() + executionMsMax;
+  const taxonomy = await getTaxonomy(ctx, idOrName);
+  const stored = body.documents || body.inputs ? [] : await storedDocuments(ctx, taxonomy, body);
+  const subjects: readonly Subject[] = body.inputs
+    ? [{ inputs: body.inputs as JsonObject }]
+    : body.documents
+      ? body.documents.map(inlineSubject)
+      : stored;
+  const classifier = await openClassifier(ctx, taxonomy);
+  const { nearest, failed, warnings } =
+    subjects.length > 0 ? await classifier.classify(subjects, deadlineMs) : { nearest: [], failed: 0, warnings: [] };
+  ctx.warnings.push(...warnings);
+  const results = await Promise.all(
+    subjects.map(async (_, i): Promise<Record<string, unknown>> => {
+      const taken = Object.fromEntries<Json>(nearest[i]?.values ?? []);
+      const document = stored[i];
+      if (document) return presentWithBlobs(ctx, { ...document, fields: { ...document.fields, ...taken } }, {});
+      return { ...(body.documents?.[i] ?? {}), ...taken };
+    }),
+  );
+  return { taxonomy, results, subjects, nearest, failed };
+}
