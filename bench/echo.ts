@@ -1,23 +1,30 @@
 // The yardstick: a Lambda that gives back what it gets, behind a gateway with the same paths and the same authorizer.
-import { gatewayDocument } from '../infra/constructs/gateway-document.ts';
 import { allRoutes } from '../functions/core/resources/contracts.ts';
-import { callAws } from '../local/aws-call.ts';
+import { apiStageName } from '../infra/constructs/contract-api.ts';
+import { gatewayDocument } from '../infra/constructs/gateway-document.ts';
+import { callAws, stackResources } from '../local/aws-call.ts';
 import { outputOf } from '../local/bootstrap-key.ts';
 import type { Deployment } from '../local/deploy.ts';
 import { localRegion } from '../local/emulator.ts';
 
+const stackName = 'granary-bench-echo';
 const functionName = 'granary-bench-echo';
 const account = '000000000000';
-const gatewayStage = 'api';
+const deadlineMs = 60_000;
 
 /** No package, no parsing: what the gateway and the runtime take is all that is left. */
 const code = "exports.handler = async (event) => ({ statusCode: 200, headers: { 'Content-Type': 'application/json' }, body: event.body || '{}' });";
 
-const arnOf = (name: string) => `arn:aws:lambda:${localRegion}:${account}:function:${name}`;
-const uriOf = (name: string) => `arn:aws:apigateway:${localRegion}:lambda:path/2015-03-31/functions/${arnOf(name)}/invocations`;
+const uriOf = (name: string) =>
+  `arn:aws:apigateway:${localRegion}:lambda:path/2015-03-31/functions/arn:aws:lambda:${localRegion}:${account}:function:${name}/invocations`;
 
-async function makeFunction(endpoint: string): Promise<void> {
-  const template = {
+function templateOf(authorizer: string): Record<string, unknown> {
+  const document = gatewayDocument(allRoutes, {
+    uris: { api: uriOf(functionName), query: uriOf(functionName) },
+    authorizerUri: uriOf(authorizer),
+    title: 'Granary bench echo',
+  });
+  return {
     Resources: {
       Echo: {
         Type: 'AWS::Lambda::Function',
@@ -25,47 +32,49 @@ async function makeFunction(endpoint: string): Promise<void> {
           FunctionName: functionName,
           Runtime: 'nodejs24.x',
           Handler: 'index.handler',
-          Role: `arn:aws:iam::${account}:role/granary-bench-echo`,
+          Role: `arn:aws:iam::${account}:role/${functionName}`,
           MemorySize: 1024,
           Timeout: 29,
           Code: { ZipFile: code },
         },
       },
+      Rest: { Type: 'AWS::ApiGateway::RestApi', Properties: { Name: stackName, Body: document } },
+      Deployment: { Type: 'AWS::ApiGateway::Deployment', Properties: { RestApiId: { Ref: 'Rest' } } },
+      Stage: {
+        Type: 'AWS::ApiGateway::Stage',
+        Properties: { RestApiId: { Ref: 'Rest' }, DeploymentId: { Ref: 'Deployment' }, StageName: apiStageName },
+      },
     },
   };
-  const cloudformation = (parameters: Record<string, string>) =>
-    callAws({
-      endpoint,
-      service: 'cloudformation',
-      headers: { 'content-type': 'application/x-www-form-urlencoded' },
-      body: new URLSearchParams({ Version: '2010-05-15', StackName: functionName, ...parameters }).toString(),
-    });
-  await cloudformation({ Action: 'CreateStack', TemplateBody: JSON.stringify(template), 'Capabilities.member.1': 'CAPABILITY_IAM' });
-  const end = performance.now() + 30_000;
-  for (;;) {
-    const status = /<StackStatus>([^<]*)</.exec(await cloudformation({ Action: 'DescribeStacks' }))?.[1];
-    if (status === 'CREATE_COMPLETE') return;
-    if (status !== 'CREATE_IN_PROGRESS' || performance.now() > end) throw new Error(`the echo Lambda was not made: its stack is ${status}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
 }
 
 /**
  * Makes the yardstick beside a deployment: its gateway has every path of ours, and each answers by the echo.
  *
+ * It is one plain stack, since nothing of it is ever deployed to AWS.
  * @returns base URL, so that `<base>/v1/...` answers to the same key
  */
 export async function makeEcho(endpoint: string, deployment: Deployment): Promise<string> {
-  await makeFunction(endpoint);
-  const document = gatewayDocument(allRoutes, {
-    uris: { api: uriOf(functionName), query: uriOf(functionName) },
-    authorizerUri: uriOf(outputOf(deployment, 'AuthorizerFunctionName')),
-    title: 'Granary bench echo',
-  });
-  const headers = { 'content-type': 'application/json' };
-  const gateway = (path: string, body: unknown) =>
-    callAws({ endpoint, service: 'apigateway', path, headers, body: JSON.stringify(body) });
-  const { id } = JSON.parse(await gateway('/restapis?mode=import', document)) as { id: string };
-  await gateway(`/restapis/${id}/deployments`, { stageName: gatewayStage });
-  return `${endpoint}/_aws/execute-api/${id}/${gatewayStage}`;
+  const cloudformation = (parameters: Record<string, string>) =>
+    callAws({
+      endpoint,
+      service: 'cloudformation',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      body: new URLSearchParams({ Version: '2010-05-15', StackName: stackName, ...parameters }).toString(),
+    });
+  // A template above 51,200 bytes must come from a bucket.
+  const bucket = `/${stackName}`;
+  await callAws({ endpoint, service: 's3', method: 'PUT', path: bucket });
+  const body = JSON.stringify(templateOf(outputOf(deployment, 'AuthorizerFunctionName')));
+  await callAws({ endpoint, service: 's3', method: 'PUT', path: `${bucket}/template.json`, body });
+  await cloudformation({ Action: 'CreateStack', TemplateURL: `${endpoint}${bucket}/template.json` });
+  const end = performance.now() + deadlineMs;
+  for (;;) {
+    const status = /<StackStatus>([^<]*)</.exec(await cloudformation({ Action: 'DescribeStacks' }))?.[1];
+    if (status === 'CREATE_COMPLETE') break;
+    if (status !== 'CREATE_IN_PROGRESS' || performance.now() > end) throw new Error(`the echo was not made: its stack is ${status}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  const restApiId = (await stackResources(endpoint, stackName)).get('Rest');
+  return `${endpoint}/_aws/execute-api/${restApiId}/${apiStageName}`;
 }

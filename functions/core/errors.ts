@@ -132,6 +132,7 @@ export const errorTable = {
   alert_name_taken: nameTaken('alert'),
   alert_in_use: inUse('alert'),
   alert_changed: changed('alert'),
+  alert_execution_not_found: notFound('alert execution'),
   alert_invalid: entry('ValidationError', 'The alert definition has faults.'),
   webhook_not_found: notFound('webhook'),
   webhook_name_taken: nameTaken('webhook'),

@@ -15,6 +15,7 @@ from _errors import RunnerError, WorkerGone
 from _processes import START_SECONDS_MAX, Worker
 from _probe import Frame
 from _reply import FrameReply, check_frame
+from _shape import INPUT_COLUMNS
 
 OPERATIONS = ("run", "embed", "check")
 ROWS_MAX = 10_000
@@ -159,7 +160,7 @@ class FrameRuns:
             "cpu_seconds": 2 * seconds + _CPU_SECONDS_SPARE,
         }
         if worker.rows_of_call != call.number:
-            message["rows"] = [{k: v for k, v in row.items() if k != "blob_url"} for row in call.rows]
+            message["rows"] = by_column(call.rows)
         try:
             worker.ask(message, min(call.deadline, time.monotonic() + START_SECONDS_MAX), "building the steps of")
         except RunnerError:
@@ -182,6 +183,21 @@ class FrameRuns:
         except _wire.WireError as fault:
             self._lose(worker, True)
             return FrameReply(error=("plugin_protocol_error", str(fault))), True
+
+
+def by_column(rows: list[dict]) -> dict:
+    """The rows as the worker takes them: lists by column, and columns with one value only once."""
+    columns: dict[str, list] = {}
+    constants: dict[str, object] = {}
+    for name in INPUT_COLUMNS:
+        values = [row.get(name) for row in rows]
+        first = values[0] if values else None
+        # `is` first: most such columns hold one object, or None; true must not be taken for 1.
+        if all(value is first for value in values) or (isinstance(first, str) and values.count(first) == len(values)):
+            constants[name] = first
+        else:
+            columns[name] = values
+    return {"numbers": [row["row"] for row in rows], "columns": columns, "constants": constants}
 
 
 def _rows(event: dict, deadline: float) -> list[dict]:

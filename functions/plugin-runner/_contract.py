@@ -15,14 +15,10 @@ import pandas as pd
 
 from _dataset import Dataset, to_frame
 from _faults import ContractFault
+from _shape import INPUT_COLUMNS, ROW_COLUMN
 from _stubs import DeclaredStep
 
-INPUT_COLUMNS = (
-    "data", "document_id", "object_id", "blob_id", "blob_property", "blob_type", "collection_id",
-    "feature_extractor_id", "mime_type", "size_bytes", "__s3_url", "local_path",
-)
-ROW_COLUMN = "__row"
-"""Carries the identity of a row through whatever the steps do to the table."""
+_COPY_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
 
 
 class Request(dict):
@@ -145,23 +141,34 @@ def resolve(value: Any, loop: asyncio.AbstractEventLoop) -> Any:
     return loop.run_until_complete(_await(value)) if inspect.isawaitable(value) else value
 
 
-def make_table(rows: list[dict]) -> pd.DataFrame:
+def make_table(rows: list[int], columns: dict[str, list], constants: dict[str, Any]) -> pd.DataFrame:
     """The rows of a call as one table, of which frames are cut.
 
-    Every column holds objects. With its own string type, pandas 3 turns None into NaN, and a plugin that embeds
-    ``str(value)`` would embed "nan".
+    ``rows`` are the rows' numbers, ``columns`` the values by column; a column of ``constants`` has one value in all rows,
+    and one that is in neither is None. Every column holds objects. With its own string type, pandas 3 turns None into NaN,
+    and a plugin that embeds ``str(value)`` would embed "nan".
     """
     cells = np.empty((len(rows), len(INPUT_COLUMNS)), dtype=object)
-    for column, name in enumerate(INPUT_COLUMNS):
-        cells[:, column] = [row.get(name) for row in rows]
+    for position, name in enumerate(INPUT_COLUMNS):
+        if name in columns:
+            # Value by value: numpy would take a list of equally long lists for a second dimension.
+            values = np.empty(len(rows), dtype=object)
+            values[:] = columns[name]
+            cells[:, position] = values
+        elif isinstance(constants.get(name), (list, dict)):
+            cells[:, position] = [constants[name] for _ in rows]
+        else:
+            cells[:, position] = constants.get(name)
     table = pd.DataFrame(cells, columns=list(INPUT_COLUMNS), dtype=object)
-    table[ROW_COLUMN] = np.array([row["row"] for row in rows], dtype=np.int64)
+    table[ROW_COLUMN] = np.array(rows, dtype=np.int64)
     return table
 
 
 def cut_frame(table: pd.DataFrame, start: int, stop: int) -> pd.DataFrame:
-    """A frame of its own for the plugin, which may change it in place."""
-    frame = table.iloc[start:stop].copy()
+    """A frame of its own for the plugin, which may change it in place without changing the table."""
+    frame = table.iloc[start:stop]
+    if not _COPY_ON_WRITE:
+        frame = frame.copy()
     frame.index = pd.RangeIndex(stop - start)
     return frame
 
@@ -178,6 +185,8 @@ def rows_of(result: pd.DataFrame, given: list[int]) -> list[int]:
             "it tells which input a row came from",
         )
     values = result[ROW_COLUMN].tolist() if len(columns) == 1 else [None]
+    if values == given:
+        return given
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
     known = set(given)
     for value in values:

@@ -57,7 +57,7 @@ class RunnerError(Exception):
 
 
 class WorkerGone(RunnerError):
-    """A worker ended before it answered; if it had been idle, another one may answer."""
+    """A worker ended, or talked nonsense, before it answered; if it had been idle, a new one may do better."""
 
 
 def failure(row: int, code: str, message: str) -> dict:

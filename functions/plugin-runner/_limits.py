@@ -161,7 +161,6 @@ def keep_packages_reachable() -> list[int]:
 
     for index, path in enumerate(sys.path):
         if path and os.path.isdir(path) and not reachable(path):
-            # Longest known prefix first is not needed: an entry inside an opened one is reachable through it.
             if moved(path) == path:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 fds.append(fd)

@@ -8,21 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import _stubs
 from _faults import ContractFault
-
-_VERSION_SUFFIX = re.compile(r"_\d+_\d+_\d+\Z")
-
-
-def package_name(root: str, plugin_id: str) -> str:
-    """The package's name: the archive's top folder, else the plugin's name."""
-    name = root.strip("/").split("/")[-1] or _VERSION_SUFFIX.sub("", plugin_id)
-    return re.sub(r"\W", "_", name) or "plugin"
 
 
 class Plugin:

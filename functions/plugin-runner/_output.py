@@ -5,6 +5,7 @@ Plain data only: what cannot be said in JSON is left out with a warning.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import math
 from typing import Any
@@ -13,88 +14,109 @@ import numpy as np
 import pandas as pd
 
 import _vectors
-from _contract import INPUT_COLUMNS, rows_of
+from _contract import rows_of
 from _faults import ContractFault
+from _shape import INPUT_COLUMNS, OUTPUTS_PER_ROW_MAX
 
-OUTPUTS_PER_ROW_MAX = 100
 _DEPTH_MAX = 20
 _LEFT_OUT = object()
 
 
 class FrameOutput:
-    """What one frame gave. ``outputs`` has one entry per row of the result: [row, ordinal, places, columns]."""
+    """What one frame gave, column by column: entry i of each list belongs to row i of the result.
+
+    ``rows``: the input row; ``places``: for each feature the place of the vector in its matrix, or None; ``columns``: the
+    plugin's own columns; ``absent``: for a column the entries that have no form in JSON. Rows that failed are in ``failures``
+    only, as [row, code, message].
+    """
 
     def __init__(self) -> None:
-        self.outputs: list[list] = []
+        self.rows: list[int] = []
+        self.places: list[list[int | None]] = []
         self.matrices: list[np.ndarray] = []
+        self.columns: dict[str, list] = {}
+        self.absent: dict[str, list[int]] = {}
         self.failures: list[list] = []
         self.warnings: list[str] = []
 
 
-def collect(result: pd.DataFrame, given: list[int], filled: set[int], features: list[tuple[str, int]]) -> FrameOutput:
-    """Checks a result against the rows that were given (``filled``: those whose data is not blank).
+def collect(result: pd.DataFrame, given: list[int], data: list, features: list[tuple[str, int]]) -> FrameOutput:
+    """Checks a result against the rows that were given, and their ``data``.
 
     Raises ContractFault when the fault concerns the frame as a whole.
     """
-    rows = rows_of(result, given)
     output = FrameOutput()
+    output.rows = rows_of(result, given)
+    names = set(result.columns)
     faults: dict[int, tuple[str, str]] = {}
-    counts: dict[int, int] = {}
-    for row in rows:
-        counts[row] = counts.get(row, 0) + 1
-    for row, count in counts.items():
-        if count > OUTPUTS_PER_ROW_MAX:
-            faults[row] = ("too_many_outputs", f"{count} outputs of one row; at most {OUTPUTS_PER_ROW_MAX} are allowed")
-    places = [_feature(result, rows, name, dims, output, faults) for name, dims in features]
-    if features and not any(name in result.columns for name, _ in features):
-        columns = ", ".join(str(c) for c in result.columns if c not in INPUT_COLUMNS and not str(c).startswith("__"))
-        for row in counts:
-            if row in filled:
-                faults.setdefault(row, (
-                    "feature_column_missing",
-                    f"no step assigned {', '.join(name for name, _ in features)} (new columns: {columns or 'none'}); "
-                    "assign None where a row has no vector",
-                ))
-    extra = _columns(result, {name for name, _ in features}, output)
-    ordinals: dict[int, int] = {}
-    for index, row in enumerate(rows):
-        if row in faults:
-            continue
-        ordinal = ordinals.get(row, 0)
-        ordinals[row] = ordinal + 1
-        columns = {name: cells[index] for name, cells in extra.items() if cells[index] is not _LEFT_OUT}
-        output.outputs.append([row, ordinal, [place[index] for place in places], columns])
+    if output.rows is not given:
+        for row, count in collections.Counter(output.rows).items():
+            if count > OUTPUTS_PER_ROW_MAX:
+                faults[row] = (
+                    "too_many_outputs", f"{count} outputs of one row; at most {OUTPUTS_PER_ROW_MAX} are allowed"
+                )
+    output.places = [_feature(result, name in names, name, dims, output, faults) for name, dims in features]
+    if features and not any(name in names for name, _ in features):
+        _report_no_column(result, given, data, features, output.rows, faults)
+    _columns(result, {name for name, _ in features}, output)
     output.failures = [[row, code, message] for row, (code, message) in faults.items()]
+    if faults:
+        _leave_out(output, [index for index, row in enumerate(output.rows) if row not in faults])
     return output
 
 
+def _report_no_column(
+    result: pd.DataFrame, given: list[int], data: list, features: list[tuple[str, int]], rows: list[int], faults: dict
+) -> None:
+    """A row with content should have had a vector, or None in the column: without the column something is misspelt."""
+    made = ", ".join(str(c) for c in result.columns if c not in INPUT_COLUMNS and not str(c).startswith("__"))
+    there = set(rows)
+    for row, value in zip(given, data):
+        if row in there and value is not None and str(value).strip():
+            faults.setdefault(row, (
+                "feature_column_missing",
+                f"no step assigned {', '.join(name for name, _ in features)} (new columns: {made or 'none'}); "
+                "assign None where a row has no vector",
+            ))
+
+
+def _leave_out(output: FrameOutput, kept: list[int]) -> None:
+    moved = {old: new for new, old in enumerate(kept)}
+    output.rows = [output.rows[i] for i in kept]
+    output.places = [[places[i] for i in kept] for places in output.places]
+    output.columns = {name: [cells[i] for i in kept] for name, cells in output.columns.items()}
+    output.absent = {name: [moved[i] for i in indexes if i in moved] for name, indexes in output.absent.items()}
+
+
 def _feature(
-    result: pd.DataFrame, rows: list[int], name: str, dims: int, output: FrameOutput, faults: dict
+    result: pd.DataFrame, present: bool, name: str, dims: int, output: FrameOutput, faults: dict
 ) -> list[int | None]:
-    if name not in result.columns:
+    if not present:
         output.matrices.append(np.empty((0, dims), dtype=np.float32))
-        return [None] * len(rows)
+        return [None] * len(output.rows)
     column = result[name]
     if isinstance(column, pd.DataFrame):
         raise ContractFault("step_wrong_return", f'the steps returned two columns named "{name}"')
     places, matrix, bad = _vectors.pack(column.tolist(), dims)
     for index, (code, message) in bad.items():
-        faults.setdefault(rows[index], (code, f"{name}: {message}"))
+        faults.setdefault(output.rows[index], (code, f"{name}: {message}"))
     output.matrices.append(matrix)
     return places
 
 
-def _columns(result: pd.DataFrame, features: set[str], output: FrameOutput) -> dict[str, list]:
-    found: dict[str, list] = {}
+def _columns(result: pd.DataFrame, features: set[str], output: FrameOutput) -> None:
     for position, name in enumerate(result.columns):
         if not isinstance(name, str) or name in INPUT_COLUMNS or name in features or name.startswith("__"):
             continue
         cells = [to_json(value) for value in result.iloc[:, position].tolist()]
-        lost = sum(cell is _LEFT_OUT for cell in cells)
-        if lost:
-            output.warnings.append(f'column "{_clean(name)[:100]}": {lost} values have no form in JSON and were left out')
-        found[_clean(name)] = cells
-    return found
+        absent = [index for index, cell in enumerate(cells) if cell is _LEFT_OUT]
+        name = _clean(name)
+        if absent:
+            output.warnings.append(f'column "{name[:100]}": {len(absent)} values have no form in JSON and were left out')
+            output.absent[name] = absent
+            for index in absent:
+                cells[index] = None
+        output.columns[name] = cells
 
 
 def to_json(value: Any, depth: int = 0) -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import re
 import shutil
 from pathlib import Path
 
 import _archive
 from _errors import RunnerError
-from _loader import package_name
 from _processes import LOG_BYTES_MAX, WORKERS_MAX, Worker, WorkFolder, Zygote
 
 MEMORY_BYTES_DEFAULT = 1536 * 1024 * 1024
 MEMORY_BYTES_MIN = 512 * 1024 * 1024
+_VERSION_SUFFIX = re.compile(r"_\d+_\d+_\d+\Z")
 _MEMORY_BYTES_OURS = 300 * 1024 * 1024
 """What the handler and the zygote take of the function's memory."""
 
@@ -88,9 +89,14 @@ class Plugins:
             while len(self._folders) > WORKERS_MAX:
                 oldest = next(iter(self._folders))
                 self.lose(oldest, at_once=True)
-                shutil.rmtree(self._folders.pop(oldest), ignore_errors=True)
-            folder = self._work.make("plugin", for_worker=False) / "files"
-            _archive.fetch_and_unpack(url, sha256, folder, deadline)
+                shutil.rmtree(self._folders.pop(oldest).parent, ignore_errors=True)
+            home = self._work.make("plugin", for_worker=False)
+            folder = home / "files"
+            try:
+                _archive.fetch_and_unpack(url, sha256, folder, deadline)
+            except RunnerError:
+                home.rmdir()
+                raise
         self._folders[sha256] = folder
         return folder
 
@@ -104,6 +110,12 @@ class Plugins:
     def _keep_log(self, worker: Worker) -> None:
         self._logs.append(worker.take_log())
         worker.close_log()
+
+
+def package_name(root: str, plugin_id: str) -> str:
+    """The package's name: the archive's top folder, else the plugin's name."""
+    name = root.strip("/").split("/")[-1] or _VERSION_SUFFIX.sub("", plugin_id)
+    return re.sub(r"\W", "_", name) or "plugin"
 
 
 def _plugin_folder(folder: Path, root: str) -> Path:

@@ -223,14 +223,14 @@ class Worker:
             raise WorkerGone("plugin_load_failed", f"{what} the plugin: {self.end(at_once=False)}") from None
         except _wire.WireError as fault:
             self.end(at_once=True)
-            raise RunnerError("plugin_load_failed", f"{what} the plugin: {fault}") from None
+            raise WorkerGone("plugin_load_failed", f"{what} the plugin: {fault}") from None
         if answer.get("ready") is True:
             return answer
         self.end(at_once=True)
         fatal = answer.get("fatal")
         if isinstance(fatal, list) and len(fatal) == 2 and fatal[0] in ("plugin_load_failed", "realtime_missing"):
             raise RunnerError(fatal[0], str(fatal[1]))
-        raise RunnerError("plugin_load_failed", f"{what} the plugin: its process sent an answer that is not valid")
+        raise WorkerGone("plugin_load_failed", f"{what} the plugin: its process sent an answer that is not valid")
 
     def end(self, at_once: bool) -> str:
         """Ends the process and all it started; says how it ended ("was killed by SIGSEGV")."""

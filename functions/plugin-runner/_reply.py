@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import array
 import base64
+import collections
 import math
 from dataclasses import dataclass, field
 
 from _errors import CODES, cut, failure
-from _output import OUTPUTS_PER_ROW_MAX
+from _shape import OUTPUTS_PER_ROW_MAX
 from _wire import WireError
 
 WARNINGS_MAX = 20
@@ -20,10 +21,15 @@ WARNINGS_MAX = 20
 
 @dataclass
 class FrameReply:
-    """One frame's checked answer: ``error`` is (code, message) if the frame failed as a whole."""
+    """One frame's checked answer: ``error`` is (code, message) if the frame failed as a whole.
+
+    Entry i of ``rows``, of each list in ``places`` (one for each feature) and of ``columns`` belong to one output.
+    """
 
     error: tuple[str, str] | None = None
-    outputs: list[list] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    places: list[list[int | None]] = field(default_factory=list)
+    columns: list[dict] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     failures: list[tuple[int, str, str]] = field(default_factory=list)
@@ -42,25 +48,27 @@ def check_frame(
     if "error" in header:
         reply.error = _code_and_message(header["error"])
         return reply
-    known = set(rows)
     reply.counts = _check_blocks(header.get("vectors"), blocks, features)
     reply.blocks = blocks
+    known = set(rows)
     reply.failures = [_failure(entry, known) for entry in _list(header, "failures")]
     failed = {row for row, _, _ in reply.failures}
     if len(failed) != len(reply.failures):
         raise WireError("a row failed twice")
-    ordinals: dict[int, int] = {}
-    for entry in _list(header, "outputs"):
-        row, ordinal, places, columns = _output(entry, len(features))
-        if row not in known or row in failed:
-            raise WireError("an output is of a row that was not asked for, or that failed")
-        if ordinal != ordinals.get(row, 0) or ordinal >= OUTPUTS_PER_ROW_MAX:
-            raise WireError("the outputs of a row are not numbered from 0")
-        ordinals[row] = ordinal + 1
-        for place, count in zip(places, reply.counts):
-            if place is not None and not (type(place) is int and 0 <= place < count):
-                raise WireError("an output refers to a vector that is not there")
-        reply.outputs.append([row, ordinal, places, columns])
+    reply.rows = _integers(_list(header, "rows"))
+    seen = set(reply.rows)
+    if not seen <= known or seen & failed:
+        raise WireError("an output is of a row that was not asked for, or that failed")
+    if len(seen) != len(reply.rows) and max(collections.Counter(reply.rows).values()) > OUTPUTS_PER_ROW_MAX:
+        raise WireError(f"a row has more than {OUTPUTS_PER_ROW_MAX} outputs")
+    reply.places = _list(header, "places")
+    if len(reply.places) != len(features):
+        raise WireError("the places are not those of the features asked for")
+    for places, count in zip(reply.places, reply.counts):
+        used = _integers([p for p in places if p is not None]) if isinstance(places, list) else None
+        if used is None or len(places) != len(reply.rows) or (used and not 0 <= min(used) <= max(used) < count):
+            raise WireError("an output refers to a vector that is not there")
+    reply.columns = _columns(header.get("columns"), header.get("absent"), len(reply.rows))
     reply.warnings = [cut(str(w)) for w in _list(header, "warnings")[:WARNINGS_MAX]]
     return reply
 
@@ -75,19 +83,16 @@ def assemble(
     counts = [0] * len(features)
     warnings: dict[str, None] = {}
     failed = list(failures)
+    names = [name for name, _ in features]
+    ordinals: dict[int, int] = {}
     for frame in frames:
-        for row, ordinal, places, columns in frame.outputs:
-            outputs.append(
-                {
-                    "row": row,
-                    "ordinal": ordinal,
-                    "columns": columns,
-                    "features": {
-                        name: None if place is None else place + base
-                        for (name, _), place, base in zip(features, places, counts)
-                    },
-                }
-            )
+        for index, row in enumerate(frame.rows):
+            ordinal = ordinals.get(row, 0)
+            ordinals[row] = ordinal + 1
+            outputs.append({"row": row, "ordinal": ordinal, "columns": frame.columns[index], "features": {}})
+        for name, places, base in zip(names, frame.places, counts):
+            for output, place in zip(outputs[len(outputs) - len(frame.rows) :], places):
+                output["features"][name] = None if place is None else place + base
         for index, block in enumerate(frame.blocks):
             blocks[index].append(block)
             counts[index] += frame.counts[index]
@@ -137,13 +142,26 @@ def _check_blocks(vectors: object, blocks: list[bytes], features: list[tuple[str
     return counts
 
 
-def _output(entry: object, feature_count: int) -> list:
-    if (
-        not isinstance(entry, list) or len(entry) != 4 or type(entry[0]) is not int or type(entry[1]) is not int
-        or not isinstance(entry[2], list) or len(entry[2]) != feature_count or not isinstance(entry[3], dict)
-    ):
-        raise WireError("an output does not have the right form")
-    return entry
+def _columns(columns: object, absent: object, count: int) -> list[dict]:
+    """The plugin's columns, turned into one dict for each output."""
+    if not isinstance(columns, dict) or not isinstance(absent, dict):
+        raise WireError("the columns do not have the right form")
+    outputs: list[dict] = [{} for _ in range(count)]
+    for name, cells in columns.items():
+        if not isinstance(cells, list) or len(cells) != count:
+            raise WireError("a column does not have one value for each output")
+        left_out = set(_integers(_list(absent, name))) if name in absent else ()
+        for index, (output, cell) in enumerate(zip(outputs, cells)):
+            if index not in left_out:
+                output[name] = cell
+    return outputs
+
+
+def _integers(values: list) -> list[int]:
+    # type, not isinstance: true would be taken for 1.
+    if not set(map(type, values)) <= {int}:
+        raise WireError("a number is not an integer")
+    return values
 
 
 def _failure(entry: object, known: set[int]) -> tuple[int, str, str]:
@@ -153,7 +171,7 @@ def _failure(entry: object, known: set[int]) -> tuple[int, str, str]:
 
 
 def _code_and_message(entry: object) -> tuple[str, str]:
-    if not isinstance(entry, list) or len(entry) != 2 or entry[0] not in CODES or not isinstance(entry[1], str):
+    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str) or entry[0] not in CODES or not isinstance(entry[1], str):
         raise WireError("an error does not have the right form")
     return entry[0], cut(entry[1])
 

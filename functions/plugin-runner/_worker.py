@@ -27,6 +27,7 @@ from _faults import ContractFault, code_of, describe, describe_load
 from _loader import Plugin
 from _output import FrameOutput, collect
 from _realtime import Realtime
+from _shape import ROW_COLUMN
 
 LOG_BYTES_MAX = 64 * 1024
 _BUILT_MAX = 4
@@ -59,7 +60,8 @@ class _Worker:
         self.plugin: Plugin | None = None
         self.built: dict[str, Pipeline | Realtime] = {}
         self.table: Any = None
-        self.rows: list[dict] = []
+        self.rows: list[int] = []
+        self.data: list = []
 
     def serve(self) -> None:
         while True:
@@ -68,11 +70,11 @@ class _Worker:
             _limits.allow_cpu_seconds(message["cpu_seconds"])
             {"load": self.load, "run": self.run}[message["op"]](message)
 
-    def send(self, header: dict, blocks: list[bytes] | None = None) -> None:
+    def send(self, message: list[bytes]) -> None:
         if os.getpid() != self.pid:
             # The plugin forked and its child came back out of the plugin's code. It must not speak in our name.
             os._exit(0)
-        _wire.write_blocking(self.write_fd, _wire.encode(header, blocks))
+        _wire.write_blocking(self.write_fd, message)
 
     def load(self, message: dict) -> None:
         folder = message["folder"]
@@ -81,20 +83,20 @@ class _Worker:
             self.plugin.module("pipeline")
         except BaseException as fault:
             # BaseException: sys.exit() at import is a load error too.
-            self.send({"fatal": _fatal(fault, folder)})
+            self.send(_wire.encode({"fatal": _fatal(fault, folder)}))
             return
-        self.send({"ready": True, "isolation": self.isolation})
+        self.send(_wire.encode({"ready": True, "isolation": self.isolation}))
 
     def run(self, message: dict) -> None:
         if "rows" in message:
-            self.rows, self.table = message["rows"], None
+            self.take_rows(message["rows"])
         realtime = message["realtime"]
         try:
             work = self.build(message)
         except BaseException as fault:
-            self.send({"fatal": _fatal(fault, self.plugin.folder)})
+            self.send(_wire.encode({"fatal": _fatal(fault, self.plugin.folder)}))
             return
-        self.send({"ready": True})
+        self.send(_wire.encode({"ready": True}))
         features = [(name, dims) for name, dims in message["features"]]
         for start, stop in message["frames"]:
             began = time.process_time()
@@ -103,13 +105,13 @@ class _Worker:
                     output = self.realtime_frame(work, start, stop, message["parameters"], features)
                 else:
                     output = self.batch_frame(work, start, stop, features)
-                header, blocks = _packed(output, features)
+                answer = _packed(output, {"frame": [start, stop], "cpu_ms": _ms_since(began)}, features)
             except BaseException as fault:
-                header, blocks = {"error": [code_of(fault), describe(fault, self.plugin.folder)]}, []
+                error = [code_of(fault), describe(fault, self.plugin.folder)]
+                answer = _wire.encode({"frame": [start, stop], "cpu_ms": _ms_since(began), "error": error})
                 # A traceback holds the frame's data, which may be what used up the memory.
                 fault.__traceback__ = None
-            header["cpu_ms"] = round((time.process_time() - began) * 1000, 3)
-            self.send({"frame": [start, stop], **header}, blocks)
+            self.send(answer)
 
     def build(self, message: dict) -> Pipeline | Realtime:
         parameters, realtime = message["parameters"], message["realtime"]
@@ -125,41 +127,51 @@ class _Worker:
                 )
         return self.built[key]
 
+    def take_rows(self, rows: dict) -> None:
+        self.rows = rows["numbers"]
+        self.table = make_table(self.rows, rows["columns"], rows["constants"])
+        self.data = self.table["data"].tolist()
+
     def batch_frame(self, work: Pipeline, start: int, stop: int, features: list[tuple[str, int]]) -> FrameOutput:
-        if self.table is None:
-            self.table = make_table(self.rows)
-        rows = self.rows[start:stop]
-        filled = {r["row"] for r in rows if r.get("data") is not None and str(r["data"]).strip()}
         result = work.run(cut_frame(self.table, start, stop))
-        return collect(result, [r["row"] for r in rows], filled, features)
+        return collect(result, self.rows[start:stop], self.data[start:stop], features)
 
     def realtime_frame(
         self, work: Realtime, start: int, stop: int, parameters: dict, features: list[tuple[str, int]]
     ) -> FrameOutput:
-        rows = self.rows[start:stop]
+        rows, data = self.rows[start:stop], self.data[start:stop]
         names = [name for name, _ in features]
-        vectors = [work.embed(row.get("data"), parameters, names) for row in rows]
+        vectors = [work.embed(text, parameters, names) for text in data]
         columns = {
             name: pd.Series([vector[i] for vector in vectors], dtype=object) for i, name in enumerate(names)
         }
-        result = pd.DataFrame({"__row": [row["row"] for row in rows], **columns})
-        return collect(result, [row["row"] for row in rows], set(), features)
+        return collect(pd.DataFrame({ROW_COLUMN: rows, **columns}), rows, data, features)
 
 
-def _packed(output: FrameOutput, features: list[tuple[str, int]]) -> tuple[dict, list[bytes]]:
-    blocks = [matrix.tobytes() for matrix in output.matrices]
-    header = {
-        "outputs": output.outputs,
-        "vectors": [[name, dims, len(matrix)] for (name, dims), matrix in zip(features, output.matrices)],
-        "failures": output.failures,
-        "warnings": output.warnings,
-    }
-    size = sum(len(b) for b in blocks) + len(json.dumps(header))
+def _packed(output: FrameOutput, header: dict, features: list[tuple[str, int]]) -> list[bytes]:
+    message = _wire.encode(
+        {
+            **header,
+            "rows": output.rows,
+            "places": output.places,
+            "columns": output.columns,
+            "absent": output.absent,
+            "vectors": [[name, dims, len(matrix)] for (name, dims), matrix in zip(features, output.matrices)],
+            "failures": output.failures,
+            "warnings": output.warnings,
+        },
+        [matrix.tobytes() for matrix in output.matrices],
+    )
+    size = sum(len(part) for part in message)
     if size > _REPLY_BYTES_MAX:
         raise ContractFault(
             "result_too_large", f"the frame's result has {size} bytes; at most {_REPLY_BYTES_MAX} can be sent"
         )
-    return header, blocks
+    return message
+
+
+def _ms_since(began: float) -> float:
+    return round((time.process_time() - began) * 1000, 3)
 
 
 def _fatal(fault: BaseException, folder: str) -> list[str]:

@@ -142,9 +142,12 @@ def _deliver(reply: dict, event: dict, sha256: str) -> dict:
 
 
 def _size(reply: dict) -> int:
-    """About how long the reply is as JSON: the vectors are counted, the rest is written out."""
-    vectors = sum(len(v["data_base64"]) + 100 for v in reply["vectors"].values())
-    return vectors + len(json.dumps({k: v for k, v in reply.items() if k != "vectors"}))
+    """About how many bytes the reply has as JSON, without writing all of it out."""
+    names = sum(len(name) + 15 for name in reply["vectors"])
+    size = sum(len(block["data_base64"]) + 100 for block in reply["vectors"].values())
+    size += len(reply["outputs"]) * (80 + names)
+    size += sum(len(json.dumps(output["columns"])) for output in reply["outputs"] if output["columns"])
+    return size + len(json.dumps([reply["failures"], reply["dropped"], reply["warnings"], reply["logs"]]))
 
 
 def _summary(event: Any, reply: dict, began: float) -> dict:

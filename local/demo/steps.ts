@@ -234,9 +234,9 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
     });
     const run = await until('the end of the taxonomy run', async () => {
       const { last_run: last } = await client.call('GET', `${ns}/taxonomies/${made.taxonomy_id}`);
-      return last && (last.status === 'completed' || last.status === 'failed') ? last : undefined;
+      return last && (last.status === 'COMPLETED' || last.status === 'FAILED') ? last : undefined;
     });
-    if (run.status !== 'completed') throw new Error(`the taxonomy run failed: ${run.error_message}`);
+    if (run.status !== 'COMPLETED') throw new Error(`the taxonomy run failed: ${run.error}`);
     return [`${made.taxonomy_id}, run ${run.status}`, undefined];
   });
   const topics = await step('7 topics', async () => {
@@ -293,7 +293,7 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
       condition: { field: 'metadata.auto_topic', operator: 'eq', value: 'quantum' },
       notification: { type: 'webhook', url: `${receiver.url}/alert` },
     });
-    receiver.trust('/alert', alert.signing_secret);
+    receiver.trust('/alert', alert.notification.signing_secret);
     const webhook = await client.call('POST', `${ns}/webhooks`, {
       webhook_name: 'pipeline-events',
       url: `${receiver.url}/events`,

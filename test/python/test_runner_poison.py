@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
-from conftest import PLUGINS, by_row, read_plugin
+from conftest import PLUGINS, by_row, read_plugin, row
 
 FEATURE = ("poison_v1_embedding", 4)
 AS_ROOT = os.getuid() == 0
@@ -60,6 +61,21 @@ DEEDS = {
 @pytest.mark.parametrize(("deed", "expected"), DEEDS.items(), ids=DEEDS.keys())
 def test_a_bad_row_fails_alone_with_its_own_error(runner, poison, deed, expected):
     assert_only_that_row_failed(runner, poison, deed, *expected)
+
+
+def test_the_functions_memory_sets_the_limit_of_the_worker(runner):
+    files = {
+        "pipeline.py": "def build_steps(**k):\n    def step(batch):\n        made = bytearray(int(batch['data'][0]) << 20)\n"
+        "        batch['v'] = [[1.0, float(len(made) >> 20)]]\n        return batch\n    return {'steps': [step]}\n"
+    }
+    for memory_mb, megabytes, fits in ((1024, 400, True), (1024, 900, False), (3008, 900, True)):
+        plugin = runner.publish({**files, f"{memory_mb}.txt": ""}, "p_1_0_0")
+        context = SimpleNamespace(memory_limit_in_mb=memory_mb, get_remaining_time_in_millis=lambda: 60_000)
+        event = {
+            "operation": "run", "plugin": plugin, "features": [{"name": "v", "dims": 2}], "rows": [row(0, str(megabytes))],
+        }
+        reply = runner.modules.handler.handler(event, context)
+        assert [f["code"] for f in reply["failures"]] == ([] if fits else ["plugin_memory"])
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only as root do workers run as another user, who cannot signal the handler")

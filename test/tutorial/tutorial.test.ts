@@ -120,9 +120,9 @@ function itYieldsWhatEachStepShould(walked: () => WalkThrough, plugin: string, t
     expect(made.taxonomy_id).toMatch(/^tax_/);
     const run = await until('the end of the taxonomy run', async () => {
       const { last_run } = await get(`taxonomies/${made.taxonomy_id}`);
-      return last_run && ['completed', 'failed'].includes(last_run.status) ? last_run : undefined;
+      return last_run && ['COMPLETED', 'FAILED'].includes(last_run.status) ? last_run : undefined;
     });
-    expect(run).toMatchObject({ status: 'completed' });
+    expect(run).toMatchObject({ status: 'COMPLETED', enriched: 0 });
     const { results } = await get(`collections/${walked().outcome.variables.COLLECTION_ID}/documents`);
     expect(results[0]).not.toHaveProperty('auto_topic');
   });

@@ -14,7 +14,7 @@ export const TitleName = z
   .string()
   .min(1)
   .max(200)
-  .regex(/^[^\p{Cc}\p{Cs}]+$/u, 'a name has printable characters only');
+  .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'a name has printable characters only');
 
 export const Description = z.string().max(1000);
 

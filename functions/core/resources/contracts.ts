@@ -1,5 +1,6 @@
 // Every route of the API: one line per noun. The gateway, the dispatcher, the document and the tests read this.
 import type { Route } from '../http/route.ts';
+import { routes as alerts } from './alerts/contract.ts';
 import { routes as buckets } from './buckets/contract.ts';
 import { routes as batches } from './batches/contract.ts';
 import { routes as clusters } from './clusters/contract.ts';
@@ -30,6 +31,7 @@ export const contracts = {
   taxonomies,
   uploads,
   clusters,
+  alerts,
   webhooks,
   organizationWebhooks,
   service,

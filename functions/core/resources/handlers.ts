@@ -1,5 +1,6 @@
 // The handlers of every route: one line per noun, in the order of contracts.ts. A route without one does not compile.
 import type { AnyHandler, Handlers } from '../http/handler.ts';
+import { handlers as alerts } from './alerts/handlers.ts';
 import { handlers as batches } from './batches/handlers.ts';
 import { handlers as buckets } from './buckets/handlers.ts';
 import { handlers as clusters } from './clusters/handlers.ts';
@@ -28,6 +29,7 @@ const byNoun: { readonly [Noun in keyof typeof contracts]: Handlers<(typeof cont
   batches,
   tasks,
   retrievers,
+  taxonomies,
   uploads,
   clusters,
   webhooks,

@@ -362,22 +362,20 @@ export async function commitIndex(
   const ids = changes.map((change) => change.collection_id);
   for (let attempt = 0; attempt < commitTries; attempt++) {
     if (attempt > 0) await pause(Math.min(200, 4 * 2 ** Math.min(attempt, 6)) * jitter(ctx));
-    const heads = await readHeads(ctx, ids);
     const nowMs = clock.now();
+    const [tokenRow, ...headRows] = await table.getMany([ctx.ns.commitToken(ids[0]!, token), ...ids.map((id) => ctx.ns.head(id))]);
+    if (tokenRow && Number(tokenRow.expires_at) >= Math.floor(nowMs / 1000)) {
+      const done = tokenRow.versions as Record<string, number>;
+      return { repeated: true, versions: ids.map((id) => Number(done[id])) };
+    }
+    const heads = headRows.map((row, i) => toHead(ids[i]!, row));
     const ours: Write[] = [];
     const versions: number[] = [];
-    let lost: SequenceLost | undefined;
-    for (const [i, change] of changes.entries()) {
-      const head = heads[i]!;
-      const { sequence } = change;
-      const isOpen = sequence && head.open?.batch_id === sequence.batch_id && head.open.attempt === sequence.attempt;
-      if (sequence && !isOpen) lost = new SequenceLost(change.collection_id, sequence.batch_id);
-    }
-    if (lost) {
-      // Committed by an earlier try whose answer was lost, or taken over: the token tells which.
-      const done = await table.get(ctx.ns.commitToken(ids[0]!, token));
-      if (done) return { repeated: true, versions: ids.map((id) => Number((done.versions as Record<string, number>)[id])) };
-      throw lost;
+    for (const [i, { sequence }] of changes.entries()) {
+      const { open } = heads[i]!;
+      if (sequence && (open?.batch_id !== sequence.batch_id || open.attempt !== sequence.attempt)) {
+        throw new SequenceLost(ids[i]!, sequence.batch_id);
+      }
     }
     const manifests = await Promise.all(
       heads.map((head) => loadManifest(ctx, head.manifest_key)),
@@ -426,13 +424,8 @@ export async function commitIndex(
     } catch (error) {
       if (!(error instanceof ConditionFailed)) throw error;
       const at = (place: number) => error.of(callers.length + place);
-      for (const i of ids.keys()) {
-        const tokenRow = at(ids.length + 2 * i)?.item;
-        if (tokenRow) {
-          const done = tokenRow.versions as Record<string, number>;
-          return { repeated: true, versions: ids.map((id) => Number(done[id])) };
-        }
-      }
+      // The token is there: the write was ours and its answer was lost. The next look returns what it did.
+      if (ids.some((_, i) => at(ids.length + 2 * i))) continue;
       for (const [i, id] of ids.entries()) {
         if (at(ids.length + 2 * i + 1)) {
           throw new AppError('collection_not_found', { detail: `The collection ${id} was deleted meanwhile.` });

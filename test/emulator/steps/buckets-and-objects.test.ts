@@ -107,7 +107,7 @@ describe('an object', () => {
 
   it('takes a binary blob from a presigned upload and gives a URL that reads it', async () => {
     const bytes = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 1, 2, 3, 4]);
-    const upload = await client.call('POST', `${bucket}/uploads`, { filename: 'a.png', content_type: 'image/png', blob_property: 'picture', blob_type: 'image' });
+    const upload = await client.call('POST', `${bucket}/uploads`, { filename: 'a.png', content_type: 'image/png', create_object_on_confirm: false });
     const put = await fetch(upload.presigned_url, { method: 'PUT', headers: { 'Content-Type': 'image/png' }, body: bytes });
     expect(put.status).toBe(200);
     await client.call('POST', `${bucket}/uploads/${upload.upload_id}/confirm`, {});

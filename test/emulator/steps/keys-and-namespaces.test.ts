@@ -1,8 +1,8 @@
 // API keys and namespaces on the deployed stack: who may do what, how keys come and go, and what namespaces hold apart.
+import { DynamoDBClient, ScanCommand } from '@aws-sdk/client-dynamodb';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { output } from '../stack.ts';
 import type { Client, Json } from '../stack.ts';
-import { adminClient, ask, clientOf, faultOf, makeKey, stack, until } from '../stack.ts';
+import { adminClient, ask, clientOf, faultOf, makeKey, output, stack, until } from '../stack.ts';
 
 const keys = '/v1/organizations/api-keys';
 /** The promise is a minute: the gateway keeps an answer of the authorizer for half of it. */
@@ -104,7 +104,8 @@ describe('a key', () => {
     expect(JSON.stringify(await storedKeyRows(id))).not.toContain(whole.key.split('_')[3]!);
   });
 
-  it('is refused within 60 seconds after it was revoked', async () => {
+  // These wait for the gateway to forget a key, so they do it at the same time.
+  it.concurrent('is refused within 60 seconds after it was revoked', async () => {
     const { client, id } = await key({ permissions: ['read'] });
     expect((await client.ask('GET', '/v1/namespaces')).status).toBe(200);
     await admin.call('DELETE', `${keys}/${id}`);
@@ -112,12 +113,12 @@ describe('a key', () => {
     expect(await admin.call('GET', `${keys}/${id}`)).toMatchObject({ status: 'revoked' });
   });
 
-  it('is refused when its time is over', async () => {
+  it.concurrent('is refused when its time is over', async () => {
     const { client } = await key({ permissions: ['read'], expires_at: new Date(Date.now() + 3_000).toISOString() });
     await refusal(client);
   });
 
-  it('is replaced by rotation: the new one works at once, the old one to the end of the overlap', async () => {
+  it.concurrent('is replaced by rotation: the new one works at once, the old one to the end of the overlap', async () => {
     const { client, id } = await key({ permissions: ['read'] });
     const kept = await admin.call('POST', `${keys}/${id}/rotate`, { overlap_seconds: 3600 });
     expect((await clientOf(kept.key).ask('GET', '/v1/namespaces')).status).toBe(200);
@@ -136,7 +137,6 @@ describe('a key', () => {
 
 /** The rows of a key as they are stored. */
 async function storedKeyRows(id: string): Promise<Json[]> {
-  const { DynamoDBClient, ScanCommand } = await import('@aws-sdk/client-dynamodb');
   const table = new DynamoDBClient(stack.endpoint === undefined ? {} : { endpoint: stack.endpoint });
   const { Items = [] } = await table.send(new ScanCommand({ TableName: output('TableName') }));
   const rows = Items.filter((row) => JSON.stringify(row).includes(id));

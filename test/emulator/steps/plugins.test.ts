@@ -143,10 +143,9 @@ describe('a plugin archive with a fault is refused, nothing of it is stored, and
     expect(reply.status).toBe(422);
     expect(reply.body.error.details.code).toBe('plugin_invalid');
   });
+});
 
-  it('a manifest is read, not run: code in it does nothing but fail the check', async () => {
-    const reply = await uploadPlugin(space, 'runs_code', '1.0.0', zip(renamed('runs_code', manifest((text) => `raise SystemExit("ran")\n${text}`))));
-    expect(reply.status).toBe(422);
-    expect(JSON.stringify(reply.body)).toContain('manifest.py');
-  });
+it('reads a manifest without running it: a statement that would end the reader does nothing', async () => {
+  const reply = await uploadPlugin(space, 'runs_code', '1.0.0', zip(renamed('runs_code', manifest((text) => `${text}\nraise SystemExit("ran")\n`))));
+  expect(reply.body).toMatchObject({ validation_status: 'passed', feature_uri: 'mixpeek://runs_code@1.0.0/runs_code_v1_embedding' });
 });

@@ -17,8 +17,8 @@ import { getJson } from '../../../functions/core/store/blobs.ts';
 import { outboxMessage } from '../../../functions/core/store/outbox.ts';
 import { documentsSnapshot } from '../../../functions/core/store/vector-index.ts';
 import { listRows } from '../../../functions/core/vectors/list-rows.ts';
-import type { App } from '../../http/app.ts';
-import { makeApp } from '../../http/app.ts';
+import type { App, TestPorts } from '../../http/app.ts';
+import { makeApp, makeTestPorts } from '../../http/app.ts';
 
 export const dims = 4;
 
@@ -44,9 +44,17 @@ export function vectorFor(text: string, length = dims): number[] {
 }
 
 /** What the fake plugin does with a row: how many outputs it makes, which vector, or how it fails. */
-export type Behaviour = (row: RunnerRow, event: RunnerEvent) =>
-  | { readonly outputs?: number; readonly columns?: Record<string, unknown>; readonly vector?: readonly number[] | null }
-  | { readonly fail: string; readonly retryable?: boolean };
+export type Behaviour = (
+  row: RunnerRow,
+  event: RunnerEvent,
+) => {
+  readonly outputs?: number;
+  readonly columns?: Record<string, unknown>;
+  readonly vector?: readonly number[] | null;
+  /** A code: the row fails with it. */
+  readonly fail?: string | undefined;
+  readonly retryable?: boolean;
+};
 
 const embed: Behaviour = () => ({});
 
@@ -76,7 +84,7 @@ export function makeRunner(): FakeRunner {
       const vectors = new Map(event.features.map((feature) => [feature.name, [] as number[][]]));
       for (const row of event.rows) {
         const act = runner.behave(row, event);
-        if ('fail' in act) {
+        if (act.fail !== undefined) {
           failures.push({ row: row.row, code: act.fail, message: `row ${row.row} was refused`, retryable: act.retryable ?? false });
           continue;
         }
@@ -123,9 +131,10 @@ export interface World extends App {
   addCollection(name: string, plugins?: readonly string[], more?: Record<string, unknown>): Promise<StoredCollection>;
 }
 
-export async function makeWorld(): Promise<World> {
+/** @param stores other stores than memory ones */
+export async function makeWorld(stores: Partial<TestPorts> = {}): Promise<World> {
   const runner = makeRunner();
-  const app = await makeApp({ runner });
+  const app = await makeApp({ ports: { ...makeTestPorts({ runner }), ...stores } });
   const { ctx, ports } = app;
   const bucket = await createBucket(ctx, {
     name: 'articles',

@@ -117,7 +117,9 @@ export async function writeRows(ctx: NsCtx, result: ChunkResult, seq: number, he
   const lane = async () => {
     while (next < groups.length) {
       const group = groups[next++]!;
-      delta += await writeGroup(ctx, result.collection_id, head, group, fresh);
+      // Not in one expression: the sum would be read before the wait, and lanes would overwrite each other's.
+      const added = await writeGroup(ctx, result.collection_id, head, group, fresh);
+      delta += added;
       crash('batch.chunk.between_rows');
     }
   };

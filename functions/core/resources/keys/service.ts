@@ -53,7 +53,8 @@ export async function createKey(ctx: Ctx, body: z.output<typeof CreateKeyBody>):
     throw new AppError('quota_exceeded', { detail: `An organisation has at most ${keysMax} active API keys. Revoke some first.` });
   }
   for (const id of body.scopes?.namespace_ids ?? []) {
-    if (!(await ctx.ports.table.get(ctx.org.namespace(id)))) {
+    const namespace = await ctx.ports.table.get(ctx.org.namespace(id));
+    if (!namespace || namespace.state === 'deleting') {
       throw new AppError('namespace_not_found', { detail: `scopes.namespace_ids names ${id}, which does not exist.` });
     }
   }

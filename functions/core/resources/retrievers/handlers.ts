@@ -72,7 +72,26 @@ function readRequest(body: unknown, flags: Flags, alsoAccepted: readonly string[
   };
 }
 
+/** Bytes of JSON of the hits of one answer. They stand in it twice, and Lambda's replies end at 6 MB. */
+const hitsBytesMax = 2_500_000;
+
+/** @throws AppError retriever_input_invalid that says how many hits fit */
+function checkSize(documents: readonly unknown[], at: readonly string[]): void {
+  const bytes = Buffer.byteLength(JSON.stringify(documents));
+  if (bytes <= hitsBytesMax) return;
+  const fit = Math.max(1, Math.floor((documents.length * hitsBytesMax) / bytes));
+  throw invalid('retriever_input_invalid', [
+    {
+      type: 'page_too_large',
+      location: ['body', ...at],
+      message: `the ${documents.length} hits have ${bytes} bytes, and an answer holds ${hitsBytesMax}`,
+      fix: `ask for about ${fit}`,
+    },
+  ]);
+}
+
 function toExecution(ctx: NsCtx, result: ExecutionResult): Execution {
+  checkSize(result.documents, ['limit']);
   const documents = result.documents as unknown as Execution['documents'];
   return {
     retriever_id: result.retriever_id,
@@ -166,6 +185,7 @@ export const handlers: Handlers<typeof routes> = {
       const error_details = { code: error.code, retryable: error.retryable, validation_errors: fields };
       return { query_index, status: 'failed' as const, documents: [], results: [], error: error.detail, error_details };
     });
+    checkSize(results.flatMap((result) => result.documents), ['queries']);
     const failed_queries = results.filter((result) => result.status === 'failed').length;
     return { retriever_id: retriever.id, results, total_queries: results.length, failed_queries };
   },

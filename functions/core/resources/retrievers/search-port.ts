@@ -4,7 +4,6 @@ import { canonicalField, fields as fieldsOf } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { AppError, invalid, isAppError } from '../../errors.ts';
 import { byScore } from '../../retrieval/fusion.ts';
-import { compareByKeys } from '../../retrieval/order.ts';
 import type {
   Degradation,
   DocumentOptions,
@@ -18,6 +17,7 @@ import type {
   SearchReply,
   SearchRequest,
 } from '../../retrieval/index.ts';
+import { compareByKeys } from '../../retrieval/index.ts';
 import { BlobMissing } from '../../store/blobs.ts';
 import type { IndexView } from '../../store/vector-index.ts';
 import { documentsUri, openIndex } from '../../store/vector-index.ts';

@@ -16,6 +16,9 @@ import type { CreateRetrieverBody, UpdateRetrieverBody } from './contract.ts';
 import type { StoredRetriever } from './store.ts';
 import { retrieverStore } from './store.ts';
 
+export type { TextFailure } from './embed.ts';
+export { embedFault } from './embed.ts';
+export { IndexSearchPort, RunReads } from './search-port.ts';
 export type { StoredRetriever } from './store.ts';
 
 /** What the row keeps as text: the checked definition, and the inputs as they were declared, for later updates. */

@@ -8,8 +8,7 @@ import { searchMany } from '../../retrieval/index.ts';
 import { queryBytesMax } from '../../retrieval/query.ts';
 import type { Json, JsonObject } from '../documents/service.ts';
 import { getDocuments } from '../documents/service.ts';
-import { embedFault } from '../retrievers/embed.ts';
-import { IndexSearchPort, RunReads } from '../retrievers/search-port.ts';
+import { embedFault, IndexSearchPort, RunReads } from '../retrievers/service.ts';
 import { resolveConfig } from './check.ts';
 import type { InputMapping, StoredTaxonomy } from './store.ts';
 

@@ -79,10 +79,15 @@ const TopK = z.literal(1, { error: 'must be 1; a document takes over from one re
 
 /** Parts of hierarchical taxonomies, read only to say that they are not built. */
 const hierarchicalKeys = ['hierarchical_nodes', 'hierarchy', 'inference_strategy', 'inference_collections', 'cluster_ids', 'path_field'] as const;
-const hierarchicalShape = Object.fromEntries(hierarchicalKeys.map((key) => [key, z.json().optional()])) as Record<
-  (typeof hierarchicalKeys)[number],
-  z.ZodOptional<z.ZodType<z.core.util.JSONType>>
->;
+const unread = z.json().optional();
+const hierarchicalShape: Record<(typeof hierarchicalKeys)[number], typeof unread> = {
+  hierarchical_nodes: unread,
+  hierarchy: unread,
+  inference_strategy: unread,
+  inference_collections: unread,
+  cluster_ids: unread,
+  path_field: unread,
+};
 
 const Config = z.strictObject({
   taxonomy_type: Type.optional(),

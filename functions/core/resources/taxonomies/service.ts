@@ -18,9 +18,12 @@ import type { ConfigPlaces, GivenConfig, Resolved } from './check.ts';
 import { resolveConfig } from './check.ts';
 import type { CreateTaxonomyBody, ExecutionMode, TaxonomyInput, UpdateTaxonomyBody } from './contract.ts';
 import type { Application, StoredRun, StoredTaxonomy, TaxonomyConfig } from './store.ts';
-import { findLastRuns, noTotals, runWrite, taxonomyStore } from './store.ts';
+import { findLastRuns, jobOf, noTotals, runWrite, taxonomyStore } from './store.ts';
 
 export type { StoredRun, StoredTaxonomy } from './store.ts';
+
+/** A run that has not ended by then never will: its state machine gives up after six hours. */
+export const runDeadlineMs = 6.25 * 3600 * 1000;
 
 /** By id or name. @throws AppError taxonomy_not_found */
 export async function getTaxonomy(ctx: NsCtx, idOrName: string): Promise<StoredTaxonomy> {
@@ -191,19 +194,10 @@ function beginRuns(ctx: NsCtx, taxonomy: Pick<StoredTaxonomy, 'id' | 'config' | 
       ...noTotals,
     };
     const target = { kind: 'taxonomy_run' as const, taxonomy_id: taxonomy.id, run_id };
-    const job = {
-      kind: 'taxonomy' as const,
-      org_id: ctx.principal.orgId,
-      namespace_id: ctx.ns.namespaceId,
-      taxonomy_id: taxonomy.id,
-      collection_id,
-      run_id,
-      request_id: ctx.requestId,
-    };
     writes.push(
-      runWrite(ctx, run),
+      runWrite(ctx, run, clock.now() + runDeadlineMs),
       createTask(ctx, { task_id, task_type: 'api_taxonomies_materialize', namespace_id: ctx.ns.namespaceId, target }),
-      enqueue(ctx, job, run_id),
+      enqueue(ctx, jobOf(ctx, run), run_id),
     );
     runIds.push(run_id);
     taskIds.push(task_id);

@@ -3,6 +3,7 @@ import { isoTime } from '../../clock.ts';
 import type { NsCtx } from '../../context.ts';
 import type { Job } from '../../events.ts';
 import { idPrefixes } from '../../ids.ts';
+import { dueAttributes } from '../../store/keys.ts';
 import type { StoredResource } from '../../store/resource-store.ts';
 import { resourceStore } from '../../store/resource-store.ts';
 import type { Attribute, Item, Write } from '../../store/table.ts';
@@ -101,21 +102,38 @@ export type TaxonomyJob = Extract<Job, { kind: 'taxonomy' }>;
 
 const runKeepMs = 90 * 24 * 3600 * 1000;
 
-/** The write that makes a run. */
-export function runWrite(ctx: NsCtx, run: StoredRun): Write {
+/** The job that carries out a run. */
+export function jobOf(ctx: NsCtx, run: Pick<StoredRun, 'taxonomy_id' | 'collection_id' | 'run_id' | 'request_id'>): TaxonomyJob {
+  return {
+    kind: 'taxonomy',
+    org_id: ctx.principal.orgId,
+    namespace_id: ctx.ns.namespaceId,
+    taxonomy_id: run.taxonomy_id,
+    collection_id: run.collection_id,
+    run_id: run.run_id,
+    request_id: run.request_id,
+  };
+}
+
+/** The write that makes a run. From `deadlineMs` on the sweeper sends its job again, to be ended. */
+export function runWrite(ctx: NsCtx, run: StoredRun, deadlineMs: number): Write {
   return {
     put: {
       ...ctx.ns.child('TAXONOMY', run.taxonomy_id, 'RUN', run.run_id),
       ...(run as unknown as Record<string, Attribute>),
+      ...dueAttributes(run.run_id, isoTime(deadlineMs)),
+      watch_job: JSON.stringify(jobOf(ctx, run)),
       expires_at: Math.floor((ctx.ports.clock.now() + runKeepMs) / 1000),
     },
     if: [{ absent: true }],
   };
 }
 
+/** Members of the row that are not the run's. */
+const runMembers = new Set(['pk', 'sk', 'expires_at', 'due_pk', 'due_at', 'watch_job']);
+
 function toRun(item: Item): StoredRun {
-  const { pk: _, sk: __, expires_at: ___, ...run } = item;
-  return run as unknown as StoredRun;
+  return Object.fromEntries(Object.entries(item).filter(([name]) => !runMembers.has(name))) as unknown as StoredRun;
 }
 
 export async function findRun(ctx: NsCtx, taxonomyId: string, runId: string): Promise<StoredRun | undefined> {
@@ -130,16 +148,18 @@ export async function findLastRuns(ctx: NsCtx, taxonomies: readonly StoredTaxono
   return taxonomies.map(({ run_ids }) => runs.filter((run) => run_ids.includes(run.run_id)));
 }
 
-/** Changes a run that has not ended. @throws ConditionFailed if it has, or is not there */
+/** Changes a run that has not ended; its end takes it off the sweeper's list. @throws ConditionFailed if it has, or is not there */
 export async function updateRun(
   ctx: NsCtx,
   job: Pick<TaxonomyJob, 'taxonomy_id' | 'run_id'>,
   changes: Partial<Totals & Pick<StoredRun, 'status' | 'error_message' | 'completed_at'>>,
 ): Promise<void> {
+  const ends = changes.status !== undefined && changes.status !== 'PENDING' && changes.status !== 'PROCESSING';
   await ctx.ports.table.write([
     {
       update: ctx.ns.child('TAXONOMY', job.taxonomy_id, 'RUN', job.run_id),
       set: { ...changes, updated_at: isoTime(ctx.ports.clock.now()) },
+      ...(ends ? { remove: ['due_pk', 'due_at', 'watch_job'] } : {}),
       if: [{ attribute: 'status', in: ['PENDING', 'PROCESSING'] }],
     },
   ]);

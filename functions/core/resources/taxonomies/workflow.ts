@@ -12,7 +12,7 @@ import { findCollection } from '../collections/service.ts';
 import { collectionsOfBatch, documentsOfBatch } from '../documents/service.ts';
 import { applyTaxonomy, sum } from './apply.ts';
 import { openClassifier } from './classify.ts';
-import { digestOf, findTaxonomy, listTaxonomies, materializesIn } from './service.ts';
+import { digestOf, findTaxonomy, listTaxonomies, materializesIn, runDeadlineMs } from './service.ts';
 import type { StoredRun, StoredTaxonomy, TaxonomyJob, Totals } from './store.ts';
 import { findRun, noTotals, updateRun } from './store.ts';
 
@@ -40,11 +40,9 @@ export interface BatchCursor {
 }
 
 /** A taxonomy that could not be applied to the documents of a batch; the batch is completed all the same. */
-export interface FailedStep {
-  readonly step: 'taxonomies';
-  /** Id of the taxonomy. */
+export interface FailedTaxonomy {
   readonly id: string;
-  readonly status: 'failed';
+  /** Error code. */
   readonly error: string;
   readonly message: string;
 }
@@ -52,7 +50,7 @@ export interface FailedStep {
 export interface BatchProgress {
   readonly cursor: BatchCursor | null;
   readonly totals: Totals;
-  readonly failures: readonly FailedStep[];
+  readonly failures: readonly FailedTaxonomy[];
 }
 
 /** What Step Functions calls the Lambda with. */
@@ -62,6 +60,18 @@ export type TaxonomyEvent =
   | (TaxonomyJob & { readonly step: 'fail'; readonly error?: { readonly Error?: string; readonly Cause?: string } | null })
   // Without the member `cursor` the caller does not come back, so everything is done at once.
   | (BatchJob & { readonly step: 'materialize'; readonly cursor?: BatchCursor | null });
+
+/**
+ * Whether the starter shall start a run's workflow. A run past its deadline is ended here instead: the sweeper sends
+ * such jobs again. Needs no rights but those on the table.
+ */
+export async function admitRun(ctx: NsCtx, job: TaxonomyJob): Promise<boolean> {
+  const run = await findRun(ctx, job.taxonomy_id, job.run_id);
+  if (!run || !isOpen(run)) return false;
+  if (ctx.ports.clock.now() < Date.parse(run.created_at) + runDeadlineMs) return true;
+  await endRun(ctx, job, { status: 'FAILED', error_message: 'The run did not end in time. Change the taxonomy, or make it anew, to begin another.' });
+  return false;
+}
 
 /** A turn ends here, so that a last commit of 2,000 documents still fits into the Lambda's time. */
 const turnMs = 120_000;
@@ -81,6 +91,8 @@ export async function taxonomyStep(ctx: NsCtx, event: TaxonomyEvent): Promise<Ru
   }
 }
 
+const isOpen = (run: StoredRun) => run.status === 'PENDING' || run.status === 'PROCESSING';
+
 /** Whether the taxonomy still says what the run was begun for. */
 function isCurrent(taxonomy: StoredTaxonomy | undefined, run: StoredRun): taxonomy is StoredTaxonomy {
   return (
@@ -95,7 +107,7 @@ async function runTurn(ctx: NsCtx, job: TaxonomyJob, cursor: RunCursor | null): 
   const startedMs = clock.now();
   const before = cursor?.totals ?? noTotals;
   const [taxonomy, run] = await Promise.all([findTaxonomy(ctx, job.taxonomy_id), findRun(ctx, job.taxonomy_id, job.run_id)]);
-  if (!run || !isCurrent(taxonomy, run)) return { cursor: null, totals: before, superseded: true };
+  if (!run || !isOpen(run) || !isCurrent(taxonomy, run)) return { cursor: null, totals: before, superseded: true };
   await updateRun(ctx, job, { ...before, status: 'PROCESSING' });
   const classifier = await openClassifier(ctx, taxonomy);
   const snapshot = await documentsSnapshot(ctx, job.collection_id);
@@ -174,7 +186,7 @@ async function materializeBatch(ctx: NsCtx, batch: BatchJob, cursor: BatchCursor
   const { clock } = ctx.ports;
   const startedMs = clock.now();
   const stop = () => cursor !== undefined && clock.now() - startedMs > turnMs;
-  const failures: FailedStep[] = [];
+  const failures: FailedTaxonomy[] = [];
   let totals = cursor?.totals ?? noTotals;
   const pairs = (await pairsOf(ctx, batch)).filter(({ key }) => !cursor || key >= cursor.key);
   for (const { key, taxonomy, collectionId } of pairs) {
@@ -188,7 +200,7 @@ async function materializeBatch(ctx: NsCtx, batch: BatchJob, cursor: BatchCursor
     } catch (error) {
       if (!isAppError(error) || error.retryable) throw error;
       ctx.ports.log.warn('taxonomy not applied to a batch', { taxonomy_id: taxonomy.id, batch_id: batch.batch_id, code: error.code });
-      failures.push({ step: 'taxonomies', id: taxonomy.id, status: 'failed', error: error.code, message: error.detail.slice(0, 1000) });
+      failures.push({ id: taxonomy.id, error: error.code, message: error.detail.slice(0, 1000) });
     }
   }
   return { cursor: null, totals, failures };

@@ -1,0 +1,13 @@
+// The step of the batch workflow that evaluates alerts.
+import middy from '@middy/core';
+import { makePorts } from '../core/aws/ports.ts';
+import { workflowContext } from '../core/context.ts';
+import { readEnvironment } from '../core/env.ts';
+import type { Job } from '../core/events.ts';
+import { evaluateAlerts } from '../core/resources/alerts/workflow.ts';
+
+const ports = makePorts('alert', readEnvironment('alert'));
+
+type AlertEvent = Extract<Job, { kind: 'batch' }> & { readonly step: 'evaluate' };
+
+export const handler = middy((event: AlertEvent) => evaluateAlerts(workflowContext(ports, event), event));

@@ -1,0 +1,253 @@
+// What the index of a collection promises, whatever table and buckets it stands on.
+import { afterEach, describe, expect, it } from 'vitest';
+import type { NsCtx } from '../../functions/core/context.ts';
+import { setCrashHook } from '../../functions/core/crash.ts';
+import type { IndexChange } from '../../functions/core/store/vector-index.ts';
+import {
+  abortSequence,
+  commitIndex,
+  deleteRows,
+  documentsUri,
+  headWrite,
+  isCommitted,
+  openIndex,
+  openSequence,
+  patchColumns,
+  putSegment,
+  readHead,
+  SequenceLost,
+  snapshot,
+} from '../../functions/core/store/vector-index.ts';
+import { ConditionFailed } from '../../functions/core/store/table.ts';
+import { flattenColumns } from '../../functions/core/vectors/columns.ts';
+import { listRows } from '../../functions/core/vectors/list-rows.ts';
+import { columnsOf, vectorOf } from '../../functions/core/vectors/snapshot.ts';
+import { parseCondition } from '../../functions/core/conditions/index.ts';
+
+const uri = 'mixpeek://plugin@1.0.0/embedding';
+
+/** @param makeContext a fresh namespace each time; no collection rows need to be there */
+export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>): void {
+  /** A collection that exists, so that commits may go to it. */
+  const collectionIn = async (ctx: NsCtx, id = 'col_one') => {
+    await ctx.ports.table.write([{ put: { ...ctx.ns.resource('COLLECTION', id), id } }]);
+    return id;
+  };
+
+  const documentsChange = async (ctx: NsCtx, collectionId: string, rows: Readonly<Record<string, unknown>>): Promise<IndexChange> => {
+    const entries = Object.entries(rows).map(([id, fields]) => ({ id, columns: flattenColumns(fields) }));
+    const data = { kind: 'data' as const, rows: entries, tombs: [] };
+    return {
+      collection_id: collectionId,
+      document_delta: entries.length,
+      additions: [
+        {
+          uri,
+          dims: 2,
+          metric: 'cosine',
+          segment: await putSegment(ctx, collectionId, {
+            ...data,
+            dims: 2,
+            metric: 'cosine',
+            rows: entries.map((row, i) => ({ ...row, vector: [1, i] })),
+          }),
+        },
+        { uri: documentsUri, dims: 0, metric: null, segment: await putSegment(ctx, collectionId, { ...data, dims: 0, metric: null }) },
+      ],
+    };
+  };
+
+  const idsIn = async (ctx: NsCtx, collectionId: string, filter?: unknown) => {
+    const found = (await snapshot(ctx, collectionId, documentsUri)).snapshot;
+    const parsed = filter === undefined ? undefined : parseCondition(filter);
+    if (parsed && !parsed.ok) throw new Error('a wrong filter in a test');
+    return found ? listRows(found, { limit: 10_000, idOrder: 'asc', ...(parsed ? { filter: parsed.condition } : {}) }) : [];
+  };
+
+  describe(`the index over ${name}`, () => {
+    afterEach(() => setCrashHook(undefined));
+
+    it('is empty, with version 0, before anything was committed', async () => {
+      const ctx = await makeContext();
+      const view = await openIndex(ctx, 'col_none');
+      expect(view.head).toMatchObject({ version: 0, revision: 0, document_count: 0, next_seq: 1, open: null });
+      expect(await view.snapshot(uri)).toBeUndefined();
+    });
+
+    it('shows a commit to whoever reads after its answer, and not before', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const change = await documentsChange(ctx, id, { doc_a: { topic: 'x' }, doc_b: { topic: 'y' } });
+      expect(await idsIn(ctx, id)).toEqual([]);
+      const done = await commitIndex(ctx, [change], { token: 't1' });
+      expect(done).toEqual({ repeated: false, versions: [1] });
+      expect(await idsIn(ctx, id)).toEqual(['doc_a', 'doc_b']);
+      expect(await idsIn(ctx, id, { field: 'topic', operator: 'eq', value: 'y' })).toEqual(['doc_b']);
+      const vectors = (await snapshot(ctx, id, uri)).snapshot!;
+      expect([...vectorOf(vectors, 'doc_b')!]).toEqual([1, 1]);
+      expect((await readHead(ctx, id)).document_count).toBe(2);
+    });
+
+    it('applies a token once, however often it is sent', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const change = await documentsChange(ctx, id, { doc_a: {} });
+      await commitIndex(ctx, [change], { token: 'same' });
+      expect(await commitIndex(ctx, [change], { token: 'same' })).toEqual({ repeated: true, versions: [1] });
+      const head = await readHead(ctx, id);
+      expect(head.version).toBe(1);
+      expect(head.document_count).toBe(1);
+    });
+
+    it('loses none of many commits at once, and grows by one version for each', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const writers = 8;
+      const each = 5;
+      await Promise.all(
+        Array.from({ length: writers }, async (_, w) => {
+          for (let i = 0; i < each; i++) {
+            const change = await documentsChange(ctx, id, { [`doc_${w}_${i}`]: { w } });
+            await commitIndex(ctx, [change], { token: `${w}-${i}` });
+          }
+        }),
+      );
+      const head = await readHead(ctx, id);
+      expect(head.version).toBe(writers * each);
+      expect(head.document_count).toBe(writers * each);
+      expect(await idsIn(ctx, id)).toHaveLength(writers * each);
+    });
+
+    it('commits several collections together or not at all', async () => {
+      const ctx = await makeContext();
+      const one = await collectionIn(ctx, 'col_one');
+      const changes = [await documentsChange(ctx, one, { doc_a: {} }), await documentsChange(ctx, 'col_gone', { doc_b: {} })];
+      await expect(commitIndex(ctx, changes, { token: 't' })).rejects.toMatchObject({ code: 'collection_not_found' });
+      expect((await readHead(ctx, one)).version).toBe(0);
+      await collectionIn(ctx, 'col_gone');
+      await commitIndex(ctx, changes, { token: 't' });
+      expect([await idsIn(ctx, one), await idsIn(ctx, 'col_gone')]).toEqual([['doc_a'], ['doc_b']]);
+    });
+
+    it("writes the caller's rows in the same transaction, and nothing when one of their conditions fails", async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const key = ctx.ns.document(id, 'doc_a');
+      const change = await documentsChange(ctx, id, { doc_a: {} });
+      const refused = commitIndex(ctx, [change], { token: 't', writes: [{ put: { ...key, n: 1 }, if: [{ present: true }] }] });
+      await expect(refused).rejects.toBeInstanceOf(ConditionFailed);
+      expect((await readHead(ctx, id)).version).toBe(0);
+      await commitIndex(ctx, [change], { token: 't', writes: [{ put: { ...key, n: 1 }, if: [{ absent: true }] }] });
+      expect((await ctx.ports.table.get(key))?.n).toBe(1);
+      expect(await idsIn(ctx, id)).toEqual(['doc_a']);
+    });
+
+    it('lets a batch commit only while its sequence is open, and makes exactly that sequence visible', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const dead = { batch_id: 'btch_dead', attempt: 1 };
+      const next = { batch_id: 'btch_next', attempt: 1 };
+      const first = openSequence(ctx, await readHead(ctx, id), dead);
+      await ctx.ports.table.write([first.write!]);
+      expect(openSequence(ctx, await readHead(ctx, id), dead)).toEqual({ seq: 1 });
+      const second = openSequence(ctx, await readHead(ctx, id), next);
+      await ctx.ports.table.write([second.write!]);
+      expect([first.seq, second.seq]).toEqual([1, 2]);
+      const change = await documentsChange(ctx, id, { doc_a: {} });
+      await expect(commitIndex(ctx, [{ ...change, sequence: dead }], { token: 'dead' })).rejects.toBeInstanceOf(SequenceLost);
+      await commitIndex(ctx, [{ ...change, sequence: next }], { token: 'next' });
+      const head = await readHead(ctx, id);
+      expect(head.open).toBeNull();
+      expect([1, 2, 3].map((seq) => isCommitted(head, seq))).toEqual([false, true, false]);
+      expect(abortSequence(ctx, head, next)).toBeUndefined();
+      expect((await commitIndex(ctx, [{ ...change, sequence: next }], { token: 'next' })).repeated).toBe(true);
+    });
+
+    it('refuses a head write when anything about the head changed since it was read', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const before = await readHead(ctx, id);
+      await ctx.ports.table.write([headWrite(ctx, before, { next_seq: 5 })]);
+      await expect(ctx.ports.table.write([headWrite(ctx, before, { next_seq: 9 })])).rejects.toBeInstanceOf(ConditionFailed);
+      expect((await readHead(ctx, id)).next_seq).toBe(5);
+    });
+
+    it('shows patched columns to a filter after the answer, in every feature, and keeps the vectors', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: { topic: 'x', n: 1 }, doc_b: { topic: 'x' } })], { token: 't' });
+      await patchColumns(ctx, id, [{ id: 'doc_a', columns: new Map<string, string | undefined>([['topic', 'z'], ['n', undefined]]) }], { token: 'p' });
+      expect(await idsIn(ctx, id, { field: 'topic', operator: 'eq', value: 'z' })).toEqual(['doc_a']);
+      expect(await idsIn(ctx, id, { field: 'n', operator: 'exists', value: true })).toEqual([]);
+      const vectors = (await snapshot(ctx, id, uri)).snapshot!;
+      expect(columnsOf(vectors, 'doc_a')).toEqual(new Map([['topic', 'z']]));
+      expect([...vectorOf(vectors, 'doc_a')!]).toEqual([1, 0]);
+    });
+
+    it('finds a deleted document nowhere after the answer, until a later commit writes it again', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: {}, doc_b: {} })], { token: 't' });
+      await deleteRows(ctx, id, ['doc_a'], -1, { token: 'd' });
+      expect(await idsIn(ctx, id)).toEqual(['doc_b']);
+      expect(vectorOf((await snapshot(ctx, id, uri)).snapshot!, 'doc_a')).toBeUndefined();
+      expect((await readHead(ctx, id)).document_count).toBe(1);
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: {} })], { token: 'again' });
+      expect(await idsIn(ctx, id)).toEqual(['doc_a', 'doc_b']);
+    });
+
+    it('answers a whole run from one version, whatever is committed meanwhile', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: {} })], { token: 't' });
+      const view = await openIndex(ctx, id);
+      await deleteRows(ctx, id, ['doc_a'], -1, { token: 'd' });
+      expect((await view.snapshot(documentsUri))!.liveCount).toBe(1);
+      expect((await view.snapshot(uri))!.liveCount).toBe(1);
+    });
+
+    it('leaves only objects that nothing names when a writer dies before the head moves', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const change = await documentsChange(ctx, id, { doc_a: {} });
+      setCrashHook((point) => {
+        if (point === 'index.commit.after_manifest') throw new Error('killed');
+      });
+      await expect(commitIndex(ctx, [change], { token: 't' })).rejects.toThrow('killed');
+      setCrashHook(undefined);
+      expect(await idsIn(ctx, id)).toEqual([]);
+      expect((await commitIndex(ctx, [change], { token: 't' })).repeated).toBe(false);
+      expect(await idsIn(ctx, id)).toEqual(['doc_a']);
+    });
+
+    it('knows a commit whose answer was lost', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const change = await documentsChange(ctx, id, { doc_a: {} });
+      setCrashHook((point) => {
+        if (point === 'index.commit.after_head') throw new Error('lost');
+      });
+      await expect(commitIndex(ctx, [change], { token: 't' })).rejects.toThrow('lost');
+      setCrashHook(undefined);
+      expect((await commitIndex(ctx, [change], { token: 't' })).repeated).toBe(true);
+      expect((await readHead(ctx, id)).version).toBe(1);
+    });
+
+    it('says that it cannot be read, rather than showing less, when a segment is gone or damaged', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const change = await documentsChange(ctx, id, { doc_a: {}, doc_b: {} });
+      await commitIndex(ctx, [change], { token: 't' });
+      const { key } = change.additions[0]!.segment;
+      const whole = await ctx.ports.index.get(key);
+      const damaged = Uint8Array.from(whole);
+      damaged[damaged.length - 200]! ^= 1;
+      await ctx.ports.index.put(key, damaged);
+      await expect(snapshot(ctx, id, uri)).rejects.toMatchObject({ code: 'index_corrupt' });
+      await ctx.ports.index.delete(key);
+      await expect(snapshot(ctx, id, uri)).rejects.toMatchObject({ code: 'index_unavailable' });
+      await ctx.ports.index.put(key, whole);
+      expect((await snapshot(ctx, id, uri)).snapshot!.liveCount).toBe(2);
+    });
+  });
+}

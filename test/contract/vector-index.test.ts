@@ -1,0 +1,10 @@
+// The index over memory stores; the emulator runs the same suite over DynamoDB and S3.
+import { newId } from '../../functions/core/ids.ts';
+import { inNamespace, makeContext } from '../../functions/core/context.ts';
+import { makeTestPorts } from '../http/app.ts';
+import { vectorIndexSuite } from './vector-index-suite.ts';
+
+vectorIndexSuite('memory', async () => {
+  const ctx = makeContext(makeTestPorts(), { orgId: 'org_one', keyId: 'key', permissions: ['admin'] }, 'req');
+  return inNamespace(ctx, newId('namespace'));
+});
