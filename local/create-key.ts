@@ -46,13 +46,17 @@ export function stageOf(contexts: readonly string[]): string | undefined {
 export function placeOf(outputs: Outputs, stage?: string): Place {
   const stages = new Set(Object.keys(outputs).map((name) => name.split('-').slice(1, -1).join('-')));
   if (stage === undefined && stages.size > 1) {
-    throw new Error(`The outputs are of several stages (${[...stages].join(', ')}). Say which: -c stage=${[...stages][0]}`);
+    throw new Error(
+      `The outputs are of several stages (${[...stages].join(', ')}). Say which: -c stage=${[...stages][0]}`,
+    );
   }
   const [chosen] = stage === undefined ? [...stages] : [stage];
   const value = (stack: string, name: string): string => {
     const found = outputs[`granary-${chosen}-${stack}`]?.[name];
     if (found === undefined) {
-      throw new Error(`The outputs have no ${name} of the stack granary-${chosen}-${stack}; they name ${Object.keys(outputs).join(', ') || 'no stack'}. Deploy it first: npm run deploy -- -c stage=${chosen}`);
+      throw new Error(
+        `The outputs have no ${name} of the stack granary-${chosen}-${stack}; they name ${Object.keys(outputs).join(', ') || 'no stack'}. Deploy it first: npm run deploy -- -c stage=${chosen}`,
+      );
     }
     return found;
   };
@@ -61,7 +65,9 @@ export function placeOf(outputs: Outputs, stage?: string): Place {
 
 function readOutputs(file: string): Outputs {
   if (!existsSync(file)) {
-    throw new Error(`${file} does not exist. "npm run deploy -- -c stage=prod" writes it; otherwise name the secret and the URL: --secret NAME --url URL`);
+    throw new Error(
+      `${file} does not exist. "npm run deploy -- -c stage=prod" writes it; otherwise name the secret and the URL: --secret NAME --url URL`,
+    );
   }
   return JSON.parse(readFileSync(file, 'utf8')) as Outputs;
 }
@@ -86,7 +92,8 @@ async function main(): Promise<void> {
     },
   });
   if (values.help) return console.log(usage);
-  if ((values.secret === undefined) !== (values.url === undefined)) throw new Error('--secret and --url belong together: name both, or neither');
+  if ((values.secret === undefined) !== (values.url === undefined))
+    throw new Error('--secret and --url belong together: name both, or neither');
   const stage = stageOf(values.context);
   const place =
     values.secret !== undefined && values.url !== undefined

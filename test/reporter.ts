@@ -20,15 +20,18 @@ export default class CountsReporter implements Reporter {
     let passed = 0;
     for (const module of modules) {
       // Files that cannot be loaded, and hooks that throw: their tests never ran, so they count as one failure each.
-      for (const error of module.errors()) failures.push({ name: module.relativeModuleId, message: textOf(error) });
+      for (const error of module.errors())
+        failures.push({ name: module.relativeModuleId, message: textOf(error) });
       for (const suite of module.children.allSuites()) {
-        for (const error of suite.errors()) failures.push({ name: `${module.relativeModuleId} > ${suite.fullName}`, message: textOf(error) });
+        for (const error of suite.errors())
+          failures.push({ name: `${module.relativeModuleId} > ${suite.fullName}`, message: textOf(error) });
       }
       for (const test of module.children.allTests()) {
         const name = `${module.relativeModuleId} > ${test.fullName}`;
         const result = test.result();
         if (result.state === 'passed') passed++;
-        else if (result.state === 'failed') failures.push({ name, message: result.errors.map(textOf).join('\n') });
+        else if (result.state === 'failed')
+          failures.push({ name, message: result.errors.map(textOf).join('\n') });
         else if (result.state === 'skipped') skipped.push({ name, reason: result.note ?? 'no reason given' });
         else failures.push({ name, message: 'it did not end' });
       }

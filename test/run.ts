@@ -7,13 +7,30 @@
 // The level "emulator" starts an emulator of its own on a free port and deploys to it. Where GRANARY_TEST_OUTPUTS names
 // a file, the stack that it describes (test/emulator/stack.ts) is tested instead, be it on AWS.
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { bootstrapSecret } from '../local/bootstrap-key.ts';
 import { deploy } from '../local/deploy.ts';
 import type { Emulator } from '../local/emulator.ts';
-import { clientEnvironment, lastLines, projectFolder, projectPython, startEmulator, stopEmulator } from '../local/emulator.ts';
+import {
+  clientEnvironment,
+  lastLines,
+  projectFolder,
+  projectPython,
+  startEmulator,
+  stopEmulator,
+} from '../local/emulator.ts';
 import { listProcesses, portIsFree } from '../local/processes.js';
 import type { DeployedStack } from './emulator/stack.ts';
 import type { Counts } from './reporter.ts';
@@ -49,7 +66,13 @@ function endChildren(): void {
 }
 
 /** Runs a program with its output in a file. @returns what went wrong, if anything did, and the output */
-async function run({ name, program, args, env = {}, deadlineMs }: Running): Promise<{ problem?: string; output: string }> {
+async function run({
+  name,
+  program,
+  args,
+  env = {},
+  deadlineMs,
+}: Running): Promise<{ problem?: string; output: string }> {
   const logFile = join(folder, `${name}.log`);
   const log = openSync(logFile, 'a');
   const child = spawn(program, args, {
@@ -76,7 +99,9 @@ async function run({ name, program, args, env = {}, deadlineMs }: Running): Prom
   const problem = await new Promise<string | undefined>((resolve) => {
     child.once('spawn', () => children.add(child.pid!));
     child.once('error', (error) => resolve(error.message));
-    child.once('exit', (code, signal) => resolve(code === 0 ? undefined : signal ? `ended by ${signal}` : `exit code ${code}`));
+    child.once('exit', (code, signal) =>
+      resolve(code === 0 ? undefined : signal ? `ended by ${signal}` : `exit code ${code}`),
+    );
   });
   clearTimeout(timer);
   if (child.pid !== undefined) children.delete(child.pid);
@@ -91,10 +116,12 @@ const one = (name: string, problem: string | undefined, output: string): Counts 
     : { passed: 0, failures: [{ name, message: `${problem}\n${lastLines(output, 40)}` }], skipped: [] };
 
 /** A check that passes or fails as a whole. */
-const check = (name: string, args: readonly string[], deadlineMs = 5 * minute) => async (): Promise<Counts> => {
-  const { problem, output } = await run({ name, program: process.execPath, args, deadlineMs });
-  return one(name, problem, output);
-};
+const check =
+  (name: string, args: readonly string[], deadlineMs = 5 * minute) =>
+  async (): Promise<Counts> => {
+    const { problem, output } = await run({ name, program: process.execPath, args, deadlineMs });
+    return one(name, problem, output);
+  };
 
 /** Adds a failure where a program ended badly although no test of it failed. */
 function withProblem(counts: Counts, name: string, problem: string | undefined, output: string): Counts {
@@ -102,7 +129,13 @@ function withProblem(counts: Counts, name: string, problem: string | undefined, 
   return { ...counts, failures: [{ name, message: `${problem}\n${lastLines(output, 40)}` }] };
 }
 
-async function vitest(name: string, files: readonly string[], config: string, env: Record<string, string>, deadlineMs: number): Promise<Counts> {
+async function vitest(
+  name: string,
+  files: readonly string[],
+  config: string,
+  env: Record<string, string>,
+  deadlineMs: number,
+): Promise<Counts> {
   const report = join(folder, `${name}.json`);
   const args = [
     tool('vitest/vitest.mjs'),
@@ -113,29 +146,62 @@ async function vitest(name: string, files: readonly string[], config: string, en
     `--reporter=${join(projectFolder, 'test', 'reporter.ts')}`,
     ...files,
   ];
-  const { problem, output } = await run({ name, program: process.execPath, args, deadlineMs, env: { ...env, GRANARY_TEST_REPORT: report } });
+  const { problem, output } = await run({
+    name,
+    program: process.execPath,
+    args,
+    deadlineMs,
+    env: { ...env, GRANARY_TEST_REPORT: report },
+  });
   const counts: Counts = existsSync(report)
     ? (JSON.parse(readFileSync(report, 'utf8')) as Counts)
-    : { passed: 0, failures: [{ name, message: `${problem ?? 'no report was written'}\n${lastLines(output, 40)}` }], skipped: [] };
+    : {
+        passed: 0,
+        failures: [{ name, message: `${problem ?? 'no report was written'}\n${lastLines(output, 40)}` }],
+        skipped: [],
+      };
   return withProblem(counts, name, problem, output);
 }
 
 async function pytest(): Promise<Counts> {
   const report = join(folder, 'python.xml');
-  const args = ['-m', 'pytest', '-q', '--color=no', `--basetemp=${join(folder, 'pytest')}`, `--junitxml=${report}`, 'test/python'];
-  const { problem, output } = await run({ name: 'python', program: projectPython, args, deadlineMs: 10 * minute });
-  const counts = existsSync(report) ? readJunit(readFileSync(report, 'utf8')) : { passed: 0, failures: [], skipped: [] };
+  const args = [
+    '-m',
+    'pytest',
+    '-q',
+    '--color=no',
+    `--basetemp=${join(folder, 'pytest')}`,
+    `--junitxml=${report}`,
+    'test/python',
+  ];
+  const { problem, output } = await run({
+    name: 'python',
+    program: projectPython,
+    args,
+    deadlineMs: 10 * minute,
+  });
+  const counts = existsSync(report)
+    ? readJunit(readFileSync(report, 'utf8'))
+    : { passed: 0, failures: [], skipped: [] };
   return withProblem(counts, 'python', problem, output);
 }
 
 /** @see https://docs.pytest.org/en/stable/how-to/output.html: one `testcase` each, with a child where it did not pass */
 function readJunit(xml: string): Counts {
   const plain = (text = '') =>
-    text.replace(/&#10;/g, '\n').replace(/&lt;/g, '<').replace(/&gt;/g, '>').replace(/&quot;/g, '"').replace(/&apos;/g, "'").replace(/&amp;/g, '&');
+    text
+      .replace(/&#10;/g, '\n')
+      .replace(/&lt;/g, '<')
+      .replace(/&gt;/g, '>')
+      .replace(/&quot;/g, '"')
+      .replace(/&apos;/g, "'")
+      .replace(/&amp;/g, '&');
   let passed = 0;
   const failures: { name: string; message: string }[] = [];
   const skipped: { name: string; reason: string }[] = [];
-  for (const [, attributes = '', inner = ''] of xml.matchAll(/<testcase\b([^>]*?)(?:\/>|>([\s\S]*?)<\/testcase>)/g)) {
+  for (const [, attributes = '', inner = ''] of xml.matchAll(
+    /<testcase\b([^>]*?)(?:\/>|>([\s\S]*?)<\/testcase>)/g,
+  )) {
     const attribute = (text: string, key: string) => plain(new RegExp(`\\b${key}="([^"]*)"`).exec(text)?.[1]);
     const name = `${attribute(attributes, 'classname')} > ${attribute(attributes, 'name')}`;
     const bad = /<(?:failure|error)\b[^>]*?(?:\/>|>([\s\S]*?)<\/(?:failure|error)>)/.exec(inner);
@@ -199,11 +265,20 @@ async function emulatorLevel(files: readonly string[]): Promise<Counts> {
     const left = await stopStack();
     return {
       passed: counts.passed + (left.length === 0 ? 1 : 0),
-      failures: [...counts.failures, ...(left.length === 0 ? [] : [{ name: 'the emulator leaves nothing behind', message: left.join('\n') }])],
+      failures: [
+        ...counts.failures,
+        ...(left.length === 0
+          ? []
+          : [{ name: 'the emulator leaves nothing behind', message: left.join('\n') }]),
+      ],
       skipped: counts.skipped,
     };
   } catch (error) {
-    return { passed: 0, failures: [{ name: 'deployment to the emulator', message: (error as Error).stack ?? String(error) }], skipped: [] };
+    return {
+      passed: 0,
+      failures: [{ name: 'deployment to the emulator', message: (error as Error).stack ?? String(error) }],
+      skipped: [],
+    };
   } finally {
     await stopStack();
   }
@@ -240,22 +315,30 @@ async function main(): Promise<number> {
   const files = words.filter((word) => !(word in levels));
   const unknown = files.filter((word) => word.startsWith('-'));
   if (unknown.length > 0) {
-    print(`Unknown option ${unknown[0]}. Right form: npm test -- [${Object.keys(levels).join('|')}]... [part of a test file's path]...`);
+    print(
+      `Unknown option ${unknown[0]}. Right form: npm test -- [${Object.keys(levels).join('|')}]... [part of a test file's path]...`,
+    );
     return 2;
   }
   let passed = 0;
   let failed = 0;
   const skips: string[] = [];
   for (const [name, level] of Object.entries(levels)) {
-    if (chosen.length > 0 ? !chosen.includes(name) : files.length > 0 && name !== 'unit' && name !== 'emulator') continue;
+    if (
+      chosen.length > 0 ? !chosen.includes(name) : files.length > 0 && name !== 'unit' && name !== 'emulator'
+    )
+      continue;
     const begin = performance.now();
     const counts = await level(files);
     passed += counts.passed;
     failed += counts.failures.length;
     const skipped = counts.skipped.length > 0 ? `, ${counts.skipped.length} skipped` : '';
     const verdict = counts.failures.length > 0 ? 'FAIL' : 'ok  ';
-    print(`${verdict} ${name}: ${counts.passed} passed, ${counts.failures.length} failed${skipped} (${seconds(performance.now() - begin)})`);
-    for (const { name: test, message } of counts.failures) print(`     failed: ${test}\n${indented(message)}`);
+    print(
+      `${verdict} ${name}: ${counts.passed} passed, ${counts.failures.length} failed${skipped} (${seconds(performance.now() - begin)})`,
+    );
+    for (const { name: test, message } of counts.failures)
+      print(`     failed: ${test}\n${indented(message)}`);
     for (const skip of counts.skipped) skips.push(`     skipped: ${skip.name}: ${skip.reason}`);
   }
   for (const line of skips) print(line);

@@ -1,8 +1,8 @@
-"""Gives each text a vector that depends on the text alone: a direction drawn by a generator which the text seeds.
+"""Gives each text a vector that depends on the text alone: a direction drawn at random, seeded by the text.
 
-The same text has the same vector in every run, so a search for exactly that text finds it first. Different texts have
-unrelated vectors, however alike they read: this plugin shows the interface, and `ngram_embed` beside it shows vectors whose
-nearness means something.
+The same text has the same vector in every run, so a search for exactly that text finds it first. Different
+texts have unrelated vectors, however alike they read: this plugin shows the interface, and `ngram_embed`
+beside it shows vectors whose nearness means something.
 """
 
 import hashlib
@@ -52,11 +52,13 @@ class PipelineResult:
         self.prepare = prepare
 
 
-def build_steps(extractor_request=None, container=None, base_steps=None, dataset_size=None, content_flags=None):
+def build_steps(
+    extractor_request=None, container=None, base_steps=None, dataset_size=None, content_flags=None
+):
     """Called once by the warehouse; every frame of a batch then goes through the steps.
 
-    ``extractor_request.extractor_config.parameters`` holds the parameters of the collection. Leave out arguments that you do
-    not need, or take ``**kwargs``.
+    ``extractor_request.extractor_config.parameters`` holds the parameters of the collection. Leave out
+    arguments that you do not need, or take ``**kwargs``.
     """
     return {"steps": [*(base_steps or []), TextEmbedder()], "prepare": lambda rows: rows}
 

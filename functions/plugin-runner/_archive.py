@@ -1,7 +1,7 @@
 """The plugin's archive: downloaded once, compared with the hash that was validated, unpacked under limits.
 
-The caller has checked the archive before it was accepted. The limits are applied here again while unpacking, by the bytes
-that really come out: headers lie.
+The caller has checked the archive before it was accepted. The limits are applied here again while unpacking,
+by the bytes that really come out: headers lie.
 """
 
 from __future__ import annotations
@@ -44,13 +44,19 @@ def fetch_and_unpack(url: str, sha256: str, destination: Path, deadline: float) 
         try:
             _fetch.get(url, file, ZIP_BYTES_MAX, deadline)
         except _fetch.TooLarge:
-            raise RunnerError("archive_refused", f"the archive is larger than {ZIP_BYTES_MAX} bytes") from None
+            raise RunnerError(
+                "archive_refused", f"the archive is larger than {ZIP_BYTES_MAX} bytes"
+            ) from None
         except _fetch.FetchError as fault:
-            raise RunnerError("archive_download_failed", f"the archive could not be downloaded: {fault}") from None
+            raise RunnerError(
+                "archive_download_failed", f"the archive could not be downloaded: {fault}"
+            ) from None
         file.seek(0)
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
-            raise RunnerError("archive_hash_mismatch", f"the archive has SHA-256 {found}, validated was {sha256}")
+            raise RunnerError(
+                "archive_hash_mismatch", f"the archive has SHA-256 {found}, validated was {sha256}"
+            )
         partial = destination.with_name(destination.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o755)
@@ -63,12 +69,21 @@ def fetch_and_unpack(url: str, sha256: str, destination: Path, deadline: float) 
 
 
 def unpack(file: BinaryIO, destination: Path) -> None:
-    """Unpacks a zip into an existing, empty folder; files become read-only. Raises RunnerError archive_refused."""
+    """Unpacks a zip into an existing, empty folder; files become read-only. Raises RunnerError
+    archive_refused."""
     try:
         _check_directory(file)
         with zipfile.ZipFile(file) as archive:
             _unpack(archive, destination)
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, UnicodeError, ValueError) as fault:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        struct.error,
+        NotImplementedError,
+        UnicodeError,
+        ValueError,
+    ) as fault:
         raise RunnerError("archive_refused", f"the archive is not a sound zip: {fault}") from None
 
 
@@ -135,7 +150,11 @@ def _check_entry(entry: zipfile.ZipInfo) -> list[str]:
 
 
 def _skipped(parts: list[str]) -> bool:
-    return any(part in _SKIPPED_PARTS for part in parts) or parts[-1] == ".DS_Store" or parts[-1].endswith(".pyc")
+    return (
+        any(part in _SKIPPED_PARTS for part in parts)
+        or parts[-1] == ".DS_Store"
+        or parts[-1].endswith(".pyc")
+    )
 
 
 def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, room: int) -> int:

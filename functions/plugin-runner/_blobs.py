@@ -20,7 +20,8 @@ _AT_ONCE = 8
 
 
 def fetch_all(rows: list[dict], folder: Path, deadline: float) -> list[tuple[int, str, str]]:
-    """Downloads each row's ``blob_url`` and sets its ``local_path``; returns (row, code, message) of those that failed."""
+    """Downloads each row's ``blob_url`` and sets its ``local_path``; returns (row, code, message) of those
+    that failed."""
     wanted = [row for row in rows if row.get("blob_url")]
     failures: list[tuple[int, str, str]] = []
     total = 0
@@ -28,7 +29,10 @@ def fetch_all(rows: list[dict], folder: Path, deadline: float) -> list[tuple[int
         results = pool.map(lambda row: _fetch_one(row, folder, deadline), wanted)
         for row, (size, code, message) in zip(wanted, results):
             if code is None and total + size > ALL_BYTES_MAX:
-                code, message = "blob_too_large", f"the blobs of the call have more than {ALL_BYTES_MAX} bytes together"
+                code, message = (
+                    "blob_too_large",
+                    f"the blobs of the call have more than {ALL_BYTES_MAX} bytes together",
+                )
             if code is not None:
                 if row.get("local_path"):
                     os.unlink(row["local_path"])

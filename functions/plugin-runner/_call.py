@@ -1,4 +1,5 @@
-"""One call: what was asked for, checked; and the runs of its frames on a worker that is replaced when it is lost."""
+"""One call: what was asked for, checked; and the runs of its frames on a worker that is replaced when it is
+lost."""
 
 from __future__ import annotations
 
@@ -99,10 +100,12 @@ def read_call(event: dict, remaining_ms: int | None) -> Call:
 
 
 class FrameRuns:
-    """Runs the frames of one call, in order, with a time for each; a worker that hangs or dies is replaced."""
+    """Runs the frames of one call, in order, with a time for each; a worker that hangs or dies is
+    replaced."""
 
     def __init__(self, call: Call, worker: Callable[[], Worker], lose: Callable[[Worker, bool], str]) -> None:
-        """``worker`` gives a loaded worker, ``lose`` ends it (at once or after it ended by itself) and says how."""
+        """``worker`` gives a loaded worker, ``lose`` ends it (at once or after it ended by itself) and says
+        how."""
         self._call = call
         self._worker = worker
         self._lose = lose
@@ -134,7 +137,10 @@ class FrameRuns:
                     raise
                 # It did load before, so the rows that it has not seen fail, and the results so far are kept.
                 for frame in waiting:
-                    yield frame, FrameReply(error=("plugin_not_probed", f"no new process for it: {fault.message}"))
+                    yield (
+                        frame,
+                        FrameReply(error=("plugin_not_probed", f"no new process for it: {fault.message}")),
+                    )
                 return
             while waiting:
                 frame = waiting[0]
@@ -162,7 +168,9 @@ class FrameRuns:
         if worker.rows_of_call != call.number:
             message["rows"] = by_column(call.rows)
         try:
-            worker.ask(message, min(call.deadline, time.monotonic() + START_SECONDS_MAX), "building the steps of")
+            worker.ask(
+                message, min(call.deadline, time.monotonic() + START_SECONDS_MAX), "building the steps of"
+            )
         except RunnerError:
             self._lose(worker, True)
             raise
@@ -173,7 +181,9 @@ class FrameRuns:
         give_up_at = min(time.monotonic() + seconds, self._call.deadline)
         try:
             header, blocks = worker.channel.receive(give_up_at)
-            reply = check_frame(header, blocks, frame, self._row_numbers[frame[0] : frame[1]], self._call.features)
+            reply = check_frame(
+                header, blocks, frame, self._row_numbers[frame[0] : frame[1]], self._call.features
+            )
             return reply, False
         except _wire.OutOfTime:
             self._lose(worker, True)
@@ -193,7 +203,9 @@ def by_column(rows: list[dict]) -> dict:
         values = [row.get(name) for row in rows]
         first = values[0] if values else None
         # `is` first: most such columns hold one object, or None; true must not be taken for 1.
-        if all(value is first for value in values) or (isinstance(first, str) and values.count(first) == len(values)):
+        if all(value is first for value in values) or (
+            isinstance(first, str) and values.count(first) == len(values)
+        ):
             constants[name] = first
         else:
             columns[name] = values

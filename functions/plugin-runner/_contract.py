@@ -1,7 +1,8 @@
-"""What the warehouse and a plugin's pipeline.py agree on: how it is called, what it is given, what it must give back.
+"""What the warehouse and a plugin's pipeline.py agree on: how it is called, what it is given, what it must
+give back.
 
-``build_steps`` is preferred, else ``extract``; each gets by keyword only the arguments that its signature names. The steps
-are callables or classes, DataFrame in, DataFrame out, sync or async.
+``build_steps`` is preferred, else ``extract``; each gets by keyword only the arguments that its signature
+names. The steps are callables or classes, DataFrame in, DataFrame out, sync or async.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ _COPY_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
 
 
 class Request(dict):
-    """A dict whose keys are attributes as well, at every depth: ``extractor_request.extractor_config.parameters``."""
+    """A dict whose keys are attributes as well, at every depth:
+    ``extractor_request.extractor_config.parameters``."""
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"extractor_request has no {name!r}; it has {', '.join(map(repr, self))}") from None
+            raise AttributeError(
+                f"extractor_request has no {name!r}; it has {', '.join(map(repr, self))}"
+            ) from None
 
     @classmethod
     def of(cls, value: Any) -> Any:
@@ -39,16 +43,21 @@ class Request(dict):
 
 
 class Container:
-    """Stands where the hosted product passes its services; here there are none, and asking for one says so."""
+    """Stands where the hosted product passes its services; here there are none, and asking for one says
+    so."""
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"container.{name} is not available: a plugin runs without services and without network")
+        raise AttributeError(
+            f"container.{name} is not available: a plugin runs without services and without network"
+        )
 
 
 class Pipeline:
     """The steps of one plugin, built for one set of parameters."""
 
-    def __init__(self, steps: list[Callable], prepare: Callable | None, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, steps: list[Callable], prepare: Callable | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.steps = steps
         self.prepare = prepare
         self._loop = loop
@@ -67,7 +76,8 @@ class Pipeline:
         frame = to_frame(result)
         if frame is None:
             raise ContractFault(
-                "step_wrong_return", f"{who} returned {type(result).__name__}; it must return a pandas DataFrame"
+                "step_wrong_return",
+                f"{who} returned {type(result).__name__}; it must return a pandas DataFrame",
             )
         return frame
 
@@ -75,7 +85,8 @@ class Pipeline:
 def build_pipeline(
     module: Any, parameters: dict, extractor_id: str, dataset_size: int, loop: asyncio.AbstractEventLoop
 ) -> Pipeline:
-    """Calls the plugin's entry and makes its steps callable. Raises what the plugin raises, or ContractFault."""
+    """Calls the plugin's entry and makes its steps callable. Raises what the plugin raises, or
+    ContractFault."""
     offered = {
         "extractor_request": make_request(parameters, extractor_id),
         "base_steps": [],
@@ -84,7 +95,9 @@ def build_pipeline(
     }
     entry = getattr(module, "build_steps", None)
     if callable(entry):
-        result = resolve(call_with_accepted(entry, {**offered, "container": Container()}, "build_steps"), loop)
+        result = resolve(
+            call_with_accepted(entry, {**offered, "container": Container()}, "build_steps"), loop
+        )
     else:
         entry = getattr(module, "extract", None)
         if not callable(entry):
@@ -102,7 +115,9 @@ def make_request(parameters: dict, extractor_id: str) -> Request:
         {
             "feature_extractor_id": extractor_id,
             "extractor_config": {
-                "feature_extractor_id": extractor_id, "parameters": parameters, "params": parameters,
+                "feature_extractor_id": extractor_id,
+                "parameters": parameters,
+                "params": parameters,
             },
         }
     )
@@ -144,9 +159,9 @@ def resolve(value: Any, loop: asyncio.AbstractEventLoop) -> Any:
 def make_table(rows: list[int], columns: dict[str, list], constants: dict[str, Any]) -> pd.DataFrame:
     """The rows of a call as one table, of which frames are cut.
 
-    ``rows`` are the rows' numbers, ``columns`` the values by column; a column of ``constants`` has one value in all rows,
-    and one that is in neither is None. Every column holds objects. With its own string type, pandas 3 turns None into NaN,
-    and a plugin that embeds ``str(value)`` would embed "nan".
+    ``rows`` are the rows' numbers, ``columns`` the values by column; a column of ``constants`` has one value
+    in all rows, and one that is in neither is None. Every column holds objects. With its own string type,
+    pandas 3 turns None into NaN, and a plugin that embeds ``str(value)`` would embed "nan".
     """
     cells = np.empty((len(rows), len(INPUT_COLUMNS)), dtype=object)
     for position, name in enumerate(INPUT_COLUMNS):
@@ -192,7 +207,8 @@ def rows_of(result: pd.DataFrame, given: list[int]) -> list[int]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value not in known:
             raise ContractFault(
-                "row_identity_lost", f"the column {ROW_COLUMN} holds a value that was not given; leave it as it is"
+                "row_identity_lost",
+                f"the column {ROW_COLUMN} holds a value that was not given; leave it as it is",
             )
     return [int(value) for value in values]
 
@@ -230,7 +246,8 @@ def _callable(index: int, step: Any) -> Callable:
         return call_with_accepted(step, {})
     if not callable(step):
         raise ContractFault(
-            "plugin_load_failed", f"step {index} is a {type(step).__name__}; a step is a function, an object or a class"
+            "plugin_load_failed",
+            f"step {index} is a {type(step).__name__}; a step is a function, an object or a class",
         )
     return step
 

@@ -1,7 +1,8 @@
-"""The table that a plugin's ``prepare`` receives: a DataFrame that also answers to the calls of a Ray dataset.
+"""The table that a plugin's ``prepare`` receives: a DataFrame that also answers to the calls of a Ray
+dataset.
 
-Plugins are written for either. Only the calls listed in the class behave as Ray's; everything else is pandas, and gives
-plain DataFrames.
+Plugins are written for either. Only the calls listed in the class behave as Ray's; everything else is pandas,
+and gives plain DataFrames.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import pandas as pd
 
 
 class Dataset(pd.DataFrame):
-    """A DataFrame with ``map_batches``, ``map``, ``flat_map``, ``filter(callable)``, ``count()`` and ``to_pandas``."""
+    """A DataFrame with ``map_batches``, ``map``, ``flat_map``, ``filter(callable)``, ``count()`` and
+    ``to_pandas``."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
@@ -32,9 +34,11 @@ class Dataset(pd.DataFrame):
         fn_constructor_kwargs: dict | None = None,
         **_scheduling: Any,
     ) -> "Dataset":
-        """Hands the rows over in frames (dicts of arrays for ``batch_format="numpy"``) and joins what comes back.
+        """Hands the rows over in frames (dicts of arrays for ``batch_format="numpy"``) and joins what comes
+        back.
 
-        Arguments that tell Ray where to run (``num_cpus``, ``concurrency`` ...) have no meaning here and are taken as given.
+        Arguments that tell Ray where to run (``num_cpus``, ``concurrency`` ...) have no meaning here and are
+        taken as given.
         """
         if inspect.isclass(fn):
             fn = fn(*fn_constructor_args, **(fn_constructor_kwargs or {}))
@@ -57,7 +61,8 @@ class Dataset(pd.DataFrame):
         return self._from_rows([made for row in self._rows() for made in fn(row)])
 
     def filter(self, fn: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """With a function: keeps the rows (given as dicts) for which it is true. Otherwise pandas' filter of labels."""
+        """With a function: keeps the rows (given as dicts) for which it is true. Otherwise pandas' filter of
+        labels."""
         if not callable(fn):
             return super().filter(fn, *args, **kwargs) if fn is not None else super().filter(*args, **kwargs)
         kept = np.fromiter((bool(fn(row)) for row in self._rows()), dtype=bool, count=len(self))
@@ -79,7 +84,9 @@ class Dataset(pd.DataFrame):
             return Dataset(self.to_pandas().iloc[:0])
         # Columns stay objects: type inference would turn None into NaN and whole numbers into floats.
         names = list(dict.fromkeys(name for row in rows for name in row))
-        return Dataset(pd.DataFrame({n: pd.Series([row.get(n) for row in rows], dtype=object) for n in names}))
+        return Dataset(
+            pd.DataFrame({n: pd.Series([row.get(n) for row in rows], dtype=object) for n in names})
+        )
 
 
 def to_frame(result: Any) -> pd.DataFrame | None:

@@ -1,4 +1,6 @@
-"""Every code with which the runner reports a failure, in one table; the warehouse's TypeScript side is compared with it.
+"""Every code with which the runner reports a failure, in one table.
+
+The warehouse's TypeScript side is compared with it.
 
 ``python3 _errors.py`` prints the table as JSON.
 """
@@ -7,19 +9,19 @@ from __future__ import annotations
 
 MESSAGE_BYTES_MAX = 1000
 
-# code: (retryable, title). Retryable means that the same rows may well pass on another try without any change.
+# code: (retryable, title). Retryable means that the same rows may well pass unchanged on another try.
 CODES: dict[str, tuple[bool, str]] = {
     # One row (or the rows of one frame) failed; the others keep their results.
     "plugin_row_failed": (False, "The plugin raised an error on this row"),
     "plugin_timeout": (True, "The plugin did not finish this row in its time"),
     "plugin_died": (False, "The plugin's process ended on this row"),
     "plugin_memory": (False, "The plugin ran out of memory on this row"),
-    "plugin_not_probed": (True, "The row was not run, or not tried alone, before the time or the tries ended"),
+    "plugin_not_probed": (True, "Time or tries ended before the row was run, or run alone"),
     "plugin_protocol_error": (False, "The plugin's process sent an answer that is not valid"),
     "step_wrong_return": (False, "A step or prepare did not return a DataFrame"),
     "row_identity_lost": (False, "The steps changed the number of rows and dropped the column __row"),
     "too_many_outputs": (False, "The plugin made more outputs of this row than are allowed"),
-    "feature_column_missing": (False, "The steps wrote none of the feature columns that the manifest declares"),
+    "feature_column_missing": (False, "The steps wrote none of the manifest's feature columns"),
     "vector_wrong_shape": (False, "A vector does not have the declared number of dimensions"),
     "vector_not_numeric": (False, "A vector contains something that is not a number"),
     "vector_not_finite": (False, "A vector contains NaN or infinity"),
@@ -57,7 +59,8 @@ class RunnerError(Exception):
 
 
 class WorkerGone(RunnerError):
-    """A worker ended, or talked nonsense, before it answered; if it had been idle, a new one may do better."""
+    """A worker ended, or talked nonsense, before it answered; if it had been idle, a new one may do
+    better."""
 
 
 def failure(row: int, code: str, message: str) -> dict:
@@ -76,4 +79,8 @@ def cut(message: str) -> str:
 if __name__ == "__main__":
     import json
 
-    print(json.dumps({code: {"retryable": retryable, "title": title} for code, (retryable, title) in CODES.items()}))
+    print(
+        json.dumps(
+            {code: {"retryable": retryable, "title": title} for code, (retryable, title) in CODES.items()}
+        )
+    )

@@ -26,7 +26,8 @@ def code_of(fault: BaseException) -> str:
 
 
 def describe(fault: BaseException, folder: str) -> str:
-    """``ValueError: no good (pipeline.py:42 in embed)``: the last line of the plugin that the error went through."""
+    """``ValueError: no good (pipeline.py:42 in embed)``: the last line of the plugin that the error went
+    through."""
     try:
         if isinstance(fault, ContractFault):
             return cut(str(fault))

@@ -1,7 +1,7 @@
 """HTTP for the runner: gets archives, rows and blobs from presigned addresses, and puts results there.
 
-Addresses come from the warehouse, not from plugins. Still: http and https only, no redirects, no proxies from the
-environment, sizes counted as they come, and every wait inside the call's deadline.
+Addresses come from the warehouse, not from plugins. Still: http and https only, no redirects, no proxies from
+the environment, sizes counted as they come, and every wait inside the call's deadline.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 
 
 def get(url: str, into: BinaryIO, bytes_max: int, deadline: float) -> int:
-    """Downloads to an open file; returns the number of bytes. Raises TooLarge or FetchError (after three tries)."""
+    """Downloads to an open file; returns the number of bytes. Raises TooLarge or FetchError (after three
+    tries)."""
 
     def once() -> int:
         into.seek(0)
@@ -95,7 +96,11 @@ def _tried(action, deadline: float):
         except TooLarge:
             raise
         except (FetchError, OSError, http.client.HTTPException) as fault:
-            error = fault if isinstance(fault, FetchError) else FetchError(type(fault).__name__ + ": " + str(fault)[:200])
+            error = (
+                fault
+                if isinstance(fault, FetchError)
+                else FetchError(type(fault).__name__ + ": " + str(fault)[:200])
+            )
         if attempt == TRIES or deadline - time.monotonic() < 2 * _PAUSE_SECONDS:
             raise error from None
         time.sleep(_PAUSE_SECONDS * attempt)

@@ -1,7 +1,7 @@
 """What a worker may use and see: resource limits, its own process group, another user, death with its parent.
 
-Nothing here is relied on alone. ``apply`` reports which protections took, because some need rights (dropping the user)
-or a kernel that offers them.
+Nothing here is relied on alone. ``apply`` reports which protections took, because some need rights (dropping
+the user) or a kernel that offers them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _prctl(option: int, value: int) -> bool:
-    return _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) == 0
+    return (
+        _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+        == 0
+    )
 
 
 def hide_from_children() -> bool:
@@ -42,12 +45,14 @@ def hide_from_children() -> bool:
 
 
 def die_with_parent(with_signal: int) -> bool:
-    """Asks the kernel for a signal when the parent ends; to be called after the last change of user, which clears it."""
+    """Asks the kernel for a signal when the parent ends; to be called after the last change of user, which
+    clears it."""
     return _prctl(_PR_SET_PDEATHSIG, with_signal)
 
 
 def adopt_orphans() -> bool:
-    """Makes processes whose parent ended children of this one instead of init's, so that they can be found and ended."""
+    """Makes processes whose parent ended children of this one instead of init's, so that they can be found
+    and ended."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -83,13 +88,16 @@ def apply(memory_bytes: int, scratch: str, parent_pid: int) -> dict[str, bool]:
 
 
 def allow_cpu_seconds(seconds: float) -> None:
-    """Lets the process use so many more seconds of CPU. The clock of the handler is the limit; this one is the second."""
+    """Lets the process use so many more seconds of CPU. The clock of the handler is the limit; this one is
+    the second."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1, CPU_SECONDS_HARD)
 
 
 _LIMIT_NAMES = {
-    resource.RLIMIT_CORE: "core", resource.RLIMIT_NOFILE: "open_files", resource.RLIMIT_FSIZE: "file_size",
+    resource.RLIMIT_CORE: "core",
+    resource.RLIMIT_NOFILE: "open_files",
+    resource.RLIMIT_FSIZE: "file_size",
     resource.RLIMIT_AS: "memory",
 }
 
@@ -116,7 +124,9 @@ def _tasks_of(uid: int) -> int:
         try:
             if entry.stat().st_uid in (uid, 0):
                 fields = dict(
-                    line.split(":", 1) for line in Path(entry.path, "status").read_text().splitlines() if ":" in line
+                    line.split(":", 1)
+                    for line in Path(entry.path, "status").read_text().splitlines()
+                    if ":" in line
                 )
                 if int(fields["Uid"].split()[0]) == uid:
                     count += int(fields["Threads"])
@@ -146,9 +156,9 @@ def _allows(path: Path, uid: int, others: int, owner: int) -> bool:
 def keep_packages_reachable() -> list[int]:
     """Called as root before workers are forked: keeps Python's own folders readable to them.
 
-    An interpreter below a home folder cannot be entered by another user, and modules are loaded late (``hashlib`` at a
-    plugin's first import). Such folders are opened here, and the search path is changed to the open descriptors, which
-    the workers inherit. Returns the descriptors.
+    An interpreter below a home folder cannot be entered by another user, and modules are loaded late
+    (``hashlib`` at a plugin's first import). Such folders are opened here, and the search path is changed to
+    the open descriptors, which the workers inherit. Returns the descriptors.
     """
     opened: dict[str, str] = {}
     fds: list[int] = []

@@ -1,7 +1,8 @@
 """Imports a plugin's modules the way their author wrote the imports.
 
-The folder becomes a package named after itself, and it and ``vendor/`` come first on the search path. So these work:
-``from .u import v``, ``from processors.core import v``, ``from text_embed.u import v``, ``from pipeline import v``.
+The folder becomes a package named after itself, and it and ``vendor/`` come first on the search path. So
+these work: ``from .u import v``, ``from processors.core import v``, ``from text_embed.u import v``, ``from
+pipeline import v``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Plugin:
         _stubs.install(folder)
 
     def module(self, name: str) -> ModuleType:
-        """Imports ``pipeline`` or ``realtime``. Raises what the module raises, or ContractFault if it is not there."""
+        """Imports ``pipeline`` or ``realtime``. Raises what the module raises, or ContractFault if it is not
+        there."""
         if not Path(self.folder, f"{name}.py").is_file():
             raise ContractFault("plugin_load_failed", f"the archive has no {name}.py beside manifest.py")
         self._import_package()

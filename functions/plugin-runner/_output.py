@@ -25,9 +25,9 @@ _LEFT_OUT = object()
 class FrameOutput:
     """What one frame gave, column by column: entry i of each list belongs to row i of the result.
 
-    ``rows``: the input row; ``places``: for each feature the place of the vector in its matrix, or None; ``columns``: the
-    plugin's own columns; ``absent``: for a column the entries that have no form in JSON. Rows that failed are in ``failures``
-    only, as [row, code, message].
+    ``rows``: the input row; ``places``: for each feature the place of the vector in its matrix, or None;
+    ``columns``: the plugin's own columns; ``absent``: for a column the entries that have no form in JSON.
+    Rows that failed are in ``failures`` only, as [row, code, message].
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,9 @@ class FrameOutput:
         self.warnings: list[str] = []
 
 
-def collect(result: pd.DataFrame, given: list[int], data: list, features: list[tuple[str, int]]) -> FrameOutput:
+def collect(
+    result: pd.DataFrame, given: list[int], data: list, features: list[tuple[str, int]]
+) -> FrameOutput:
     """Checks a result against the rows that were given, and their ``data``.
 
     Raises ContractFault when the fault concerns the frame as a whole.
@@ -53,7 +55,8 @@ def collect(result: pd.DataFrame, given: list[int], data: list, features: list[t
         for row, count in collections.Counter(output.rows).items():
             if count > OUTPUTS_PER_ROW_MAX:
                 faults[row] = (
-                    "too_many_outputs", f"{count} outputs of one row; at most {OUTPUTS_PER_ROW_MAX} are allowed"
+                    "too_many_outputs",
+                    f"{count} outputs of one row; at most {OUTPUTS_PER_ROW_MAX} are allowed",
                 )
     output.places = [_feature(result, name in names, name, dims, output, faults) for name, dims in features]
     if features and not any(name in names for name, _ in features):
@@ -66,18 +69,27 @@ def collect(result: pd.DataFrame, given: list[int], data: list, features: list[t
 
 
 def _report_no_column(
-    result: pd.DataFrame, given: list[int], data: list, features: list[tuple[str, int]], rows: list[int], faults: dict
+    result: pd.DataFrame,
+    given: list[int],
+    data: list,
+    features: list[tuple[str, int]],
+    rows: list[int],
+    faults: dict,
 ) -> None:
-    """A row with content should have had a vector, or None in the column: without the column something is misspelt."""
+    """A row with content should have had a vector, or None in the column: without the column something is
+    misspelt."""
     made = ", ".join(str(c) for c in result.columns if c not in INPUT_COLUMNS and not str(c).startswith("__"))
     there = set(rows)
     for row, value in zip(given, data):
         if row in there and value is not None and str(value).strip():
-            faults.setdefault(row, (
-                "feature_column_missing",
-                f"no step assigned {', '.join(name for name, _ in features)} (new columns: {made or 'none'}); "
-                "assign None where a row has no vector",
-            ))
+            faults.setdefault(
+                row,
+                (
+                    "feature_column_missing",
+                    f"no step assigned {', '.join(name for name, _ in features)} (new columns: {made or 'none'}); "
+                    "assign None where a row has no vector",
+                ),
+            )
 
 
 def _leave_out(output: FrameOutput, kept: list[int]) -> None:
@@ -85,7 +97,9 @@ def _leave_out(output: FrameOutput, kept: list[int]) -> None:
     output.rows = [output.rows[i] for i in kept]
     output.places = [[places[i] for i in kept] for places in output.places]
     output.columns = {name: [cells[i] for i in kept] for name, cells in output.columns.items()}
-    output.absent = {name: [moved[i] for i in indexes if i in moved] for name, indexes in output.absent.items()}
+    output.absent = {
+        name: [moved[i] for i in indexes if i in moved] for name, indexes in output.absent.items()
+    }
 
 
 def _feature(
@@ -112,7 +126,9 @@ def _columns(result: pd.DataFrame, features: set[str], output: FrameOutput) -> N
         absent = [index for index, cell in enumerate(cells) if cell is _LEFT_OUT]
         name = _clean(name)
         if absent:
-            output.warnings.append(f'column "{name[:100]}": {len(absent)} values have no form in JSON and were left out')
+            output.warnings.append(
+                f'column "{name[:100]}": {len(absent)} values have no form in JSON and were left out'
+            )
             output.absent[name] = absent
             for index in absent:
                 cells[index] = None

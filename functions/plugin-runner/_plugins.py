@@ -37,7 +37,9 @@ class Plugins:
         self.zygote.leave()
         self._work.remove()
 
-    def worker(self, sha256: str, url: str, root: str, plugin_id: str, memory_mb: int | None, deadline: float) -> Worker:
+    def worker(
+        self, sha256: str, url: str, root: str, plugin_id: str, memory_mb: int | None, deadline: float
+    ) -> Worker:
         """The plugin's worker, loaded: the one that is there, or a new one. Raises RunnerError."""
         worker = self._workers.get(sha256)
         if worker is not None and worker.is_alive():

@@ -1,8 +1,8 @@
 """Runs the rows of a call frame by frame and finds the rows that spoil a frame.
 
-A frame that raises, hangs or ends its process is halved until the bad rows stand alone; the others keep their results. All
-of it happens within one deadline and a number of tries: what could not be tried by then fails with a code that invites a
-retry. Time is kept here, with a clock that tests can turn.
+A frame that raises, hangs or ends its process is halved until the bad rows stand alone; the others keep their
+results. All of it happens within one deadline and a number of tries: what could not be tried by then fails
+with a code that invites a retry. Time is kept here, with a clock that tests can turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ PATIENCE = 10.0
 """A frame may take ten times as long as its rows have taken elsewhere before it counts as hanging."""
 
 WARM_UP = 2.0
-"""Any frame may take twice as long as the longest so far: the first one after a new start may have to load a model."""
+"""Any frame may take twice as long as the longest so far: the first one after a new start may have to load a
+model."""
 
 _SHORTEST_SECONDS = 0.02
 
@@ -30,7 +31,8 @@ Frame = tuple[int, int]
 
 
 class Runs(Protocol):
-    """Runs frames in order and yields each with its answer; ``limit`` gives the seconds for the next frame."""
+    """Runs frames in order and yields each with its answer; ``limit`` gives the seconds for the next
+    frame."""
 
     def __call__(
         self, frames: list[Frame], limit: Callable[[Frame, int], float]
@@ -69,8 +71,8 @@ class _Probe:
 
     def run(self, count: int, size: int) -> Outcome:
         suspects = self.pass_over(split(count, size), self.first_limit)
-        # The last in the list is looked at next; so rows are isolated in their order, a few completely rather than
-        # many half-way.
+        # The last in the list is looked at next; so rows are isolated in their order, a few completely rather
+        # than many half-way.
         stack = suspects[::-1]
         while stack:
             frame, code, message = stack.pop()
@@ -79,7 +81,8 @@ class _Probe:
             elif not self.may_go_on():
                 why = "time" if self.left() <= _SHORTEST_SECONDS else "number of tries"
                 self.fail(
-                    frame, "plugin_not_probed",
+                    frame,
+                    "plugin_not_probed",
                     f"the {why} ended before the row could be tried alone; a frame with it failed: {code}: {message}",
                 )
             else:
@@ -88,7 +91,9 @@ class _Probe:
                 stack += self.pass_over(parts, self.probe_limit)[::-1]
         return self.outcome
 
-    def pass_over(self, frames: list[Frame], limit: Callable[[Frame, int], float]) -> list[tuple[Frame, str, str]]:
+    def pass_over(
+        self, frames: list[Frame], limit: Callable[[Frame, int], float]
+    ) -> list[tuple[Frame, str, str]]:
         """Runs frames, keeps the good answers and returns the others as suspects."""
         suspects = []
         waiting = list(frames)
@@ -108,7 +113,8 @@ class _Probe:
 
     def is_final(self, frame: Frame, code: str) -> bool:
         if code in ("row_identity_lost", "plugin_not_probed"):
-            # Smaller frames would hide such a fault of the steps, or cannot be run either; they find no faulty row.
+            # Smaller frames would hide such a fault of the steps, or cannot be run either; they find no
+            # faulty row.
             return True
         return frame[1] - frame[0] == 1 and not (code == "plugin_died" and self.outcome.probes == 0)
 
@@ -126,7 +132,8 @@ class _Probe:
         self.seconds_per_row = max(self.seconds_per_row or 0.0, seconds / rows)
 
     def first_limit(self, frame: Frame, frames_left: int) -> float:
-        """Half of the time that is left, so that a hanging frame leaves time to look into it; a single row gets all."""
+        """Half of the time that is left, so that a hanging frame leaves time to look into it; a single row
+        gets all."""
         rows = frame[1] - frame[0]
         if rows == 1 and frames_left == 1:
             return self.left()
@@ -147,8 +154,8 @@ class _Probe:
 def _halves(frame: Frame) -> list[Frame]:
     start, stop = frame
     if stop - start == 1:
-        # A single row whose process died on the first try: once more, since another tenant's or its own leftovers
-        # may have been the cause.
+        # A single row whose process died on the first try: once more, since another tenant's or its own
+        # leftovers may have been the cause.
         return [frame]
     middle = (start + stop) // 2
     return [(start, middle), (middle, stop)]

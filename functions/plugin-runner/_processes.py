@@ -1,7 +1,7 @@
 """The handler's side of the process model: one zygote, and one worker per plugin that it forks.
 
-The handler holds the Lambda's environment and runs no plugin code. Workers get two pipes and a log file; the clock, the
-order to end, and the judgement of answers stay here.
+The handler holds the Lambda's environment and runs no plugin code. Workers get two pipes and a log file; the
+clock, the order to end, and the judgement of answers stay here.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _F_SETPIPE_SZ = 1031
 _ORDER_SECONDS = 10.0
 _LEAVE_SECONDS = 3.0
 _KEPT_VARIABLES = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE")
-"""What Python itself needs to start; everything else in the handler's environment stays with the handler. The last one
-chooses numpy's kernels: with other kernels the same sum can differ in its last bit."""
+"""What Python itself needs to start; everything else in the handler's environment stays with the handler. The
+last one chooses numpy's kernels: with other kernels the same sum can differ in its last bit."""
 
 _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")
 
@@ -125,7 +125,8 @@ class Zygote:
         return self._receive(time.monotonic() + _ORDER_SECONDS)["strays"]
 
     def leave(self) -> None:
-        """Lets the process end by itself, which also ends what workers have started, and removes the working folder."""
+        """Lets the process end by itself, which also ends what workers have started, and removes the working
+        folder."""
         if self._process is not None and self._control is not None:
             self._control.close()
             try:
@@ -172,7 +173,9 @@ class Zygote:
         self._log.seek(max(0, self._log.tell() - 500))
         words = self._log.read().decode("utf-8", "replace").strip()
         self.stop()
-        return RunnerError("runner_unavailable", f"the process that starts workers {what}" + (f": {words}" if words else ""))
+        return RunnerError(
+            "runner_unavailable", f"the process that starts workers {what}" + (f": {words}" if words else "")
+        )
 
 
 class Worker:
@@ -202,15 +205,22 @@ class Worker:
         self.channel = _wire.Channel(to_worker[1], from_worker[0], _pidfd(self.pid))
 
     def load(self, folder: Path, package: str, deadline: float) -> None:
-        """Imports the plugin. Raises RunnerError plugin_load_failed or plugin_load_timeout; the worker is ended then."""
+        """Imports the plugin. Raises RunnerError plugin_load_failed or plugin_load_timeout; the worker is
+        ended then."""
         give_up_at = min(deadline, time.monotonic() + START_SECONDS_MAX)
         seconds = give_up_at - time.monotonic()
-        message = {"op": "load", "folder": str(folder), "package": package, "cpu_seconds": _cpu_allowance(seconds)}
+        message = {
+            "op": "load",
+            "folder": str(folder),
+            "package": package,
+            "cpu_seconds": _cpu_allowance(seconds),
+        }
         answer = self.ask(message, give_up_at, "loading")
         self.isolation = {str(k): v is True for k, v in dict(answer.get("isolation") or {}).items()}
 
     def ask(self, message: dict, give_up_at: float, what: str) -> dict:
-        """Sends a message that is answered by ``ready`` or ``fatal``. Raises RunnerError after ending the worker."""
+        """Sends a message that is answered by ``ready`` or ``fatal``. Raises RunnerError after ending the
+        worker."""
         began = time.monotonic()
         try:
             self.channel.send(message, give_up_at)
@@ -218,7 +228,9 @@ class Worker:
         except _wire.OutOfTime:
             self.end(at_once=True)
             seconds = time.monotonic() - began
-            raise RunnerError("plugin_load_timeout", f"{what} the plugin did not end within {seconds:.1f} s") from None
+            raise RunnerError(
+                "plugin_load_timeout", f"{what} the plugin did not end within {seconds:.1f} s"
+            ) from None
         except _wire.PeerGone:
             raise WorkerGone("plugin_load_failed", f"{what} the plugin: {self.end(at_once=False)}") from None
         except _wire.WireError as fault:
@@ -228,9 +240,15 @@ class Worker:
             return answer
         self.end(at_once=True)
         fatal = answer.get("fatal")
-        if isinstance(fatal, list) and len(fatal) == 2 and fatal[0] in ("plugin_load_failed", "realtime_missing"):
+        if (
+            isinstance(fatal, list)
+            and len(fatal) == 2
+            and fatal[0] in ("plugin_load_failed", "realtime_missing")
+        ):
             raise RunnerError(fatal[0], str(fatal[1]))
-        raise WorkerGone("plugin_load_failed", f"{what} the plugin: its process sent an answer that is not valid")
+        raise WorkerGone(
+            "plugin_load_failed", f"{what} the plugin: its process sent an answer that is not valid"
+        )
 
     def end(self, at_once: bool) -> str:
         """Ends the process and all it started; says how it ended ("was killed by SIGSEGV")."""
@@ -272,15 +290,23 @@ class Worker:
 
 
 def clean_environment() -> dict[str, str]:
-    """The variables of the zygote and all workers. The hash seed is fixed, so that ``hash()`` gives a query the same
-    vector as a batch."""
+    """The variables of the zygote and all workers. The hash seed is fixed, so that ``hash()`` gives a query
+    the same vector as a batch."""
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     threads = {f"{name}_NUM_THREADS": "1" for name in _THREADS}
-    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **kept, **threads, "PYTHONHASHSEED": "0", "HOME": "/nonexistent"}
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        **kept,
+        **threads,
+        "PYTHONHASHSEED": "0",
+        "HOME": "/nonexistent",
+    }
 
 
 def _temporary_root() -> str:
-    """Where the working folder goes: the usual place, unless workers run as another user who cannot enter that."""
+    """Where the working folder goes: the usual place, unless workers run as another user who cannot enter
+    that."""
     usual = tempfile.gettempdir()
     if os.getuid() != 0:
         return usual

@@ -1,8 +1,8 @@
 """Calls a plugin's realtime.py, which embeds one query at a time.
 
-It holds a class whose name ends in ``InferenceService``, or a factory ``get_inference_service``. The service has
-``run_inference(inputs, parameters)`` or is callable, sync or async. It gets ``{"text": query}`` and answers
-``{"embedding": [...]}``, ``{"embeddings": [[...]]}`` or a dict with the features' names.
+It holds a class whose name ends in ``InferenceService``, or a factory ``get_inference_service``. The service
+has ``run_inference(inputs, parameters)`` or is callable, sync or async. It gets ``{"text": query}`` and
+answers ``{"embedding": [...]}``, ``{"embeddings": [[...]]}`` or a dict with the features' names.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Realtime:
         self._call = run if callable(run) else self._service
         if not callable(self._call):
             raise ContractFault(
-                "realtime_missing", "the realtime service has no run_inference(inputs, parameters) and is not callable"
+                "realtime_missing",
+                "the realtime service has no run_inference(inputs, parameters) and is not callable",
             )
 
     def embed(self, text: Any, parameters: dict, features: list[str]) -> list[Any]:

@@ -1,7 +1,8 @@
 """Checks what a worker answered for one frame, and puts the reply of a call together.
 
-A worker is a process with foreign code in it, so its answer may say anything. Only what was asked for is taken over: rows of
-this frame, features of this call, vectors of the right length with finite numbers, codes of the table.
+A worker is a process with foreign code in it, so its answer may say anything. Only what was asked for is
+taken over: rows of this frame, features of this call, vectors of the right length with finite numbers, codes
+of the table.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ WARNINGS_MAX = 20
 class FrameReply:
     """One frame's checked answer: ``error`` is (code, message) if the frame failed as a whole.
 
-    Entry i of ``rows``, of each list in ``places`` (one for each feature) and of ``columns`` belong to one output.
+    Entry i of ``rows``, of each list in ``places`` (one for each feature) and of ``columns`` belong to one
+    output.
     """
 
     error: tuple[str, str] | None = None
@@ -38,7 +40,11 @@ class FrameReply:
 
 
 def check_frame(
-    header: dict, blocks: list[bytes], frame: tuple[int, int], rows: list[int], features: list[tuple[str, int]]
+    header: dict,
+    blocks: list[bytes],
+    frame: tuple[int, int],
+    rows: list[int],
+    features: list[tuple[str, int]],
 ) -> FrameReply:
     """``rows`` are the row numbers of the frame. Raises WireError if anything is not as it must be."""
     if header.get("frame") != list(frame):
@@ -66,7 +72,11 @@ def check_frame(
         raise WireError("the places are not those of the features asked for")
     for places, count in zip(reply.places, reply.counts):
         used = _integers([p for p in places if p is not None]) if isinstance(places, list) else None
-        if used is None or len(places) != len(reply.rows) or (used and not 0 <= min(used) <= max(used) < count):
+        if (
+            used is None
+            or len(places) != len(reply.rows)
+            or (used and not 0 <= min(used) <= max(used) < count)
+        ):
             raise WireError("an output refers to a vector that is not there")
     reply.columns = _columns(header.get("columns"), header.get("absent"), len(reply.rows))
     reply.warnings = [cut(str(w)) for w in _list(header, "warnings")[:WARNINGS_MAX]]
@@ -74,10 +84,13 @@ def check_frame(
 
 
 def assemble(
-    frames: list[FrameReply], row_order: dict[int, int], features: list[tuple[str, int]],
+    frames: list[FrameReply],
+    row_order: dict[int, int],
+    features: list[tuple[str, int]],
     failures: list[tuple[int, str, str]],
 ) -> dict:
-    """The parts ``outputs``, ``dropped``, ``vectors``, ``failures`` and ``warnings`` of a reply, in the order of the rows."""
+    """The parts ``outputs``, ``dropped``, ``vectors``, ``failures`` and ``warnings`` of a reply, in the order
+    of the rows."""
     outputs: list[dict] = []
     blocks: list[list[bytes]] = [[] for _ in features]
     counts = [0] * len(features)
@@ -119,8 +132,8 @@ def assemble(
 
 def all_finite(block: bytes) -> bool:
     """Whether a block of little-endian float32 holds neither NaN nor infinity."""
-    # Those have all bits of the exponent set, so that the last byte is 7f or ff. Real vectors hold no such byte,
-    # and looking for it is a thousand times faster than unpacking.
+    # Those have all bits of the exponent set, so that the last byte is 7f or ff. Real vectors hold no such
+    # byte, and looking for it is a thousand times faster than unpacking.
     last = block[3::4]
     if b"\x7f" not in last and b"\xff" not in last:
         return True
@@ -132,7 +145,12 @@ def _check_blocks(vectors: object, blocks: list[bytes], features: list[tuple[str
         raise WireError("the vectors are not those of the features asked for")
     counts = []
     for entry, block, (name, dims) in zip(vectors, blocks, features):
-        if not isinstance(entry, list) or entry[:2] != [name, dims] or len(entry) != 3 or type(entry[2]) is not int:
+        if (
+            not isinstance(entry, list)
+            or entry[:2] != [name, dims]
+            or len(entry) != 3
+            or type(entry[2]) is not int
+        ):
             raise WireError("the vectors are not those of the features asked for")
         if entry[2] < 0 or len(block) != entry[2] * dims * 4:
             raise WireError(f"the block of {name} has {len(block)} bytes for {entry[2]} vectors")
@@ -171,7 +189,13 @@ def _failure(entry: object, known: set[int]) -> tuple[int, str, str]:
 
 
 def _code_and_message(entry: object) -> tuple[str, str]:
-    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str) or entry[0] not in CODES or not isinstance(entry[1], str):
+    if (
+        not isinstance(entry, list)
+        or len(entry) != 2
+        or not isinstance(entry[0], str)
+        or entry[0] not in CODES
+        or not isinstance(entry[1], str)
+    ):
         raise WireError("an error does not have the right form")
     return entry[0], cut(entry[1])
 

@@ -4,8 +4,18 @@ Free of imports: the handler, which must start quickly, uses it as well as the w
 """
 
 INPUT_COLUMNS = (
-    "data", "document_id", "object_id", "blob_id", "blob_property", "blob_type", "collection_id",
-    "feature_extractor_id", "mime_type", "size_bytes", "__s3_url", "local_path",
+    "data",
+    "document_id",
+    "object_id",
+    "blob_id",
+    "blob_property",
+    "blob_type",
+    "collection_id",
+    "feature_extractor_id",
+    "mime_type",
+    "size_bytes",
+    "__s3_url",
+    "local_path",
 )
 
 ROW_COLUMN = "__row"

@@ -1,7 +1,7 @@
 """Modules of the hosted product that plugins import, as far as a plugin can use them here.
 
-They hold no services: a base class for realtime.py, the declarative form of a pipeline, and two helpers that call a function
-for each item.
+They hold no services: a base class for realtime.py, the declarative form of a pipeline, and two helpers that
+call a function for each item.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class DeclaredStep:
         self.condition = getattr(definition, "condition", ALWAYS) or ALWAYS
         config = dict(getattr(definition, "config", None) or {})
         service = definition.service_class
-        self.service = construct(service, {**config, "config": config}) if isinstance(service, type) else service
+        self.service = (
+            construct(service, {**config, "config": config}) if isinstance(service, type) else service
+        )
         self.__name__ = getattr(service, "__name__", type(service).__name__)
 
     def __call__(self, batch: pd.DataFrame) -> Any:
@@ -99,7 +101,9 @@ def parallel_io(items: Any, process_fn: Callable, max_workers: int | None = None
     return [process_fn(item) for item in items]
 
 
-async def concurrent_api_calls(items: Any, async_fn: Callable, max_concurrent: int = 10, **kwargs: Any) -> list:
+async def concurrent_api_calls(
+    items: Any, async_fn: Callable, max_concurrent: int = 10, **kwargs: Any
+) -> list:
     """Awaits a coroutine function for each item, at most ``max_concurrent`` at a time; results in order."""
     gate = asyncio.Semaphore(max(1, max_concurrent))
 
@@ -116,14 +120,19 @@ def install(plugin_folder: str) -> None:
         "shared.plugins.inference.serve": {"BaseInferenceService": BaseInferenceService},
         "shared.plugins.sdk": {"parallel_io": parallel_io, "concurrent_api_calls": concurrent_api_calls},
         "engine.plugins.extractors.pipeline": {
-            "PipelineDefinition": PipelineDefinition, "StepDefinition": StepDefinition, "RowCondition": RowCondition,
+            "PipelineDefinition": PipelineDefinition,
+            "StepDefinition": StepDefinition,
+            "RowCondition": RowCondition,
             "build_pipeline_steps": build_pipeline_steps,
         },
     }
     for path, contents in members.items():
         parts = path.split(".")
         root = Path(plugin_folder)
-        if any((base / parts[0]).is_dir() or (base / f"{parts[0]}.py").is_file() for base in (root, root / "vendor")):
+        if any(
+            (base / parts[0]).is_dir() or (base / f"{parts[0]}.py").is_file()
+            for base in (root, root / "vendor")
+        ):
             continue
         for depth in range(1, len(parts) + 1):
             name = ".".join(parts[:depth])

@@ -1,7 +1,7 @@
 """Checks the vectors that a plugin wrote into its feature columns, and packs the good ones as float32.
 
-A cell without a value (None, NaN, NA) is a row without a vector, which is no error. Anything else must be one-dimensional,
-numeric, finite (also as float32) and of the declared length.
+A cell without a value (None, NaN, NA) is a row without a vector, which is no error. Anything else must be
+one-dimensional, numeric, finite (also as float32) and of the declared length.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _NUMERIC = "fiub"
 def pack(cells: list, dims: int) -> tuple[list[int | None], np.ndarray, dict[int, tuple[str, str]]]:
     """Packs the cells of one feature column.
 
-    Returns for each cell its place in the matrix or None, the matrix (float32, C order, one row for each good vector),
-    and for each bad cell (code, message).
+    Returns for each cell its place in the matrix or None, the matrix (float32, C order, one row for each good
+    vector), and for each bad cell (code, message).
     """
     present = [i for i, cell in enumerate(cells) if not _is_missing(cell)]
     places: list[int | None] = [None] * len(cells)
@@ -84,7 +84,10 @@ def _one(cell: Any, dims: int) -> tuple[np.ndarray | None, tuple[str, str] | Non
         vector = array.astype(np.float32)
     if not np.isfinite(vector).all():
         first = int(np.flatnonzero(~np.isfinite(vector))[0])
-        return None, ("vector_not_finite", f"the number at index {first} is {vector[first]}, which is not finite as float32")
+        return None, (
+            "vector_not_finite",
+            f"the number at index {first} is {vector[first]}, which is not finite as float32",
+        )
     return vector, None
 
 

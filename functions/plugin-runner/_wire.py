@@ -1,9 +1,12 @@
 """Length-prefixed messages between the handler and a worker: one JSON header, then raw blocks of bytes.
 
-    magic "GRN1" | header bytes (u32, little endian) | blocks bytes (u64) | header as UTF-8 JSON | blocks, one after the other
+    magic "GRN1" | bytes of the header (u32, little endian) | bytes of all blocks (u64) | header | blocks
 
-The header's "blocks" lists the length of each block. What a worker sends is never unpickled and never trusted: lengths are
-checked before anything is allocated, JSON is parsed as JSON, and the meaning is checked by ``_reply.py``.
+The header is JSON in UTF-8; the blocks follow one after the other.
+
+The header's "blocks" lists the length of each block. What a worker sends is never unpickled and never
+trusted: lengths are checked before anything is allocated, JSON is parsed as JSON, and the meaning is checked
+by ``_reply.py``.
 """
 
 from __future__ import annotations
@@ -50,15 +53,18 @@ def write_blocking(fd: int, parts: list[bytes]) -> None:
 
 
 def read_blocking(fd: int) -> tuple[dict, list[bytes]]:
-    """Reads a message on a blocking descriptor (the worker's side). Raises PeerGone at the end of the pipe."""
+    """Reads a message on a blocking descriptor (the worker's side). Raises PeerGone at the end of the
+    pipe."""
     return _parse(lambda count: _read_exactly(fd, count), None)
 
 
 class Channel:
-    """The handler's end of a worker's two pipes; every wait ends at a deadline (``time.monotonic()`` seconds)."""
+    """The handler's end of a worker's two pipes; every wait ends at a deadline (``time.monotonic()``
+    seconds)."""
 
     def __init__(self, write_fd: int, read_fd: int, death_fd: int | None) -> None:
-        """``death_fd`` becomes readable when the worker ends: a child of it may hold its pipe open for ever."""
+        """``death_fd`` becomes readable when the worker ends: a child of it may hold its pipe open for
+        ever."""
         self.write_fd = write_fd
         self.read_fd = read_fd
         self.death_fd = death_fd
@@ -122,7 +128,9 @@ def _parse(read: Callable[[int], bytes], bytes_max: int | None) -> tuple[dict, l
     if magic != _MAGIC:
         raise WireError("the message does not begin with the right bytes")
     if bytes_max is not None and header_bytes + blocks_bytes > bytes_max:
-        raise WireError(f"the message has {header_bytes + blocks_bytes} bytes; at most {bytes_max} are accepted")
+        raise WireError(
+            f"the message has {header_bytes + blocks_bytes} bytes; at most {bytes_max} are accepted"
+        )
     try:
         header = json.loads(read(header_bytes))
     except (ValueError, RecursionError):

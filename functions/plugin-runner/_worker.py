@@ -1,8 +1,8 @@
 """The process that runs one plugin: forked by the zygote, confined, then told by messages what to do.
 
-It is the plugin's process and nothing here is a boundary; the handler keeps the time, checks each answer and ends the
-process. Messages (see ``_wire.py``): ``load``, then any number of ``run``. Each ``run`` is answered by ``ready`` (or
-``fatal``) and then by one message per frame.
+It is the plugin's process and nothing here is a boundary; the handler keeps the time, checks each answer and
+ends the process. Messages (see ``_wire.py``): ``load``, then any number of ``run``. Each ``run`` is answered
+by ``ready`` (or ``fatal``) and then by one message per frame.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _REPLY_BYTES_MAX = _wire.MESSAGE_BYTES_MAX - 1024
 
 
 def main(read_fd: int, write_fd: int, log_fd: int, order: dict, parent_pid: int) -> None:
-    """Never returns: confines the process, serves messages until the pipe closes, then ends without clean-up."""
+    """Never returns: confines the process, serves messages until the pipe closes, then ends without
+    clean-up."""
     try:
         _redirect(log_fd)
         isolation = _limits.apply(order["memory_bytes"], order["scratch"], parent_pid)
@@ -72,7 +73,8 @@ class _Worker:
 
     def send(self, message: list[bytes]) -> None:
         if os.getpid() != self.pid:
-            # The plugin forked and its child came back out of the plugin's code. It must not speak in our name.
+            # The plugin forked and its child came back out of the plugin's code. It must not speak in our
+            # name.
             os._exit(0)
         _wire.write_blocking(self.write_fd, message)
 
@@ -123,7 +125,11 @@ class _Worker:
                 self.built[key] = Realtime(self.plugin.module("realtime"), parameters, self.loop)
             else:
                 self.built[key] = build_pipeline(
-                    self.plugin.module("pipeline"), parameters, message["extractor_id"], message["dataset_size"], self.loop
+                    self.plugin.module("pipeline"),
+                    parameters,
+                    message["extractor_id"],
+                    message["dataset_size"],
+                    self.loop,
                 )
         return self.built[key]
 
@@ -132,7 +138,9 @@ class _Worker:
         self.table = make_table(self.rows, rows["columns"], rows["constants"])
         self.data = self.table["data"].tolist()
 
-    def batch_frame(self, work: Pipeline, start: int, stop: int, features: list[tuple[str, int]]) -> FrameOutput:
+    def batch_frame(
+        self, work: Pipeline, start: int, stop: int, features: list[tuple[str, int]]
+    ) -> FrameOutput:
         result = work.run(cut_frame(self.table, start, stop))
         return collect(result, self.rows[start:stop], self.data[start:stop], features)
 

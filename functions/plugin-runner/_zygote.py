@@ -1,8 +1,8 @@
 """The process from which workers are forked: an interpreter with numpy and pandas loaded and nothing to hide.
 
-Started by exec once per environment, with a clean set of variables. It takes orders from the handler over a socket,
-forks a worker per plugin, ends workers with everything they started, and when the handler is gone ends them all and
-removes the working folder. Run as ``python _zygote.py <descriptor of the socket>``.
+Started by exec once per environment, with a clean set of variables. It takes orders from the handler over a
+socket, forks a worker per plugin, ends workers with everything they started, and when the handler is gone
+ends them all and removes the working folder. Run as ``python _zygote.py <descriptor of the socket>``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _LEAVING_SECONDS = 0.5
 
 
 def main() -> None:
-    """Reads the first message (search path, working folder), loads the packages, serves orders until the end."""
+    """Reads the first message (search path, working folder), loads the packages, serves orders until the
+    end."""
     control = socket.socket(fileno=int(sys.argv[1]))
     start = json.loads(control.recv(MESSAGE_BYTES_MAX))
     sys.path[:] = start["sys_path"]
@@ -107,7 +108,8 @@ class _Zygote:
     def wait_until_ended(self, pid: int, seconds: float) -> None:
         give_up_at = time.monotonic() + seconds
         while time.monotonic() < give_up_at:
-            # WNOWAIT leaves it a zombie, so that its number is not given to another process before we are done.
+            # WNOWAIT leaves it a zombie, so that its number is not given to another process before we are
+            # done.
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 return
             select.select([], [], [], 0.002)

@@ -9,7 +9,8 @@ The function has no rights; archives, rows and results come and go by presigned 
      "realtime": false,                               # embed by realtime.py instead of the batch steps
      "result_url": address for PUT or null, "deadline_ms": 60000}
 
-Answer of run and embed (``result_at_url`` with counts instead, when it is large and there is a ``result_url``)::
+Answer of run and embed (``result_at_url`` with counts instead, when it is large and there is a
+``result_url``)::
 
     {"outputs": [{"row", "ordinal", "columns": {}, "features": {name: index of the vector or null}}],
      "dropped": [rows that the plugin made no output of],
@@ -17,15 +18,15 @@ Answer of run and embed (``result_at_url`` with counts instead, when it is large
      "failures": [{"row", "code", "message", "retryable"}], "warnings": [], "logs": "...",
      "timings": {"load_ms", "run_ms", "total_ms", "plugin_cpu_ms"}}
 
-A failure of the whole call is ``{"error": {"code", "message", "retryable"}, "logs", "timings"}``. ``check`` answers
-``{"ok", "load_ms", "isolation", "logs"}``. All codes are in ``_errors.py``.
+A failure of the whole call is ``{"error": {"code", "message", "retryable"}, "logs", "timings"}``. ``check``
+answers ``{"ok", "load_ms", "isolation", "logs"}``. All codes are in ``_errors.py``.
 """
 
 from __future__ import annotations
 
 import _limits
 
-# Before anything else: from here on no process of the same user can read this one's environment, which holds keys.
+# Before anything else: the environment holds keys, and from here on no process of the same user can read it.
 _limits.hide_from_children()
 
 import json  # noqa: E402
@@ -81,7 +82,9 @@ def _environment() -> Plugins:
 
 def _serve(plugins: Plugins, call: Call, memory_mb: int | None, began: float) -> dict:
     def worker() -> Worker:
-        return plugins.worker(call.sha256, call.archive_url, call.root, call.plugin_id, memory_mb, call.deadline)
+        return plugins.worker(
+            call.sha256, call.archive_url, call.root, call.plugin_id, memory_mb, call.deadline
+        )
 
     def lose(_: Worker, at_once: bool) -> str:
         return plugins.lose(call.sha256, at_once)
@@ -137,7 +140,11 @@ def _deliver(reply: dict, event: dict, sha256: str) -> dict:
     except _fetch.FetchError as fault:
         error = RunnerError("result_upload_failed", f"the result could not be uploaded: {fault}")
         return {"error": error.to_wire(), **short}
-    counts = {"outputs": len(reply["outputs"]), "dropped": len(reply["dropped"]), "failures": len(reply["failures"])}
+    counts = {
+        "outputs": len(reply["outputs"]),
+        "dropped": len(reply["dropped"]),
+        "failures": len(reply["failures"]),
+    }
     return {"result_at_url": True, **counts, **short}
 
 
@@ -158,7 +165,9 @@ def _summary(event: Any, reply: dict, began: float) -> dict:
         "operation": event.get("operation") if isinstance(event, dict) else None,
         "plugin_id": plugin.get("plugin_id") if isinstance(plugin, dict) else None,
         "error": reply.get("error", {}).get("code"),
-        "failures": reply["failures"] if type(reply.get("failures")) is int else len(reply.get("failures", [])),
+        "failures": reply["failures"]
+        if type(reply.get("failures")) is int
+        else len(reply.get("failures", [])),
         "total_ms": _ms(time.monotonic() - began),
     }
 

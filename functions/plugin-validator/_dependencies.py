@@ -1,6 +1,7 @@
 """Decides whether the packages that a manifest names will be there when the plugin runs.
 
-Nothing is ever installed at run time: a package is part of the runtime, or it lies unpacked under ``vendor/``.
+Nothing is ever installed at run time: a package is part of the runtime, or it lies unpacked under
+``vendor/``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def check_dependencies(dependencies: list[dict], paths: list[str], findings: Fin
         match = _NAME.match(requirement)
         if match is None or re.search(r"://|^\s*-|^\s*\.", requirement):
             findings.error(
-                "bad_dependency", location, f'dependencies: "{requirement}" is not a package name',
+                "bad_dependency",
+                location,
+                f'dependencies: "{requirement}" is not a package name',
                 'write a name such as "numpy", with or without a version',
             )
             continue
@@ -34,13 +37,15 @@ def check_dependencies(dependencies: list[dict], paths: list[str], findings: Fin
             continue
         if name not in RUNTIME_PACKAGES:
             findings.error(
-                "dependency_not_available", location,
+                "dependency_not_available",
+                location,
                 f'dependencies: "{match.group(1)}" is not part of the runtime (which has numpy and pandas)',
                 f"unpack its wheel into the archive: pip install --target vendor --only-binary :all: '{requirement}'",
             )
         elif "==" in rest or "<" in rest or "~=" in rest:
             findings.warn(
-                "version_not_pinned", location,
+                "version_not_pinned",
+                location,
                 f'dependencies: "{requirement}": the runtime brings its own {name}, whatever version is asked for',
                 "leave the version open, and test against the version that the runtime has",
             )
@@ -60,7 +65,8 @@ def check_native_files(paths: list[str], python: str, machine: str, findings: Fi
         on = (match.group(3) or machine) if match else "another system"
         if built_for != python or _machine(on) != _machine(machine):
             findings.error(
-                "native_file_does_not_fit", [path, 1, 1],
+                "native_file_does_not_fit",
+                [path, 1, 1],
                 f"{path} was built for another target; the plugin runs on Python {python}, linux {machine}",
                 "unpack the wheel for the right target: pip install --target vendor --only-binary :all: "
                 f"--python-version {python} --platform manylinux_2_28_{machine} ...",

@@ -4,14 +4,15 @@ Every finding is a dict of the shape that the API passes on in ``details.validat
 
     {"type": "wrong_feature_key", "location": ["manifest.py", 12, 9], "message": "...", "fix": "..."}
 
-``location`` is the path inside the plugin, the line and the column. Lines and columns count from 1, columns in
-characters. A finding about a whole file has line and column 1.
+``location`` is the path inside the plugin, the line and the column. Lines and columns count from 1, columns
+in characters. A finding about a whole file has line and column 1.
 """
 
 from __future__ import annotations
 
 FINDINGS_MAX = 200
-"""More findings than this help nobody, and an archive must not be able to make the answer too large to send."""
+"""More findings than this help nobody, and an archive must not be able to make the answer too large to
+send."""
 
 TEXT_CHARS_MAX = 600
 
@@ -47,7 +48,9 @@ class Findings:
         if len(into) >= FINDINGS_MAX:
             self._left_out += 1
             return
-        into.append({"type": kind, "location": location, "message": printable(message), "fix": printable(fix)})
+        into.append(
+            {"type": kind, "location": location, "message": printable(message), "fix": printable(fix)}
+        )
 
 
 def printable(text: str) -> str:

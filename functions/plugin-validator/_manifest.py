@@ -1,8 +1,9 @@
-"""The rules of manifest.py: which names it may assign, what their values must be, and how they are normalised.
+"""The rules of manifest.py: which names it may assign, what their values must be, and how they are
+normalised.
 
-Only top-level assignments are read. Both styles are understood: one variable per key, and a ``metadata = {...}`` dict
-beside classes (the classes are ignored). All faults are reported at once, each with its place, the key that is wrong and
-the key or value to write instead.
+Only top-level assignments are read. Both styles are understood: one variable per key, and a ``metadata =
+{...}`` dict beside classes (the classes are ignored). All faults are reported at once, each with its place,
+the key that is wrong and the key or value to write instead.
 """
 
 from __future__ import annotations
@@ -31,32 +32,63 @@ DECIDING = (*NEEDED, "dependencies", "compute_profile", "container_image")
 """Keys that the warehouse acts on: one of these that cannot be read is an error, another one is a warning."""
 
 KNOWN = (
-    *DECIDING, "description", "output_schema", "input_mappings", "tier", "tier_label", "supported_input_types",
-    "category", "inference_type", "metadata",
+    *DECIDING,
+    "description",
+    "output_schema",
+    "input_mappings",
+    "tier",
+    "tier_label",
+    "supported_input_types",
+    "category",
+    "inference_type",
+    "metadata",
 )
 CLASS_STYLE = ("input_schema", "output_schema", "parameter_schema")
 """In the class style these are models, which are ignored."""
 
 FEATURE_KEYS = ("feature_type", "feature_name", "embedding_dim", "distance_metric")
 FEATURE_KEY_HINTS = {
-    "name": "feature_name", "feature": "feature_name",
-    "type": "feature_type", "kind": "feature_type",
-    "dimensions": "embedding_dim", "dimension": "embedding_dim", "dims": "embedding_dim", "dim": "embedding_dim",
-    "distance": "distance_metric", "metric": "distance_metric", "similarity": "distance_metric",
+    "name": "feature_name",
+    "feature": "feature_name",
+    "type": "feature_type",
+    "kind": "feature_type",
+    "dimensions": "embedding_dim",
+    "dimension": "embedding_dim",
+    "dims": "embedding_dim",
+    "dim": "embedding_dim",
+    "distance": "distance_metric",
+    "metric": "distance_metric",
+    "similarity": "distance_metric",
 }
 FEATURE_EXTRAS = ("description",)
 METRIC_HINTS = {
-    "euclidean": "euclid", "l2": "euclid", "cos": "cosine", "cosine_similarity": "cosine",
-    "dot_product": "dot", "dotproduct": "dot", "inner_product": "dot", "ip": "dot",
+    "euclidean": "euclid",
+    "l2": "euclid",
+    "cos": "cosine",
+    "cosine_similarity": "cosine",
+    "dot_product": "dot",
+    "dotproduct": "dot",
+    "inner_product": "dot",
+    "ip": "dot",
 }
 INPUT_COLUMNS = (
-    "data", "document_id", "object_id", "blob_id", "blob_property", "blob_type", "collection_id",
-    "feature_extractor_id", "mime_type", "size_bytes", "local_path",
+    "data",
+    "document_id",
+    "object_id",
+    "blob_id",
+    "blob_property",
+    "blob_type",
+    "collection_id",
+    "feature_extractor_id",
+    "mime_type",
+    "size_bytes",
+    "local_path",
 )
 
 
 def read_manifest(source: Source, upload_name: str, upload_version: str, findings: Findings) -> dict:
-    """Reads and checks a manifest. Returns what could be normalised; whether it counts is told by the findings."""
+    """Reads and checks a manifest. Returns what could be normalised; whether it counts is told by the
+    findings."""
     return _Manifest(source, findings).read(upload_name, upload_version)
 
 
@@ -75,7 +107,8 @@ class _Manifest:
         self.unread: dict[str, NotLiteral] = {}
         self.classes: set[str] = set()
 
-    # -- assignments ---------------------------------------------------------------------------------------------
+    # -- assignments
+    # ---------------------------------------------------------------------------------------------
 
     def read(self, upload_name: str, upload_version: str) -> dict:
         """Collects the assignments, then applies the rules."""
@@ -156,9 +189,12 @@ class _Manifest:
         if key in DECIDING or (key == "metadata" and not all(k in self.names for k in NEEDED)):
             self.findings.error(fault.kind, self.source.at(fault.node), message, fault.fix)
         elif key in KNOWN or key in CLASS_STYLE:
-            self.findings.warn(fault.kind, self.source.at(fault.node), message + "; it is left out", fault.fix)
+            self.findings.warn(
+                fault.kind, self.source.at(fault.node), message + "; it is left out", fault.fix
+            )
 
-    # -- reports -------------------------------------------------------------------------------------------------
+    # -- reports
+    # -------------------------------------------------------------------------------------------------
 
     def _wrong(self, kind: str, literal: Literal, message: str, fix: str) -> None:
         self.findings.error(kind, self.source.at(literal.node), message, fix)
@@ -171,7 +207,8 @@ class _Manifest:
         where = self.source.at(self.names[near[0]].node) if near else [self.source.path, 1, 1]
         self.findings.error("missing_key", where, f"{key} is missing{hint}", fix)
 
-    # -- rules ---------------------------------------------------------------------------------------------------
+    # -- rules
+    # ---------------------------------------------------------------------------------------------------
 
     def _name(self, upload_name: str) -> str | None:
         literal = self.names.get("feature_extractor_name")
@@ -181,13 +218,16 @@ class _Manifest:
         value = literal.value
         if not isinstance(value, str) or not NAME.match(value):
             self._wrong(
-                "bad_name", literal, f"feature_extractor_name: got {_show(value)}",
+                "bad_name",
+                literal,
+                f"feature_extractor_name: got {_show(value)}",
                 "a letter, then letters, digits and underscores, 3 to 64 characters in all",
             )
             return None
         if value != upload_name:
             self._wrong(
-                "name_mismatch", literal,
+                "name_mismatch",
+                literal,
                 f'feature_extractor_name is "{value}", but the upload was created for "{upload_name}"',
                 f'write feature_extractor_name = "{upload_name}", or create the upload with name "{value}"',
             )
@@ -201,12 +241,16 @@ class _Manifest:
         version = normalise_version(literal.value) if isinstance(literal.value, str) else None
         if version is None:
             self._wrong(
-                "bad_version", literal, f"version: got {_show(literal.value)}", 'a string of three numbers such as "1.0.0"'
+                "bad_version",
+                literal,
+                f"version: got {_show(literal.value)}",
+                'a string of three numbers such as "1.0.0"',
             )
             return None
         if version != normalise_version(upload_version):
             self._wrong(
-                "version_mismatch", literal,
+                "version_mismatch",
+                literal,
                 f'version is "{version}", but the upload was created for "{upload_version}"',
                 f'write version = "{upload_version}", or create the upload with version "{version}"',
             )
@@ -226,11 +270,15 @@ class _Manifest:
             self._missing("features", f"add {example}")
             return []
         if not isinstance(literal.value, list):
-            self._wrong("bad_features", literal, f"features: got {_show(literal.value)}, expected a list", example)
+            self._wrong(
+                "bad_features", literal, f"features: got {_show(literal.value)}, expected a list", example
+            )
             return []
         if not 1 <= len(literal.items) <= FEATURES_MAX:
             self._wrong(
-                "bad_features", literal, f"features has {len(literal.items)} entries",
+                "bad_features",
+                literal,
+                f"features has {len(literal.items)} entries",
                 f"declare 1 to {FEATURES_MAX} features",
             )
         features, seen = [], set()
@@ -239,8 +287,10 @@ class _Manifest:
             name = feature.get("feature_name")
             if name is not None and name in seen:
                 self._wrong(
-                    "duplicate_feature", item.entries["feature_name"][0],
-                    f'features[{index}]: the name "{name}" is already taken', "give each feature a name of its own",
+                    "duplicate_feature",
+                    item.entries["feature_name"][0],
+                    f'features[{index}]: the name "{name}" is already taken',
+                    "give each feature a name of its own",
                 )
             seen.add(name)
             features.append(feature)
@@ -249,7 +299,9 @@ class _Manifest:
     def _feature(self, where: str, item: Literal) -> dict:
         if not isinstance(item.value, dict):
             self._wrong(
-                "bad_features", item, f"{where}: got {_show(item.value)}, expected a dict",
+                "bad_features",
+                item,
+                f"{where}: got {_show(item.value)}, expected a dict",
                 "write the keys " + ", ".join(FEATURE_KEYS),
             )
             return {}
@@ -261,7 +313,12 @@ class _Manifest:
                 if value is not None:
                     feature[key] = value
             elif key not in replaced:
-                self._wrong("missing_feature_key", item, f'{where}: the key "{key}" is missing', f'add "{key}": {_EXAMPLES[key]}')
+                self._wrong(
+                    "missing_feature_key",
+                    item,
+                    f'{where}: the key "{key}" is missing',
+                    f'add "{key}": {_EXAMPLES[key]}',
+                )
         return feature
 
     def _feature_keys(self, where: str, item: Literal) -> set[str]:
@@ -276,14 +333,20 @@ class _Manifest:
                 right = near[0] if near else None
             if right is None:
                 self.findings.warn(
-                    "unknown_feature_key", self.source.at(node), f'{where}: unknown key "{key}" is left out',
+                    "unknown_feature_key",
+                    self.source.at(node),
+                    f'{where}: unknown key "{key}" is left out',
                     "the keys are " + ", ".join(FEATURE_KEYS),
                 )
                 continue
             replaced.add(right)
-            remedy = f'use "{right}"' if right not in item.entries else f'remove it; "{right}" is there already'
+            remedy = (
+                f'use "{right}"' if right not in item.entries else f'remove it; "{right}" is there already'
+            )
             self.findings.error(
-                "wrong_feature_key", self.source.at(node), f'{where}: unknown key "{key}"; {remedy}',
+                "wrong_feature_key",
+                self.source.at(node),
+                f'{where}: unknown key "{key}"; {remedy}',
                 f'rename "{key}" to "{right}"' if right not in item.entries else f'remove "{key}"',
             )
         return replaced
@@ -298,10 +361,14 @@ class _Manifest:
             if isinstance(value, str) and FEATURE_NAME.match(value):
                 if value not in INPUT_COLUMNS:
                     return value
-                self._wrong("bad_feature_name", literal, got + ", the name of an input column", "choose another name")
+                self._wrong(
+                    "bad_feature_name", literal, got + ", the name of an input column", "choose another name"
+                )
             else:
                 self._wrong(
-                    "bad_feature_name", literal, got,
+                    "bad_feature_name",
+                    literal,
+                    got,
                     "a letter, then letters, digits, underscores and hyphens, at most 100 characters",
                 )
         elif key == "embedding_dim":
@@ -313,7 +380,9 @@ class _Manifest:
                 return value
             near = METRIC_HINTS.get(value.lower(), value.lower()) if isinstance(value, str) else None
             self._wrong(
-                "bad_distance_metric", literal, got,
+                "bad_distance_metric",
+                literal,
+                got,
                 f'use "{near}"' if near in METRICS else "one of " + ", ".join(f'"{m}"' for m in METRICS),
             )
         return None
@@ -326,8 +395,10 @@ class _Manifest:
                 name = feature.get("feature_name")
                 if name is not None and name not in schema and name not in _properties(schema):
                     self.findings.warn(
-                        "feature_not_in_schema", self.source.at(literal.node),
-                        f'output_schema does not name the feature "{name}"', f'add "{name}" to output_schema',
+                        "feature_not_in_schema",
+                        self.source.at(literal.node),
+                        f'output_schema does not name the feature "{name}"',
+                        f'add "{name}" to output_schema',
                     )
         return schema
 
@@ -344,7 +415,10 @@ class _Manifest:
             return []
         if not isinstance(literal.value, list):
             self._wrong(
-                "bad_dependencies", literal, f"dependencies: got {_show(literal.value)}", 'a list of strings such as ["numpy"]'
+                "bad_dependencies",
+                literal,
+                f"dependencies: got {_show(literal.value)}",
+                'a list of strings such as ["numpy"]',
             )
             return []
         found = []
@@ -353,7 +427,10 @@ class _Manifest:
                 found.append({"requirement": item.value.strip(), "location": self.source.at(item.node)})
             else:
                 self._wrong(
-                    "bad_dependencies", item, f"dependencies[{index}]: got {_show(item.value)}", 'a string such as "numpy>=2"'
+                    "bad_dependencies",
+                    item,
+                    f"dependencies[{index}]: got {_show(item.value)}",
+                    'a string such as "numpy>=2"',
                 )
         return found
 
@@ -364,7 +441,9 @@ class _Manifest:
             return profile
         if not isinstance(literal.value, dict):
             self._wrong(
-                "bad_compute_profile", literal, f"compute_profile: got {_show(literal.value)}",
+                "bad_compute_profile",
+                literal,
+                f"compute_profile: got {_show(literal.value)}",
                 'a dict such as {"resource_type": "cpu"}',
             )
             return profile
@@ -379,7 +458,9 @@ class _Manifest:
                     profile[key] = value
                 else:
                     self._wrong(
-                        "bad_compute_profile", entry, f"compute_profile.{key}: got {_show(value)}",
+                        "bad_compute_profile",
+                        entry,
+                        f"compute_profile.{key}: got {_show(value)}",
                         f"an integer from 1 to {most}",
                     )
             elif "gpu" in key.lower() and value not in (None, False, 0):
@@ -388,7 +469,9 @@ class _Manifest:
                 profile[key] = value
                 if "gpu" not in key.lower() and key not in ("memory_class", "memory_mb"):
                     self.findings.warn(
-                        "unknown_compute_key", self.source.at(node), f'compute_profile: "{key}" has no effect here',
+                        "unknown_compute_key",
+                        self.source.at(node),
+                        f'compute_profile: "{key}" has no effect here',
                         "the keys are resource_type, batch_size, max_concurrency, memory_class, memory_mb",
                     )
         return profile
@@ -398,18 +481,24 @@ class _Manifest:
             self._gpu(literal, "compute_profile.resource_type")
         elif literal.value == "api":
             self.findings.warn(
-                "network_closed", self.source.at(literal.node),
+                "network_closed",
+                self.source.at(literal.node),
                 'compute_profile.resource_type "api": plugins have no network unless this stage opens it',
                 'use "cpu" if the plugin calls no service',
             )
         elif literal.value != "cpu":
             self._wrong(
-                "bad_compute_profile", literal, f"compute_profile.resource_type: got {_show(literal.value)}", 'use "cpu"'
+                "bad_compute_profile",
+                literal,
+                f"compute_profile.resource_type: got {_show(literal.value)}",
+                'use "cpu"',
             )
 
     def _gpu(self, literal: Literal, where: str) -> None:
         self._wrong(
-            "gpu_not_supported", literal, f"{where} asks for a GPU; plugins run on Lambda, which has none",
+            "gpu_not_supported",
+            literal,
+            f"{where} asks for a GPU; plugins run on Lambda, which has none",
             'use {"resource_type": "cpu"} and a model that runs on a CPU',
         )
 
@@ -417,7 +506,8 @@ class _Manifest:
         literal = self.names.get("container_image")
         if literal is not None and literal.value is not None:
             self._wrong(
-                "container_image_not_supported", literal,
+                "container_image_not_supported",
+                literal,
                 "container_image is set; plugins run in the warehouse's own Python runtime, not in images of their own",
                 "remove container_image and put packages the runtime lacks under vendor/",
             )
@@ -460,12 +550,17 @@ class _Manifest:
 
     def _left_out(self, key: str, literal: Literal, right: str) -> None:
         self.findings.warn(
-            "wrong_type", self.source.at(literal.node), f"{key}: got {_show(literal.value)}; it is left out", f"write {right}"
+            "wrong_type",
+            self.source.at(literal.node),
+            f"{key}: got {_show(literal.value)}; it is left out",
+            f"write {right}",
         )
 
 
 _EXAMPLES = {
-    "feature_type": '"embedding"', "feature_name": '"my_plugin_v1_embedding"', "embedding_dim": "128",
+    "feature_type": '"embedding"',
+    "feature_name": '"my_plugin_v1_embedding"',
+    "embedding_dim": "128",
     "distance_metric": '"cosine"',
 }
 

@@ -1,8 +1,8 @@
 """Looks through the plugin's code for what cannot work or should not be there.
 
-This is a lint for honest mistakes and **never the boundary**: a determined author gets around any such list. What
-holds a plugin back is its process, its role and its network. Aliases are followed (``import os as o``, ``from os
-import execv as e``, ``f = open``, ``getattr(os, "system")``), scopes and branches are not.
+This is a lint for honest mistakes and **never the boundary**: a determined author gets around any such list.
+What holds a plugin back is its process, its role and its network. Aliases are followed (``import os as o``,
+``from os import execv as e``, ``f = open``, ``getattr(os, "system")``), scopes and branches are not.
 """
 
 from __future__ import annotations
@@ -20,11 +20,21 @@ ERROR_IMPORTS = {
     "threading": "the runner already works on several chunks at once; use plain code or concurrent.futures",
 }
 WARN_IMPORTS = {
-    "pty", "fcntl", "resource", "commands", "popen2", "pickle", "marshal", "shelve",
+    "pty",
+    "fcntl",
+    "resource",
+    "commands",
+    "popen2",
+    "pickle",
+    "marshal",
+    "shelve",
 }
 _EXEC = {"execl", "execle", "execlp", "execlpe", "execv", "execve", "execvp", "execvpe"}
 ERROR_NAMES = {
-    **{f"os.{name}": "a plugin cannot start programs; call a library instead" for name in {"system", "popen"} | _EXEC},
+    **{
+        f"os.{name}": "a plugin cannot start programs; call a library instead"
+        for name in {"system", "popen"} | _EXEC
+    },
     "eval": "parse the text with json or ast.literal_eval",
     "exec": "write the code out",
     "open": 'read files by a library: np.load(Path(__file__).parent / "w.npz") or Path(...).read_text()',
@@ -32,18 +42,38 @@ ERROR_NAMES = {
 _SPAWN = {"spawnl", "spawnle", "spawnlp", "spawnlpe", "spawnv", "spawnve", "spawnvp", "spawnvpe"}
 WARN_NAMES = {
     *(f"os.{name}" for name in _SPAWN | {"posix_spawn", "posix_spawnp", "fork", "forkpty", "kill", "killpg"}),
-    "compile", "__import__", "globals", "locals", "vars", "setattr", "delattr", "importlib.import_module",
+    "compile",
+    "__import__",
+    "globals",
+    "locals",
+    "vars",
+    "setattr",
+    "delattr",
+    "importlib.import_module",
 }
 WARN_ATTRIBUTES = {
-    "__subclasses__", "__globals__", "__builtins__", "__code__", "__closure__", "__bases__", "__base__", "__mro__",
-    "__loader__", "__getattribute__", "__reduce__", "__reduce_ex__", "__self__", "__wrapped__",
+    "__subclasses__",
+    "__globals__",
+    "__builtins__",
+    "__code__",
+    "__closure__",
+    "__bases__",
+    "__base__",
+    "__mro__",
+    "__loader__",
+    "__getattribute__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__self__",
+    "__wrapped__",
 }
 _SAME_AS = {"posix": "os", "io.open": "open", "_io.open": "open", "nt": "os"}
 _ALIAS_ROUNDS = 8
 
 
 def scan(source: Source, findings: Findings, vendored: bool) -> None:
-    """Scans one file. In vendored packages everything is a warning: nearly every published wheel opens files."""
+    """Scans one file. In vendored packages everything is a warning: nearly every published wheel opens
+    files."""
     _Scan(source, findings, vendored).run()
 
 
@@ -68,13 +98,22 @@ class _Scan:
                 if node.level == 0 and node.module:
                     self._import(node, node.module)
                     for name in node.names:
-                        self._name(node, _same(f"{node.module}.{name.name}"), f"from {node.module} import {name.name}")
+                        self._name(
+                            node,
+                            _same(f"{node.module}.{name.name}"),
+                            f"from {node.module} import {name.name}",
+                        )
             elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
                 if isinstance(node, ast.Attribute) and node.attr in WARN_ATTRIBUTES:
                     self._report(
-                        False, "suspicious_attribute", node, f"reaches for .{node.attr}", "leave out Python's internals"
+                        False,
+                        "suspicious_attribute",
+                        node,
+                        f"reaches for .{node.attr}",
+                        "leave out Python's internals",
                     )
-                # In os.path.join only the outermost attribute speaks; its inner names would say the same again.
+                # In os.path.join only the outermost attribute speaks; its inner names would say the same
+                # again.
                 if id(node) not in inner:
                     self._name(node, self._resolve(node), _written(node))
             elif isinstance(node, ast.Call):
@@ -101,7 +140,11 @@ class _Scan:
                 self.own.add(node.arg)
             elif isinstance(node, ast.Assign):
                 assigned += [(t.id, node.value) for t in node.targets if isinstance(t, ast.Name)]
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            elif (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and node.value is not None
+            ):
                 assigned.append((node.target.id, node.value))
             elif isinstance(node, ast.NamedExpr):
                 assigned.append((node.target.id, node.value))
@@ -159,7 +202,9 @@ class _Scan:
         if top in ERROR_IMPORTS:
             self._report(True, "forbidden_import", node, f"imports {module}", ERROR_IMPORTS[top])
         elif top in WARN_IMPORTS:
-            self._report(False, "suspicious_import", node, f"imports {module}", "leave it out unless it is needed")
+            self._report(
+                False, "suspicious_import", node, f"imports {module}", "leave it out unless it is needed"
+            )
 
     def _name(self, node: ast.AST, name: str | None, written: str) -> None:
         if name is None:
@@ -187,7 +232,8 @@ class _Scan:
 
 
 def _same(name: str) -> str:
-    """One name for things that have several: ``builtins.open``, ``io.open`` and ``open``; ``posix`` and ``os``."""
+    """One name for things that have several: ``builtins.open``, ``io.open`` and ``open``; ``posix`` and
+    ``os``."""
     for prefix in ("builtins.", "__builtins__."):
         if name.startswith(prefix):
             name = name[len(prefix) :]
@@ -207,7 +253,9 @@ def _constant_getattr(node: ast.Call) -> tuple[ast.AST, str] | None:
     if not (isinstance(node.func, ast.Name) and node.func.id == "getattr" and len(node.args) >= 2):
         return None
     name = node.args[1]
-    return (node.args[0], name.value) if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
+    return (
+        (node.args[0], name.value) if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
+    )
 
 
 def _written(node: ast.AST) -> str:

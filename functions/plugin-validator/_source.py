@@ -1,7 +1,9 @@
-"""From the bytes of one Python file to its syntax tree, without running it and without dying of hostile input.
+"""From the bytes of one Python file to its syntax tree, without running it and without dying of hostile
+input.
 
-The text that is scanned has to be the text that Python would run later. So a file is read as UTF-8 (with or without
-a byte order mark) and one that declares another encoding is refused: under ``rot13`` or ``utf-7`` the two would differ.
+The text that is scanned has to be the text that Python would run later. So a file is read as UTF-8 (with or
+without a byte order mark) and one that declares another encoding is refused: under ``rot13`` or ``utf-7`` the
+two would differ.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from _findings import Findings
 
 MANIFEST_BYTES_MAX = 256 * 1024
 SOURCE_BYTES_MAX = 512 * 1024
-"""A syntax tree takes about a hundred times the room of its source; above this, one file would fill the function."""
+"""A syntax tree takes about a hundred times the room of its source; above this, one file would fill the
+function."""
 
 _LONG_LINE = 10_000
 _ENCODINGS = {"utf-8", "utf-8-sig", "ascii", "us-ascii"}
@@ -47,8 +50,8 @@ class Source:
 def parse(path: str, content: bytes, findings: Findings, bytes_max: int = SOURCE_BYTES_MAX) -> Source | None:
     """Parses one file. On a fault it adds an error and returns None.
 
-    Never raises for any content: too large, NUL, other encodings, syntax errors and trees too deep for the parser
-    each have an error of their own.
+    Never raises for any content: too large, NUL, other encodings, syntax errors and trees too deep for the
+    parser each have an error of their own.
     """
     start = [path, 1, 1]
     if len(content) > bytes_max:
@@ -75,7 +78,8 @@ def parse(path: str, content: bytes, findings: Findings, bytes_max: int = SOURCE
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     try:
         with warnings.catch_warnings():
-            # A doubtful escape such as "\d" makes the parser warn; that is the author's style, not our business.
+            # A doubtful escape such as "\d" makes the parser warn; that is the author's style, not our
+            # business.
             warnings.simplefilter("ignore")
             tree = ast.parse(text, filename=path)
     except SyntaxError as fault:
@@ -96,7 +100,10 @@ def parse(path: str, content: bytes, findings: Findings, bytes_max: int = SOURCE
         return None
     except ValueError as fault:
         findings.error(
-            "syntax_error", start, f"{path} is not valid Python {version}: {fault}", "save the file as plain UTF-8 text"
+            "syntax_error",
+            start,
+            f"{path} is not valid Python {version}: {fault}",
+            "save the file as plain UTF-8 text",
         )
         return None
     return Source(path, re.split("\r\n|\r|\n", text), tree)

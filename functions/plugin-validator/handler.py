@@ -1,18 +1,21 @@
 """Lambda entry of the plugin validator: reads a plugin's manifest and code without running any of it.
 
-It needs no network, no file and no AWS call; the structure of the zip is checked before, by its caller. Event::
+It needs no network, no file and no AWS call; the structure of the zip is checked before, by its caller.
+Event::
 
     {"name": "text_embed", "version": "1.0.0",            # as the upload was created
-     "files": [{"path": "manifest.py", "content_base64": "..."}],   # every .py, path relative to the plugin's root
-     "other_files": ["models/w.npz"],                     # every other path
-     "runtime": {"python": "3.13", "machine": "x86_64"}}  # optional: what the runner runs on; default: as this process
+     "files": [{"path": "manifest.py", "content_base64": "..."}],   # every .py, path relative to the plugin's
+     root "other_files": ["models/w.npz"],                     # every other path
+     "runtime": {"python": "3.13", "machine": "x86_64"}}  # optional: what the runner runs on; default: as
+     this process
 
 Answer::
 
     {"ok": bool, "errors": [finding], "warnings": [finding], "manifest": {...} | null, "has_realtime": bool,
      "entry": "build_steps" | "extract" | null}
 
-A finding is ``{"type", "location": [path, line, column], "message", "fix"}``. ``manifest`` is null unless ``ok``.
+A finding is ``{"type", "location": [path, line, column], "message", "fix"}``. ``manifest`` is null unless
+``ok``.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from _manifest import read_manifest
 from _scan import scan
 from _source import MANIFEST_BYTES_MAX, SOURCE_BYTES_MAX, Source, parse
 
-SCAN_SECONDS_MAX = 20.0
+SCAN_SECONDS_MAX = 12.0
 MANIFEST_JSON_BYTES_MAX = 64 * 1024
 """The normalised manifest is kept in the plugin's table item, which has to stay below 100 kB."""
 
@@ -40,7 +43,8 @@ _ENTRIES = ("build_steps", "extract")
 
 
 def handler(event: dict, context: Any = None) -> dict:
-    """Validates one plugin. Raises ValueError for an event of the wrong shape; never for what is in the files."""
+    """Validates one plugin. Raises ValueError for an event of the wrong shape; never for what is in the
+    files."""
     name, version, files, others = _read_event(event)
     findings = Findings()
     contents = _decode(files, findings)
@@ -76,7 +80,8 @@ def _read_event(event: dict) -> tuple[str, str, list[dict], list[str]]:
     if not isinstance(name, str) or not isinstance(version, str):
         raise ValueError("the event needs the strings name and version")
     if not isinstance(files, list) or not all(
-        isinstance(f, dict) and isinstance(f.get("path"), str) and isinstance(f.get("content_base64"), str) for f in files
+        isinstance(f, dict) and isinstance(f.get("path"), str) and isinstance(f.get("content_base64"), str)
+        for f in files
     ):
         raise ValueError("the event needs files: a list of {path, content_base64}")
     if not isinstance(others, list) or not all(isinstance(p, str) for p in others):
@@ -103,12 +108,16 @@ def _parse_and_scan(contents: dict[str, bytes], findings: Findings) -> dict[str,
         vendored = path.startswith("vendor/")
         if time.monotonic() > give_up_at:
             findings.error(
-                "scan_too_long", [path, 1, 1], f"the code could not be read within {SCAN_SECONDS_MAX:.0f} s",
+                "scan_too_long",
+                [path, 1, 1],
+                f"the code could not be read within {SCAN_SECONDS_MAX:.0f} s",
                 "leave out packages that the plugin does not import",
             )
             break
         inner = Findings() if vendored else findings
-        source = parse(path, contents[path], inner, MANIFEST_BYTES_MAX if path == "manifest.py" else SOURCE_BYTES_MAX)
+        source = parse(
+            path, contents[path], inner, MANIFEST_BYTES_MAX if path == "manifest.py" else SOURCE_BYTES_MAX
+        )
         if vendored:
             # Published packages carry test files for other Pythons; a broken one shows when it is imported.
             for fault in inner.errors:
@@ -119,7 +128,9 @@ def _parse_and_scan(contents: dict[str, bytes], findings: Findings) -> dict[str,
             scan(source, findings, vendored)
         except RecursionError:
             findings.error(
-                "source_too_deep", [path, 1, 1], f"{path} nests expressions too deeply to be read",
+                "source_too_deep",
+                [path, 1, 1],
+                f"{path} nests expressions too deeply to be read",
                 "split the long expression over several statements",
             )
         if "/" not in path:
@@ -128,7 +139,12 @@ def _parse_and_scan(contents: dict[str, bytes], findings: Findings) -> dict[str,
 
 
 def _manifest(
-    contents: dict[str, bytes], paths: list[str], sources: dict[str, Source], name: str, version: str, findings: Findings
+    contents: dict[str, bytes],
+    paths: list[str],
+    sources: dict[str, Source],
+    name: str,
+    version: str,
+    findings: Findings,
 ) -> dict | None:
     if "manifest.py" not in contents:
         _missing_file("manifest.py", paths, findings)
@@ -143,13 +159,15 @@ def _manifest(
         column = feature.get("feature_name")
         if column is not None and column.encode() not in code:
             findings.warn(
-                "feature_not_in_code", ["pipeline.py", 1, 1],
+                "feature_not_in_code",
+                ["pipeline.py", 1, 1],
                 f'no code of the plugin mentions the column "{column}"',
                 f'a step must assign the vectors to batch["{column}"]',
             )
     if len(json.dumps(manifest)) > MANIFEST_JSON_BYTES_MAX:
         findings.error(
-            "manifest_too_large", ["manifest.py", 1, 1],
+            "manifest_too_large",
+            ["manifest.py", 1, 1],
             f"the manifest takes more than {MANIFEST_JSON_BYTES_MAX} bytes as JSON",
             "shorten output_schema, input_mappings and description",
         )
@@ -170,7 +188,9 @@ def _entry(
         if entry in defined:
             return entry
     findings.error(
-        "entry_missing", ["pipeline.py", 1, 1], "pipeline.py defines neither build_steps nor extract at its top level",
+        "entry_missing",
+        ["pipeline.py", 1, 1],
+        "pipeline.py defines neither build_steps nor extract at its top level",
         "define build_steps(extractor_request, container, base_steps, dataset_size, content_flags)",
     )
     return None
@@ -185,7 +205,8 @@ def _check_realtime(sources: dict[str, Source], findings: Findings) -> None:
         n.endswith("InferenceService") and n != "BaseInferenceService" for n in names
     ):
         findings.error(
-            "realtime_entry_missing", ["realtime.py", 1, 1],
+            "realtime_entry_missing",
+            ["realtime.py", 1, 1],
             "realtime.py defines neither a class whose name ends in InferenceService nor get_inference_service",
             "define class InferenceService with run_inference(self, inputs, parameters), or remove realtime.py",
         )
@@ -195,7 +216,9 @@ def _missing_file(name: str, paths: list[str], findings: Findings) -> None:
     elsewhere = [p for p in paths if p.endswith("/" + name) and not p.startswith("vendor/")]
     hint = f" (there is {elsewhere[0]})" if elsewhere else ""
     findings.error(
-        "missing_file", [name, 1, 1], f"{name} is missing from the plugin's root{hint}",
+        "missing_file",
+        [name, 1, 1],
+        f"{name} is missing from the plugin's root{hint}",
         "put manifest.py and pipeline.py side by side, at the top of the archive or in its single top folder",
     )
 

@@ -13,9 +13,13 @@ import type { Job } from '../core/events.ts';
 import { makeLog } from '../core/log.ts';
 import type { Ports } from '../core/ports.ts';
 import { admitBatch } from '../core/resources/batches/workflow.ts';
+import { admitRun as admitClusterRun } from '../core/resources/clusters/workflow.ts';
+import { admitRun as admitTaxonomyRun } from '../core/resources/taxonomies/workflow.ts';
 
 /** How long a batch that must wait stays out of sight; short enough not to be noticed after the one before. */
 const waitSeconds = 2;
+/** Jobs for the same namespace within this time are one. */
+const namespaceRoundMs = 600_000;
 
 const env = readEnvironment('starter');
 const jobs = sqsQueue(env.JOBS_QUEUE_URL);
@@ -39,11 +43,14 @@ async function start(record: SQSRecord): Promise<void> {
       return;
     }
     case 'cluster':
-      return workflows.start(env.CLUSTER_WORKFLOW, job.run_id, job);
+      if (await admitClusterRun(workflowContext(ports, job), job)) await workflows.start(env.CLUSTER_WORKFLOW, job.run_id, job);
+      return;
     case 'taxonomy':
-      return workflows.start(env.TAXONOMY_WORKFLOW, job.run_id, job);
+      if (await admitTaxonomyRun(workflowContext(ports, job), job)) await workflows.start(env.TAXONOMY_WORKFLOW, job.run_id, job);
+      return;
     case 'namespace_delete':
-      return workflows.start(env.NAMESPACE_WORKFLOW, job.namespace_id, job);
+      // The sweeper asks a second time, an hour after the first; a name is taken for 90 days.
+      return workflows.start(env.NAMESPACE_WORKFLOW, `${job.namespace_id}-${Math.floor(systemClock.now() / namespaceRoundMs)}`, job);
   }
 }
 

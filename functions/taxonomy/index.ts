@@ -7,4 +7,5 @@ import { taxonomyStep } from '../core/resources/taxonomies/workflow.ts';
 
 const ports = makePorts('taxonomy', readEnvironment('taxonomy'));
 
-export const handler = (event: TaxonomyEvent): Promise<unknown> => taxonomyStep(workflowContext(ports, event), event);
+export const handler = (event: TaxonomyEvent): Promise<unknown> =>
+  taxonomyStep(workflowContext(ports, event), event);

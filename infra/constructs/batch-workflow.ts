@@ -59,7 +59,7 @@ export function batchDefinition(parts: BatchParts): Definition {
           ...job('batch'),
           plan: null,
           commit: null,
-          taxonomies: null,
+          taxonomies: { cursor: null, failures: [] },
           clusters: null,
           cluster_runs: [],
           alerts: null,
@@ -120,12 +120,22 @@ export function batchDefinition(parts: BatchParts): Definition {
       }),
       Taxonomies: step({
         functionArn: parts.taxonomy,
-        payload: payload('materialize', ['plan', 'commit']),
+        // One turn does what fits into the Lambda's time; the next begins at its cursor and keeps its failures.
+        payload: {
+          ...payload('materialize', ['plan', 'commit']),
+          'cursor.$': '$.taxonomies.cursor',
+          'failures.$': '$.taxonomies.failures',
+        },
         resultPath: '$.taxonomies',
         timeoutSeconds,
-        next: 'Clusters',
+        next: 'MoreTaxonomies',
         catch: { next: 'Clusters', resultPath: '$.post_errors.taxonomies' },
       }),
+      MoreTaxonomies: {
+        Type: 'Choice',
+        Choices: [{ Variable: '$.taxonomies.cursor', IsNull: false, Next: 'Taxonomies' }],
+        Default: 'Clusters',
+      },
       Clusters: step({
         functionArn: parts.cluster,
         payload: payload('follow', ['plan', 'commit']),

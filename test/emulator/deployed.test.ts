@@ -1,9 +1,23 @@
 // Asks the deployed stack whether what matters is set: a deployment that succeeded proves little on an emulator, which
 // drops what it does not know. What neither the template nor the fill-in can set there stands at the end as a known gap.
-import { DescribeTableCommand, DescribeTimeToLiveCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import {
+  DescribeContinuousBackupsCommand,
+  DescribeTableCommand,
+  DescribeTimeToLiveCommand,
+  DynamoDBClient,
+} from '@aws-sdk/client-dynamodb';
 import { EventBridgeClient, ListRulesCommand, ListTargetsByRuleCommand } from '@aws-sdk/client-eventbridge';
-import { GetFunctionConfigurationCommand, LambdaClient, ListEventSourceMappingsCommand } from '@aws-sdk/client-lambda';
-import { GetBucketVersioningCommand, GetPublicAccessBlockCommand, S3Client } from '@aws-sdk/client-s3';
+import {
+  GetFunctionConfigurationCommand,
+  LambdaClient,
+  ListEventSourceMappingsCommand,
+} from '@aws-sdk/client-lambda';
+import {
+  GetBucketLifecycleConfigurationCommand,
+  GetBucketVersioningCommand,
+  GetPublicAccessBlockCommand,
+  S3Client,
+} from '@aws-sdk/client-s3';
 import { DescribeStateMachineCommand, SFNClient } from '@aws-sdk/client-sfn';
 import { GetQueueAttributesCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { describe, expect, it } from 'vitest';
@@ -39,11 +53,14 @@ const functionOutputs: Readonly<Record<(typeof lambdaNames)[number], string>> = 
   clusterer: 'ClustererFunctionName',
 };
 
-const configurationOf = async (name: string) => lambda.send(new GetFunctionConfigurationCommand({ FunctionName: name }));
+const configurationOf = async (name: string) =>
+  lambda.send(new GetFunctionConfigurationCommand({ FunctionName: name }));
 
 describe('the table', () => {
   it('forgets rows by their time to live', async () => {
-    const { TimeToLiveDescription } = await dynamo.send(new DescribeTimeToLiveCommand({ TableName: output('TableName') }));
+    const { TimeToLiveDescription } = await dynamo.send(
+      new DescribeTimeToLiveCommand({ TableName: output('TableName') }),
+    );
     expect(TimeToLiveDescription).toMatchObject({ TimeToLiveStatus: 'ENABLED', AttributeName: 'expires_at' });
   });
 
@@ -58,30 +75,41 @@ describe('the queues', () => {
   it.each([
     ['jobs', 'JobsQueueUrl', 'JobsDlqUrl', 'starter'],
     ['deliveries', 'DeliveriesQueueUrl', 'DeliveriesDlqUrl', 'deliver'],
-  ] as const)('of %s gives up after five tries, and waits longer than its reader may run', async (_, queue, dead, reader) => {
-    const attributes = async (name: string) =>
-      (await sqs.send(new GetQueueAttributesCommand({ QueueUrl: output(name), AttributeNames: ['All'] }))).Attributes!;
-    const { RedrivePolicy, VisibilityTimeout, MessageRetentionPeriod } = await attributes(queue);
-    const policy = JSON.parse(RedrivePolicy!);
-    expect(Number(policy.maxReceiveCount)).toBe(5);
-    expect(policy.deadLetterTargetArn).toBe((await attributes(dead)).QueueArn);
-    const { Timeout } = await configurationOf(output(functionOutputs[reader]));
-    expect(Number(VisibilityTimeout)).toBeGreaterThanOrEqual(6 * Timeout!);
-    expect(Number(MessageRetentionPeriod)).toBe(14 * 86_400);
-  });
+  ] as const)(
+    'of %s gives up after five tries, and waits longer than its reader may run',
+    async (_, queue, dead, reader) => {
+      const attributes = async (name: string) =>
+        (await sqs.send(new GetQueueAttributesCommand({ QueueUrl: output(name), AttributeNames: ['All'] })))
+          .Attributes!;
+      const { RedrivePolicy, VisibilityTimeout, MessageRetentionPeriod } = await attributes(queue);
+      const policy = JSON.parse(RedrivePolicy!);
+      expect(Number(policy.maxReceiveCount)).toBe(5);
+      expect(policy.deadLetterTargetArn).toBe((await attributes(dead)).QueueArn);
+      const { Timeout } = await configurationOf(output(functionOutputs[reader]));
+      expect(Number(VisibilityTimeout)).toBeGreaterThanOrEqual(6 * Timeout!);
+      expect(Number(MessageRetentionPeriod)).toBe(14 * 86_400);
+    },
+  );
 
   it.each([
     ['starter', 'JobsQueueUrl'],
     ['deliver', 'DeliveriesQueueUrl'],
   ] as const)('feed %s, which can refuse single messages', async (reader, queue) => {
-    const { EventSourceMappings = [] } = await lambda.send(new ListEventSourceMappingsCommand({ FunctionName: output(functionOutputs[reader]) }));
+    const { EventSourceMappings = [] } = await lambda.send(
+      new ListEventSourceMappingsCommand({ FunctionName: output(functionOutputs[reader]) }),
+    );
     expect(EventSourceMappings).toHaveLength(1);
-    expect(EventSourceMappings[0]).toMatchObject({ State: 'Enabled', FunctionResponseTypes: ['ReportBatchItemFailures'] });
+    expect(EventSourceMappings[0]).toMatchObject({
+      State: 'Enabled',
+      FunctionResponseTypes: ['ReportBatchItemFailures'],
+    });
     expect(EventSourceMappings[0]!.EventSourceArn).toContain(output(queue).split('/').at(-1));
   });
 
   it('are not what feeds relay: the stream of the table does, of outbox rows alone, row by row refusable', async () => {
-    const { EventSourceMappings = [] } = await lambda.send(new ListEventSourceMappingsCommand({ FunctionName: output('RelayFunctionName') }));
+    const { EventSourceMappings = [] } = await lambda.send(
+      new ListEventSourceMappingsCommand({ FunctionName: output('RelayFunctionName') }),
+    );
     expect(EventSourceMappings).toHaveLength(1);
     const [mapping] = EventSourceMappings;
     expect(mapping).toMatchObject({ FunctionResponseTypes: ['ReportBatchItemFailures'], State: 'Enabled' });
@@ -92,11 +120,21 @@ describe('the queues', () => {
 
 describe('the rules', () => {
   const targetsOf = async (bus: string | undefined) => {
-    const { Rules = [] } = await events.send(new ListRulesCommand(bus === undefined ? {} : { EventBusName: bus }));
+    const { Rules = [] } = await events.send(
+      new ListRulesCommand(bus === undefined ? {} : { EventBusName: bus }),
+    );
     return Promise.all(
       Rules.map(async (rule) => ({
         rule,
-        targets: (await events.send(new ListTargetsByRuleCommand({ Rule: rule.Name!, ...(bus === undefined ? {} : { EventBusName: bus }) }))).Targets ?? [],
+        targets:
+          (
+            await events.send(
+              new ListTargetsByRuleCommand({
+                Rule: rule.Name!,
+                ...(bus === undefined ? {} : { EventBusName: bus }),
+              }),
+            )
+          ).Targets ?? [],
       })),
     );
   };
@@ -106,11 +144,15 @@ describe('the rules', () => {
     const ours = found.filter(({ rule }) => rule.EventPattern?.includes('granary'));
     expect(ours).toHaveLength(1);
     expect(ours[0]!.rule.State).toBe('ENABLED');
-    expect(ours[0]!.targets.map(({ Arn }) => Arn?.split(':').at(-1))).toEqual([output('DeliveriesQueueUrl').split('/').at(-1)]);
+    expect(ours[0]!.targets.map(({ Arn }) => Arn?.split(':').at(-1))).toEqual([
+      output('DeliveriesQueueUrl').split('/').at(-1),
+    ]);
   });
 
   it('run the sweeper every minute', async () => {
-    const timers = (await targetsOf(undefined)).filter(({ rule }) => rule.ScheduleExpression === 'rate(1 minute)');
+    const timers = (await targetsOf(undefined)).filter(
+      ({ rule }) => rule.ScheduleExpression === 'rate(1 minute)',
+    );
     const swept = timers.flatMap(({ targets }) => targets.map(({ Arn }) => Arn?.split(':').at(-1)));
     expect(swept).toContain(output('SweepFunctionName'));
   });
@@ -121,35 +163,60 @@ describe('the functions', () => {
 
   it.each(lambdaNames)('%s has the memory and the time that its stage says', async (name) => {
     const { Timeout, MemorySize } = await configurationOf(output(functionOutputs[name]));
-    if (onEmulator) expect({ Timeout, MemorySize }).toEqual({ Timeout: sizing[name].timeoutSeconds, MemorySize: sizing[name].memoryMb });
+    if (onEmulator)
+      expect({ Timeout, MemorySize }).toEqual({
+        Timeout: sizing[name].timeoutSeconds,
+        MemorySize: sizing[name].memoryMb,
+      });
     else expect(Timeout).toBeGreaterThan(0);
   });
 
   it('that run the code of users have no value of ours in their environment', async () => {
     const { Environment } = await configurationOf(output('RunnerFunctionName'));
-    expect(Object.keys(Environment?.Variables ?? {}).filter((name) => /TABLE|BUCKET|SECRET|QUEUE|WORKFLOW/.test(name))).toEqual([]);
+    expect(
+      Object.keys(Environment?.Variables ?? {}).filter((name) =>
+        /TABLE|BUCKET|SECRET|QUEUE|WORKFLOW/.test(name),
+      ),
+    ).toEqual([]);
   });
 });
 
 describe('the buckets', () => {
-  it.each(['BlobBucketName', 'ArchiveBucketName', 'IndexBucketName'])('%s is closed to the public', async (name) => {
-    const { PublicAccessBlockConfiguration } = await s3.send(new GetPublicAccessBlockCommand({ Bucket: output(name) }));
-    expect(PublicAccessBlockConfiguration).toEqual({ BlockPublicAcls: true, BlockPublicPolicy: true, IgnorePublicAcls: true, RestrictPublicBuckets: true });
-  });
+  it.each(['BlobBucketName', 'ArchiveBucketName', 'IndexBucketName'])(
+    '%s is closed to the public',
+    async (name) => {
+      const { PublicAccessBlockConfiguration } = await s3.send(
+        new GetPublicAccessBlockCommand({ Bucket: output(name) }),
+      );
+      expect(PublicAccessBlockConfiguration).toEqual({
+        BlockPublicAcls: true,
+        BlockPublicPolicy: true,
+        IgnorePublicAcls: true,
+        RestrictPublicBuckets: true,
+      });
+    },
+  );
 
   it('of the index keeps deleted versions', async () => {
-    expect(await s3.send(new GetBucketVersioningCommand({ Bucket: output('IndexBucketName') }))).toMatchObject({ Status: 'Enabled' });
+    expect(
+      await s3.send(new GetBucketVersioningCommand({ Bucket: output('IndexBucketName') })),
+    ).toMatchObject({ Status: 'Enabled' });
   });
 });
 
 describe('the state machines', () => {
-  it.each(['BatchWorkflowArn', 'ClusterWorkflowArn', 'TaxonomyWorkflowArn', 'NamespaceWorkflowArn'])('%s is a standard one', async (name) => {
-    const { type, status, definition } = await states.send(new DescribeStateMachineCommand({ stateMachineArn: output(name) }));
-    expect({ type, status }).toEqual({ type: 'STANDARD', status: 'ACTIVE' });
-    // No step waits for ever: each task has a time of its own.
-    const tasks = [...definition!.matchAll(/"Type":\s*"Task"/g)].length;
-    expect([...definition!.matchAll(/"TimeoutSeconds":/g)].length).toBeGreaterThanOrEqual(tasks);
-  });
+  it.each(['BatchWorkflowArn', 'ClusterWorkflowArn', 'TaxonomyWorkflowArn', 'NamespaceWorkflowArn'])(
+    '%s is a standard one',
+    async (name) => {
+      const { type, status, definition } = await states.send(
+        new DescribeStateMachineCommand({ stateMachineArn: output(name) }),
+      );
+      expect({ type, status }).toEqual({ type: 'STANDARD', status: 'ACTIVE' });
+      // No step waits for ever: each task has a time of its own.
+      const tasks = [...definition!.matchAll(/"Type":\s*"Task"/g)].length;
+      expect([...definition!.matchAll(/"TimeoutSeconds":/g)].length).toBeGreaterThanOrEqual(tasks);
+    },
+  );
 });
 
 describe("the gateway's own errors wear our envelope", () => {
@@ -161,16 +228,21 @@ describe("the gateway's own errors wear our envelope", () => {
   });
 
   it('403 for a missing permission', async () => {
-    const reply = await ask('GET', '/v1/namespaces', { headers: { Authorization: `Bearer ${stack.bootstrap_secret}` } });
+    const reply = await ask('GET', '/v1/namespaces', {
+      headers: { Authorization: `Bearer ${stack.bootstrap_secret}` },
+    });
     expect(reply.status).toBe(403);
     expect(faultOf(reply)).toMatchObject({ type: 'ForbiddenError' });
   });
 
-  it.each(['/v1/nothing', '/v1/namespaces/x/nothing', '/v2/namespaces', '/nothing'])('404 for %s', async (path) => {
-    const reply = await (await adminClient()).ask('GET', path);
-    expect(reply.status).toBe(404);
-    expect(faultOf(reply)).toMatchObject({ type: 'NotFoundError' });
-  });
+  it.each(['/v1/nothing', '/v1/namespaces/x/nothing', '/v2/namespaces', '/nothing'])(
+    '404 for %s',
+    async (path) => {
+      const reply = await (await adminClient()).ask('GET', path);
+      expect(reply.status).toBe(404);
+      expect(faultOf(reply)).toMatchObject({ type: 'NotFoundError' });
+    },
+  );
 
   it.each([
     ['PUT', '/v1/namespaces', 'GET, POST'],
@@ -185,35 +257,40 @@ describe("the gateway's own errors wear our envelope", () => {
 
   it('and every answer carries a request id, the one of the request if it has one', async () => {
     expect((await ask('GET', '/v1/health')).headers.get('x-request-id')).toMatch(/^[A-Za-z0-9_-]{1,64}$/);
-    expect((await ask('GET', '/v1/health', { headers: { 'X-Request-Id': 'mine-1' } })).headers.get('x-request-id')).toBe('mine-1');
+    expect(
+      (await ask('GET', '/v1/health', { headers: { 'X-Request-Id': 'mine-1' } })).headers.get('x-request-id'),
+    ).toBe('mine-1');
   });
 });
 
-describe.runIf(onEmulator)('known gaps of the emulator', () => {
-  // Each is promised by a template test instead. One that is closed by a new version of the emulator fails here, so
-  // that its line goes and the test above it comes.
-  const gaps: Readonly<Record<string, () => Promise<boolean>>> = {
-    'reserved concurrency is not set (none is asked for in this stage; test/infra/templates.test.ts)': async () => true,
-    'lifecycle rules of buckets are dropped (test/infra/templates.test.ts)': async () => isRefused('lifecycle'),
-    'point-in-time recovery of the table is dropped (test/infra/templates.test.ts)': async () => isRefused('recovery'),
-    'dead-letter queue and retry policy of a rule target are stored and not acted on (test/infra/templates.test.ts)': async () => true,
-    'the time limit of a whole state machine is not acted on (test/infra/workflows.test.ts)': async () => true,
-  };
-
-  async function isRefused(what: 'lifecycle' | 'recovery'): Promise<boolean> {
-    if (what === 'recovery') {
-      const { DescribeContinuousBackupsCommand } = await import('@aws-sdk/client-dynamodb');
-      const { ContinuousBackupsDescription } = await dynamo.send(new DescribeContinuousBackupsCommand({ TableName: output('TableName') }));
-      return ContinuousBackupsDescription?.PointInTimeRecoveryDescription?.PointInTimeRecoveryStatus !== 'ENABLED';
-    }
-    const { GetBucketLifecycleConfigurationCommand } = await import('@aws-sdk/client-s3');
-    return s3.send(new GetBucketLifecycleConfigurationCommand({ Bucket: output('BlobBucketName') })).then(
-      () => false,
-      (error: Error) => error.name === 'NoSuchLifecycleConfiguration',
-    );
-  }
-
-  it.each(Object.entries(gaps))('%s', async (_, isOpen) => {
-    expect(await isOpen()).toBe(true);
+describe.runIf(onEmulator)('known gaps of the emulator, which template tests answer for', () => {
+  // Those that can be asked for. One that a new version of the emulator closes fails here, so that its line goes and
+  // a test above comes.
+  it('lifecycle rules of buckets are dropped (test/infra/templates.test.ts)', async () => {
+    const rules = s3.send(new GetBucketLifecycleConfigurationCommand({ Bucket: output('BlobBucketName') }));
+    await expect(rules).rejects.toMatchObject({ name: 'NoSuchLifecycleConfiguration' });
   });
+
+  it('point-in-time recovery of the table is dropped (test/infra/templates.test.ts)', async () => {
+    const { ContinuousBackupsDescription } = await dynamo.send(
+      new DescribeContinuousBackupsCommand({ TableName: output('TableName') }),
+    );
+    expect(ContinuousBackupsDescription?.PointInTimeRecoveryDescription?.PointInTimeRecoveryStatus).not.toBe(
+      'ENABLED',
+    );
+  });
+
+  it.for([
+    ['rights of roles', 'the emulator enforces none: test/infra/rights.test.ts'],
+    [
+      'dead-letter queue and retry policy of a rule target',
+      'stored and not acted on: test/infra/templates.test.ts',
+    ],
+    ['reserved concurrency', 'dropped, and this stage asks for none: test/infra/templates.test.ts'],
+    [
+      'the time limit of a whole state machine',
+      'not acted on, those of its tasks are: test/infra/workflows.test.ts',
+    ],
+    ['memory limits and isolation of Lambdas', 'there are none: limits of plugins are in test/python'],
+  ] as const)('%s', ([, reason], context) => context.skip(reason));
 });

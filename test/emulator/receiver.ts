@@ -1,7 +1,7 @@
 // A webhook receiver on loopback that answers as it is told and checks signatures by the public library, not by our code.
 import { createHmac } from 'node:crypto';
-import { createServer } from 'node:http';
 import type { IncomingHttpHeaders } from 'node:http';
+import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Webhook } from 'standardwebhooks';
 import type { Json } from './stack.ts';
@@ -59,10 +59,13 @@ export async function startReceiver(): Promise<Receiver> {
 
 /** @throws Error if the Standard Webhooks signature or the client's own one is not that of the secret */
 export function verify(one: Received, secret: string): void {
-  const headers = Object.fromEntries(Object.entries(one.headers).map(([name, value]) => [name, String(value)]));
+  const headers = Object.fromEntries(
+    Object.entries(one.headers).map(([name, value]) => [name, String(value)]),
+  );
   new Webhook(secret).verify(one.text, headers);
   const [, time, signature] = /^t=(\d+),v1=([0-9a-f]+)$/.exec(headers['x-mixpeek-signature'] ?? '') ?? [];
   const expected = createHmac('sha256', secret).update(`${time}.${one.text}`).digest('hex');
-  if (signature !== expected) throw new Error(`X-Mixpeek-Signature is ${headers['x-mixpeek-signature']}, expected v1=${expected}`);
+  if (signature !== expected)
+    throw new Error(`X-Mixpeek-Signature is ${headers['x-mixpeek-signature']}, expected v1=${expected}`);
   if (time !== headers['webhook-timestamp']) throw new Error('the two signatures have different times');
 }

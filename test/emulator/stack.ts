@@ -25,7 +25,9 @@ export interface DeployedStack {
 export function readStack(): DeployedStack {
   const file = process.env.GRANARY_TEST_OUTPUTS;
   if (file === undefined) {
-    throw new Error('GRANARY_TEST_OUTPUTS names no file; run these suites by `npm run test:emulator`, which deploys a stack first');
+    throw new Error(
+      'GRANARY_TEST_OUTPUTS names no file; run these suites by `npm run test:emulator`, which deploys a stack first',
+    );
   }
   return JSON.parse(readFileSync(file, 'utf8')) as DeployedStack;
 }
@@ -79,11 +81,27 @@ function parsed(text: string): Json {
 export interface Client {
   readonly key: string;
   /** Any answer. */
-  ask(method: Method, path: string, body?: unknown, headers?: Readonly<Record<string, string>>): Promise<Reply>;
+  ask(
+    method: Method,
+    path: string,
+    body?: unknown,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<Reply>;
   /** The body of a 2xx. @throws Error with what the API said otherwise */
-  call(method: Method, path: string, body?: unknown, headers?: Readonly<Record<string, string>>): Promise<Json>;
+  call(
+    method: Method,
+    path: string,
+    body?: unknown,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<Json>;
   /** The error envelope of a request that must be refused with this status. */
-  refused(status: number, method: Method, path: string, body?: unknown, headers?: Readonly<Record<string, string>>): Promise<Fault>;
+  refused(
+    status: number,
+    method: Method,
+    path: string,
+    body?: unknown,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<Fault>;
 }
 
 /** What an error body holds, taken apart. */
@@ -100,18 +118,23 @@ export function clientOf(key: string): Client {
   const ownHeaders = { Authorization: `Bearer ${key}` };
   const client: Client = {
     key,
-    ask: (method, path, body, headers = {}) => ask(method, path, { body, headers: { ...ownHeaders, ...headers } }),
+    ask: (method, path, body, headers = {}) =>
+      ask(method, path, { body, headers: { ...ownHeaders, ...headers } }),
     async call(method, path, body, headers) {
       const reply = await client.ask(method, path, body, headers);
       if (reply.status < 200 || reply.status > 299) {
-        throw new Error(`${method} ${path} answered ${reply.status}: ${JSON.stringify(reply.body)?.slice(0, 2000)}`);
+        throw new Error(
+          `${method} ${path} answered ${reply.status}: ${JSON.stringify(reply.body)?.slice(0, 2000)}`,
+        );
       }
       return reply.body;
     },
     async refused(status, method, path, body, headers) {
       const reply = await client.ask(method, path, body, headers);
       if (reply.status !== status) {
-        throw new Error(`${method} ${path} must answer ${status} and answered ${reply.status}: ${JSON.stringify(reply.body)?.slice(0, 2000)}`);
+        throw new Error(
+          `${method} ${path} must answer ${status} and answered ${reply.status}: ${JSON.stringify(reply.body)?.slice(0, 2000)}`,
+        );
       }
       return faultOf(reply);
     },
@@ -123,16 +146,25 @@ export function clientOf(key: string): Client {
 export function faultOf(reply: Reply): Fault {
   const { body, status } = reply;
   const details = body?.error?.details;
-  if (body?.success !== false || body.status !== status || typeof body.error?.message !== 'string' || typeof details?.code !== 'string') {
+  if (
+    body?.success !== false ||
+    body.status !== status ||
+    typeof body.error?.message !== 'string' ||
+    typeof details?.code !== 'string'
+  ) {
     throw new Error(`a ${status} without the error envelope: ${JSON.stringify(body)?.slice(0, 1000)}`);
   }
-  const validation: { location: (string | number)[]; message: string; fix?: string }[] = details.validation_errors ?? [];
+  const validation: { location: (string | number)[]; message: string; fix?: string }[] =
+    details.validation_errors ?? [];
   return {
     type: body.error.type,
     message: body.error.message,
     code: details.code,
     details,
-    fields: validation.map(({ location, message, fix }) => `${location.join('.')}: ${message}${fix === undefined ? '' : ` [${fix}]`}`),
+    fields: validation.map(
+      ({ location, message, fix }) =>
+        `${location.join('.')}: ${message}${fix === undefined ? '' : ` [${fix}]`}`,
+    ),
   };
 }
 
@@ -145,7 +177,9 @@ let admin: Promise<Client> | undefined;
 
 /** A client that may do everything; one key for each test file. */
 export function adminClient(): Promise<Client> {
-  admin ??= makeKey({ name: 'deployed suites', permissions: ['admin'] }).then(({ key }: Json) => clientOf(key as string));
+  admin ??= makeKey({ name: 'deployed suites', permissions: ['admin'] }).then(({ key }: Json) =>
+    clientOf(key as string),
+  );
   return admin;
 }
 
@@ -169,7 +203,9 @@ export async function until<T>(
     const found = await probe();
     if (found !== undefined) return found;
     if (performance.now() > end) {
-      const seen = options.describe ? `; last seen: ${JSON.stringify(options.describe())?.slice(0, 1500)}` : '';
+      const seen = options.describe
+        ? `; last seen: ${JSON.stringify(options.describe())?.slice(0, 1500)}`
+        : '';
       throw new Error(`${what} did not happen within ${deadlineMs / 1000} s${seen}`);
     }
     await new Promise((resolve) => setTimeout(resolve, pollMs));
@@ -256,12 +292,22 @@ export function pluginFiles(folder: string): Record<string, string> {
   return found;
 }
 
-export const fixturePlugin = (name: string): string => join(projectFolder, 'test', 'fixtures', 'plugins', name);
+export const fixturePlugin = (name: string): string =>
+  join(projectFolder, 'test', 'fixtures', 'plugins', name);
 
 /** Asks for an upload, puts the archive and confirms it, whatever the confirm answers. */
-export async function uploadPlugin(space: Workspace, name: string, version: string, archive: Buffer): Promise<Reply> {
+export async function uploadPlugin(
+  space: Workspace,
+  name: string,
+  version: string,
+  archive: Buffer,
+): Promise<Reply> {
   const { client, path } = space;
-  const upload = await client.call('POST', `${path}/plugins/uploads`, { name, version, file_size_bytes: archive.length });
+  const upload = await client.call('POST', `${path}/plugins/uploads`, {
+    name,
+    version,
+    file_size_bytes: archive.length,
+  });
   const put = await fetch(upload.presigned_url, {
     method: 'PUT',
     headers: { 'Content-Type': 'application/zip' },
@@ -272,8 +318,33 @@ export async function uploadPlugin(space: Workspace, name: string, version: stri
 }
 
 /** Uploads and deploys a plugin of `test/fixtures/plugins`. @returns its id, such as `word_embed_1_0_0` */
-export async function usePlugin(space: Workspace, name = 'word_embed', deploymentType = 'batch_only'): Promise<string> {
-  const reply = await uploadPlugin(space, name, '1.0.0', zip(pluginFiles(fixturePlugin(name))));
+export function usePlugin(
+  space: Workspace,
+  name = 'word_embed',
+  deploymentType = 'batch_only',
+): Promise<string> {
+  return deployArchive(space, name, zip(pluginFiles(fixturePlugin(name))), deploymentType);
+}
+
+/** Deploys `picky_embed`: `word_embed` that refuses texts with the word "poison". */
+export function usePickyPlugin(space: Workspace): Promise<string> {
+  const files: Record<string, string> = {};
+  const line = '    words = text.lower().split()\n';
+  for (const [path, text] of Object.entries(pluginFiles(fixturePlugin('word_embed')))) {
+    files[path.replace('word_embed', 'picky_embed')] = text
+      .replaceAll('word_embed', 'picky_embed')
+      .replace(line, `${line}    if "poison" in words:\n        raise ValueError("will not eat this")\n`);
+  }
+  return deployArchive(space, 'picky_embed', zip(files), 'batch_only');
+}
+
+async function deployArchive(
+  space: Workspace,
+  name: string,
+  archive: Buffer,
+  deploymentType: string,
+): Promise<string> {
+  const reply = await uploadPlugin(space, name, '1.0.0', archive);
   if (reply.status !== 200) throw new Error(`the plugin ${name} was refused: ${JSON.stringify(reply.body)}`);
   const id = reply.body.plugin_id as string;
   await space.client.call('POST', `${space.path}/plugins/${id}/deploy?deployment_type=${deploymentType}`);
@@ -322,7 +393,11 @@ export interface Text {
 }
 
 /** Puts objects by bulk calls. @returns their ids, in the order of the texts */
-export async function putTexts(space: Workspace, setup: Setup, texts: readonly (Text | string)[]): Promise<string[]> {
+export async function putTexts(
+  space: Workspace,
+  setup: Setup,
+  texts: readonly (Text | string)[],
+): Promise<string[]> {
   const ids: string[] = [];
   for (let i = 0; i < texts.length; i += 100) {
     const objects = texts.slice(i, i + 100).map((one) => {
@@ -330,18 +405,31 @@ export async function putTexts(space: Workspace, setup: Setup, texts: readonly (
       return { blobs: [{ property: 'text', type: 'text', data: text }], ...(metadata ? { metadata } : {}) };
     });
     const made = await space.client.call('POST', `${setup.bucket}/objects/batch`, { objects });
-    if (made.failed_count > 0) throw new Error(`objects were refused: ${JSON.stringify(made.failed).slice(0, 500)}`);
+    if (made.failed_count > 0)
+      throw new Error(`objects were refused: ${JSON.stringify(made.failed).slice(0, 500)}`);
     ids.push(...made.results.map((one: Json) => one.object_id as string));
   }
   return ids;
 }
 
-export async function triggerBatch(space: Workspace, setup: Setup, more: Record<string, unknown> = {}): Promise<Json> {
-  return space.client.call('POST', `${setup.bucket}/batches/trigger`, { collection_ids: [setup.collectionId], ...more });
+export async function triggerBatch(
+  space: Workspace,
+  setup: Setup,
+  more: Record<string, unknown> = {},
+): Promise<Json> {
+  return space.client.call('POST', `${setup.bucket}/batches/trigger`, {
+    collection_ids: [setup.collectionId],
+    ...more,
+  });
 }
 
 /** Waits until a batch is COMPLETED or FAILED. */
-export async function batchEnd(space: Workspace, setup: Setup, batchId: string, deadlineMs = patienceMs): Promise<Json> {
+export async function batchEnd(
+  space: Workspace,
+  setup: Setup,
+  batchId: string,
+  deadlineMs = patienceMs,
+): Promise<Json> {
   let last: Json;
   return until(
     `the end of batch ${batchId}`,
@@ -354,19 +442,33 @@ export async function batchEnd(space: Workspace, setup: Setup, batchId: string, 
 }
 
 /** Triggers a batch and waits for it. @throws Error if it is not COMPLETED */
-export async function runBatch(space: Workspace, setup: Setup, more: Record<string, unknown> = {}): Promise<Json> {
+export async function runBatch(
+  space: Workspace,
+  setup: Setup,
+  more: Record<string, unknown> = {},
+): Promise<Json> {
   const { batch_id } = await triggerBatch(space, setup, more);
   const batch = await batchEnd(space, setup, batch_id);
-  if (batch.status !== 'COMPLETED') throw new Error(`the batch ${batch_id} is ${batch.status}: ${JSON.stringify(batch).slice(0, 2000)}`);
+  if (batch.status !== 'COMPLETED')
+    throw new Error(`the batch ${batch_id} is ${batch.status}: ${JSON.stringify(batch).slice(0, 2000)}`);
   return batch;
 }
 
 /** Every item of a list by its cursor; `POST <path>/list`. */
-export async function listAll(space: Workspace, path: string, body: Record<string, unknown> = {}, limit = 500): Promise<Json[]> {
+export async function listAll(
+  space: Workspace,
+  path: string,
+  body: Record<string, unknown> = {},
+  limit = 500,
+): Promise<Json[]> {
   const found: Json[] = [];
   let cursor: string | null = null;
   do {
-    const page: Json = await space.client.call('POST', `${path}/list`, { limit, ...body, ...(cursor ? { cursor } : {}) });
+    const page: Json = await space.client.call('POST', `${path}/list`, {
+      limit,
+      ...body,
+      ...(cursor ? { cursor } : {}),
+    });
     found.push(...page.results);
     cursor = page.pagination.next_cursor;
   } while (cursor !== null);
@@ -374,11 +476,17 @@ export async function listAll(space: Workspace, path: string, body: Record<strin
 }
 
 /** The documents of a collection. */
-export const listDocuments = (space: Workspace, setup: Setup, body: Record<string, unknown> = {}): Promise<Json[]> =>
-  listAll(space, `${setup.collection}/documents`, body);
+export const listDocuments = (
+  space: Workspace,
+  setup: Setup,
+  body: Record<string, unknown> = {},
+): Promise<Json[]> => listAll(space, `${setup.collection}/documents`, body);
 
 /** The definition of a search by text over one feature. */
-export const searchStages = (featureUri: string = wordFeature, parameters: Record<string, unknown> = {}): Json[] => [
+export const searchStages = (
+  featureUri: string = wordFeature,
+  parameters: Record<string, unknown> = {},
+): Json[] => [
   {
     stage_name: 'vector_search',
     stage_type: 'filter',

@@ -1,7 +1,7 @@
 // What each role may do. The emulator evaluates no policies, so these assertions are the only proof before AWS.
 import { describe, expect, it } from 'vitest';
-import { checkedSettings, stageSettings } from '../../infra/stage.ts';
-import { functionIds, functionOf, roleOf, stage, statementsOf, synthesise } from './synthesised.ts';
+import { stageSettings } from '../../infra/stage.ts';
+import { functionIds, functionOf, roleOf, stage, statementsOf } from './synthesised.ts';
 
 const synthesised = stage('prod');
 type Folder = keyof typeof functionIds;
@@ -97,17 +97,27 @@ describe('every role', () => {
 });
 
 describe('Python functions', () => {
-  it.each(['plugin-runner', 'plugin-validator', 'clusterer'] as const)(
-    '%s may write its logs and nothing else',
-    (folder) => {
-      expect(actionsOf(folder)).toEqual(writesLogs);
-      expect(functionOf(synthesised, folder).Properties.Environment).toBeUndefined();
-    },
-  );
+  it.each(['plugin-validator', 'clusterer'] as const)('%s may write its logs and nothing else', (folder) => {
+    expect(actionsOf(folder)).toEqual(writesLogs);
+    expect(functionOf(synthesised, folder).Properties.Environment).toBeUndefined();
+  });
+
+  it('plugin-runner may write its logs and nothing else; what its network needs is denied to its code', () => {
+    const runner = functionOf(synthesised, 'plugin-runner');
+    const statements = statementsOf(synthesised, roleOf(synthesised, runner));
+    const denied = new Set(statements.filter(({ Effect }) => Effect === 'Deny').flatMap(({ Action }) => Action));
+    expect(actionsOf('plugin-runner').filter((action) => !denied.has(action))).toEqual(writesLogs);
+    for (const action of denied) expect(action).toMatch(/^ec2:/);
+    expect(runner.Properties.Environment).toBeUndefined();
+  });
 });
 
 describe('the runner in an isolated network', () => {
-  const isolated = synthesise(checkedSettings({ ...stageSettings('prod'), runnerNetwork: 'isolated' }));
+  const isolated = synthesised;
+
+  it('is where every stage on AWS puts it unless its settings say otherwise', () => {
+    for (const name of ['dev', 'prod']) expect(stageSettings(name).runnerNetwork, name).toBe('isolated');
+  });
 
   it('denies its own code the rights that the service needs to set up the network', () => {
     const runner = functionOf(isolated, 'plugin-runner');

@@ -1,4 +1,5 @@
-"""What the Python tests share: loading a Lambda's modules, packing plugins, serving files on the loopback interface."""
+"""What the Python tests share: loading a Lambda's modules, packing plugins, serving files on the loopback
+interface."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ os.environ["AWS_SECRET_ACCESS_KEY"] = "must-stay-with-the-handler"
 
 
 def load_function(name: str, *modules: str) -> SimpleNamespace:
-    """Imports modules of ``functions/<name>`` by their plain names, as Lambda does, and leaves no trace of them.
+    """Imports modules of ``functions/<name>`` by their plain names, as Lambda does, and leaves no trace of
+    them.
 
     Every function has a ``handler.py`` and its own ``_errors.py``; in one test process they would meet.
     """
@@ -128,7 +130,9 @@ class Runner:
 
     def __init__(self, server: FileServer) -> None:
         self.server = server
-        self.modules = load_function("plugin-runner", "handler", "_errors", "_processes", "_plugins", "_limits")
+        self.modules = load_function(
+            "plugin-runner", "handler", "_errors", "_processes", "_plugins", "_limits"
+        )
 
     def publish(self, files: dict[str, str | bytes], plugin_id: str, top: str = "") -> dict:
         """Packs a plugin, serves it, and gives the event's ``plugin``."""
@@ -136,16 +140,27 @@ class Runner:
         sha256 = hashlib.sha256(data).hexdigest()
         self.server.files[f"/{sha256}.zip"] = data
         return {
-            "plugin_id": plugin_id, "sha256": sha256, "archive_url": self.server.url(f"/{sha256}.zip"), "root": top,
+            "plugin_id": plugin_id,
+            "sha256": sha256,
+            "archive_url": self.server.url(f"/{sha256}.zip"),
+            "root": top,
             "extractor_id": plugin_id,
         }
 
-    def __call__(self, archive: dict, texts: list, feature: tuple[str, int] = ("v", 2), **more: object) -> dict:
+    def __call__(
+        self, archive: dict, texts: list, feature: tuple[str, int] = ("v", 2), **more: object
+    ) -> dict:
         """Runs rows, given as texts or as whole rows."""
         event = {
-            "operation": "run", "plugin": archive, "parameters": {}, "batch_size": 64, "result_url": None,
-            "features": [{"name": feature[0], "dims": feature[1]}], "deadline_ms": 60_000,
-            "rows": [r if isinstance(r, dict) else row(i, r) for i, r in enumerate(texts)], **more,
+            "operation": "run",
+            "plugin": archive,
+            "parameters": {},
+            "batch_size": 64,
+            "result_url": None,
+            "features": [{"name": feature[0], "dims": feature[1]}],
+            "deadline_ms": 60_000,
+            "rows": [r if isinstance(r, dict) else row(i, r) for i, r in enumerate(texts)],
+            **more,
         }
         return self.modules.handler.handler(event, None)
 
@@ -153,9 +168,18 @@ class Runner:
 def row(number: int, data: object, **more: object) -> dict:
     """One row of an event."""
     return {
-        "row": number, "data": data, "document_id": f"doc_{number}", "object_id": f"obj_{number}", "blob_id": None,
-        "blob_property": "text", "blob_type": "text", "collection_id": "col_1", "feature_extractor_id": "x_1_0_0",
-        "mime_type": "text/plain", "size_bytes": len(str(data)), **more,
+        "row": number,
+        "data": data,
+        "document_id": f"doc_{number}",
+        "object_id": f"obj_{number}",
+        "blob_id": None,
+        "blob_property": "text",
+        "blob_type": "text",
+        "collection_id": "col_1",
+        "feature_extractor_id": "x_1_0_0",
+        "mime_type": "text/plain",
+        "size_bytes": len(str(data)),
+        **more,
     }
 
 

@@ -52,10 +52,19 @@ def patched(data: bytes, marker: bytes, offset: int, form: str, value: int) -> b
 
 def test_a_good_archive_is_unpacked_read_only_without_what_tools_leave_in_archives(tmp_path):
     unpack(
-        pack({
-            "manifest.py": "a", "pipeline.py": "b", "processors/core.py": "c", "__MACOSX/._x": "d", ".DS_Store": "e",
-            "__pycache__/x.pyc": "f", "y.pyc": "g", "empty/": "",
-        }, "p/"),
+        pack(
+            {
+                "manifest.py": "a",
+                "pipeline.py": "b",
+                "processors/core.py": "c",
+                "__MACOSX/._x": "d",
+                ".DS_Store": "e",
+                "__pycache__/x.pyc": "f",
+                "y.pyc": "g",
+                "empty/": "",
+            },
+            "p/",
+        ),
         tmp_path,
     )
     found = {str(p.relative_to(tmp_path)): p for p in tmp_path.rglob("*") if p.is_file()}
@@ -85,11 +94,17 @@ HOSTILE = {
     "file and folder of one name": (pack({"a": "1", "a/b.py": "2"}), "refused"),
     "too deep": (entry("/".join("abcdefghijkl") + "/m.py"), "deeper"),
     "too many": (pack({f"f{n}.py": "" for n in range(1001)}), "1001 entries"),
-    "wrong checksum": (pack({"a.py": "content"}).replace(b"content", b"CONTENT", 1)
-                       if b"content" in pack({"a.py": "content"}) else
-                       patched(pack({"a.py": "content"}), b"PK\x01\x02", 16, "<I", 1), "not a sound zip"),
+    "wrong checksum": (
+        pack({"a.py": "content"}).replace(b"content", b"CONTENT", 1)
+        if b"content" in pack({"a.py": "content"})
+        else patched(pack({"a.py": "content"}), b"PK\x01\x02", 16, "<I", 1),
+        "not a sound zip",
+    ),
     "zip64": (patched(pack({"a.py": "x"}), b"PK\x05\x06", 12, "<I", 0xFFFFFFFF), "zip64"),
-    "directory elsewhere": (patched(pack({"a.py": "x"}), b"PK\x05\x06", 16, "<I", 0x7FFFFFFF), "not a sound zip"),
+    "directory elsewhere": (
+        patched(pack({"a.py": "x"}), b"PK\x05\x06", 16, "<I", 0x7FFFFFFF),
+        "not a sound zip",
+    ),
     "directory too large": (patched(pack({"a.py": "x"}), b"PK\x05\x06", 12, "<I", 5 << 20), "too many"),
 }
 
@@ -109,7 +124,11 @@ def test_a_header_that_lies_about_the_size_does_not_get_more_than_the_limit_out(
     with pytest.raises(RunnerError):
         unpack(lying, tmp_path)
     assert (tmp_path / "a.bin").stat().st_size <= 1000
-    assert "larger than 1000 bytes" in refusal(data, tmp_path / "b") if (tmp_path / "b").mkdir() is None else False
+    assert (
+        "larger than 1000 bytes" in refusal(data, tmp_path / "b")
+        if (tmp_path / "b").mkdir() is None
+        else False
+    )
 
 
 def test_the_sum_of_all_files_is_limited(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"""The ways in which plugins are written, each run for real: entries, signatures, prepare, imports, changes to the rows."""
+"""The ways in which plugins are written, each run for real: entries, signatures, prepare, imports, changes to
+the rows."""
 
 from __future__ import annotations
 
@@ -25,13 +26,15 @@ def pipeline(text, embed=EMBED):
 
 ENTRIES = {
     "build_steps with the five arguments": """
-        def build_steps(extractor_request=None, container=None, base_steps=None, dataset_size=None, content_flags=None):
+        def build_steps(extractor_request=None, container=None, base_steps=None, dataset_size=None,
+        content_flags=None):
             assert base_steps == [] and content_flags == {} and dataset_size == 2 and container is not None
             return {"steps": base_steps + [step], "prepare": lambda ds: ds}
     """,
     "build_steps that takes everything": """
         def build_steps(**kwargs):
-            assert set(kwargs) == {"extractor_request", "container", "base_steps", "dataset_size", "content_flags"}
+            offered = {"extractor_request", "container", "base_steps", "dataset_size", "content_flags"}
+            assert set(kwargs) == offered
             return {"steps": [step]}
     """,
     "build_steps without arguments": """
@@ -176,7 +179,8 @@ ENTRIES = {
     """,
     "prepare maps rows": """
         def build_steps(**kwargs):
-            return {"steps": [step], "prepare": lambda ds: ds.map(lambda row: {**row, "data": row["data"][::-1]})}
+            return {"steps": [step], "prepare": lambda ds: ds.map(lambda row: {**row, "data":
+            row["data"][::-1]})}
     """,
     "prepare is written for pandas": """
         import pandas as pd
@@ -188,7 +192,8 @@ ENTRIES = {
             assert type(kept) is pd.DataFrame
             sizes = kept.groupby("blob_property").size()
             assert sizes["text"] == 2
-            return kept.merge(pd.DataFrame({"object_id": ["obj_0", "obj_1"], "extra": [1, 2]}), on="object_id")
+            return kept.merge(pd.DataFrame({"object_id": ["obj_0", "obj_1"], "extra": [1, 2]}),
+            on="object_id")
         def build_steps(**kwargs):
             return {"steps": [step], "prepare": prepare}
     """,
@@ -289,8 +294,9 @@ def test_each_way_of_importing_works(runner, files, top):
 
 
 def run_step(runner, body, rows, **more):
-    text = "def embed(text):\n    return [float(len(str(text))), 1.0]\n\ndef step(batch):\n" + textwrap.indent(
-        textwrap.dedent(body), "    "
+    text = (
+        "def embed(text):\n    return [float(len(str(text))), 1.0]\n\ndef step(batch):\n"
+        + textwrap.indent(textwrap.dedent(body), "    ")
     )
     files = {"pipeline.py": text + "\ndef build_steps(**kwargs):\n    return {'steps': [step]}\n"}
     return runner(runner.publish(files, "p_1_0_0"), rows, **more)
@@ -342,7 +348,9 @@ def test_rows_that_are_filtered_reordered_and_multiplied_keep_their_identity(run
     assert by_row(reply, "v") == {5: [[3.0, 1.0], [5.0, 1.0]], 9: [[4.0, 1.0]]}
     assert reply["dropped"] == [3]
     assert [(o["row"], o["ordinal"], o["columns"]["part"]) for o in reply["outputs"]] == [
-        (5, 0, "one"), (5, 1, "three"), (9, 0, "four"),
+        (5, 0, "one"),
+        (5, 1, "three"),
+        (9, 0, "four"),
     ]
 
 
@@ -393,7 +401,11 @@ def test_one_of_two_features_may_be_missing(runner):
     features = [{"name": "v", "dims": 2}, {"name": "w", "dims": 3}]
     body = "batch['w'] = [[1.0, 2.0, 3.0], None]\nreturn batch"
     reply = run_step(runner, body, ROWS, features=features)
-    assert reply["failures"] == [] and reply["vectors"]["v"]["count"] == 0 and reply["vectors"]["w"]["count"] == 1
+    assert (
+        reply["failures"] == []
+        and reply["vectors"]["v"]["count"] == 0
+        and reply["vectors"]["w"]["count"] == 1
+    )
     assert [o["features"] for o in reply["outputs"]] == [{"v": None, "w": 0}, {"v": None, "w": None}]
 
 
@@ -415,10 +427,19 @@ def test_columns_of_the_plugin_come_back_as_json_and_input_columns_do_not(runner
     reply = run_step(runner, body, ROWS)
     first, second = (o["columns"] for o in reply["outputs"])
     assert first == {
-        "number": 3, "share": 0.5, "nested": {"a": [1, 2.0, None]}, "day": "2026-01-02T00:00:00", "surrogate": "?",
+        "number": 3,
+        "share": 0.5,
+        "nested": {"a": [1, 2.0, None]},
+        "day": "2026-01-02T00:00:00",
+        "surrogate": "?",
     }
     assert second == {
-        "number": 3, "share": None, "nested": [True, "x"], "day": "2026-01-02T00:00:00", "surrogate": "?", "bytes": 1,
+        "number": 3,
+        "share": None,
+        "nested": [True, "x"],
+        "day": "2026-01-02T00:00:00",
+        "surrogate": "?",
+        "bytes": 1,
     }
     assert reply["warnings"] == ['column "bytes": 1 values have no form in JSON and were left out']
 
@@ -446,13 +467,19 @@ LOAD_FAULTS = {
     "import error": ("import nothing_of_that_name", "ModuleNotFoundError"),
     "sys.exit at import": ("import sys\nsys.exit(3)", "SystemExit: 3 (pipeline.py:2"),
     "os._exit at import": ("import os\nos._exit(3)", "exit code 3"),
-    "error in build_steps": ("def build_steps():\n    raise ValueError('no weights')", "ValueError: no weights (pipeline.py:2"),
+    "error in build_steps": (
+        "def build_steps():\n    raise ValueError('no weights')",
+        "ValueError: no weights (pipeline.py:2",
+    ),
     "no entry": ("x = 1", "neither build_steps nor extract"),
     "an argument that is not offered": ("def build_steps(session):\n    return {}", '"session"'),
     "nothing returned": ("def build_steps():\n    return None", "NoneType"),
     "no steps": ("def build_steps():\n    return {'steps': []}", "no steps"),
     "a step that is no step": ("def build_steps():\n    return {'steps': ['x']}", "step 0 is a str"),
-    "prepare that is no function": ("def build_steps():\n    return {'steps': [print], 'prepare': 5}", "prepare"),
+    "prepare that is no function": (
+        "def build_steps():\n    return {'steps': [print], 'prepare': 5}",
+        "prepare",
+    ),
     "memory at import": ("x = bytearray(64 << 30)", "MemoryError"),
 }
 

@@ -1,4 +1,5 @@
-"""Whole plugins through the runner: the tutorial's, our own of the same shape, and what a call may ask for."""
+"""Whole plugins through the runner: the tutorial's, our own of the same shape, and what a call may ask
+for."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ import pytest
 from conftest import PLUGINS, ROOT, by_row, load_function, read_plugin, row, vectors_of
 
 TUTORIAL = ROOT.parent / "shared" / "reference" / "text_embed"
-TEXTS = ["Quantum computers err", "  ", None, "plain words", "größer ☃ 漢字", "nan", "plain words", "x" * 5000]
+TEXTS = [
+    "Quantum computers err",
+    "  ",
+    None,
+    "plain words",
+    "größer ☃ 漢字",
+    "nan",
+    "plain words",
+    "x" * 5000,
+]
 
 STEP = """
 def build_steps(**kwargs):
@@ -73,11 +83,16 @@ def test_check_loads_the_plugin_builds_its_steps_and_tells_which_protections_too
     reply = runner(runner.publish({"pipeline.py": STEP}, "p_1_0_0"), [], operation="check")
     assert reply["ok"] is True and reply["load_ms"] >= 0
     taken = reply["isolation"]
-    assert all(taken[k] for k in ("session", "memory", "file_size", "open_files", "core", "hidden", "dies_with_parent"))
+    assert all(
+        taken[k]
+        for k in ("session", "memory", "file_size", "open_files", "core", "hidden", "dies_with_parent")
+    )
 
 
 def test_check_answers_with_the_failure_of_a_plugin_that_does_not_load(runner):
-    reply = runner(runner.publish({"pipeline.py": "import nothing_like_it"}, "p_1_0_0"), [], operation="check")
+    reply = runner(
+        runner.publish({"pipeline.py": "import nothing_like_it"}, "p_1_0_0"), [], operation="check"
+    )
     assert reply["ok"] is False and reply["error"]["code"] == "plugin_load_failed"
 
 
@@ -88,7 +103,9 @@ def test_rows_may_come_from_an_address(runner, server):
     assert by_row(reply, "v") == {4: [[3.0, 1.0]], 2: [[1.0, 1.0]]}
     missing = runner(plugin, [], rows=None, rows_url=server.url("/none.json"))
     assert missing["error"] == {
-        "code": "rows_download_failed", "message": "rows_url: status 404", "retryable": True,
+        "code": "rows_download_failed",
+        "message": "rows_url: status 404",
+        "retryable": True,
     }
 
 
@@ -98,7 +115,10 @@ def test_a_result_above_4_mb_goes_to_the_result_url_and_is_the_same_result(runne
     texts = ["a" * n for n in range(200)]
     reply = runner(plugin, texts, ("v", 4096), result_url=server.url("/result"))
     assert {k: reply[k] for k in ("result_at_url", "outputs", "failures", "dropped")} == {
-        "result_at_url": True, "outputs": 200, "failures": 0, "dropped": 0,
+        "result_at_url": True,
+        "outputs": 200,
+        "failures": 0,
+        "dropped": 0,
     }
     stored = json.loads(server.uploads["/result"])
     assert vectors_of(stored, "v")[:, 4095].tolist() == [float(n) for n in range(200)]
@@ -132,7 +152,9 @@ def test_a_binary_blob_is_fetched_first_and_a_missing_one_fails_its_own_row_only
     reply = runner(runner.publish({"pipeline.py": reads}, "p_1_0_0"), rows)
     assert by_row(reply, "v") == {0: [[100.0, 1.0]], 2: [[100.0, 1.0]]}
     assert reply["outputs"][0]["columns"] == {"suffix": ".png"}
-    assert [(f["row"], f["code"], f["retryable"]) for f in reply["failures"]] == [(1, "blob_download_failed", True)]
+    assert [(f["row"], f["code"], f["retryable"]) for f in reply["failures"]] == [
+        (1, "blob_download_failed", True)
+    ]
     assert not list(runner.modules.handler._plugins._work.path.glob("blobs-*"))
 
 
@@ -179,7 +201,8 @@ def test_an_archive_download_is_tried_again_after_a_server_error_and_not_redirec
     other = runner.publish({"pipeline.py": STEP + "\n# moved\n"}, "p_1_0_0")
     server.statuses[f"/{other['sha256']}.zip"] = [302]
     assert runner(other, ["a"])["error"] == {
-        "code": "archive_download_failed", "message": "the archive could not be downloaded: status 302",
+        "code": "archive_download_failed",
+        "message": "the archive could not be downloaded: status 302",
         "retryable": True,
     }
     assert "/elsewhere" not in server.requests
@@ -188,9 +211,16 @@ def test_an_archive_download_is_tried_again_after_a_server_error_and_not_redirec
 @pytest.mark.parametrize(
     "change",
     [
-        {"operation": "walk"}, {"rows": [{"data": "x"}]}, {"rows": [row(1, "a"), row(1, "b")]}, {"deadline_ms": 0},
-        {"batch_size": 0}, {"features": [{"name": "v"}]}, {"features": [{"name": "v", "dims": 5000}]},
-        {"parameters": [1]}, {"plugin": {}}, {"rows": None},
+        {"operation": "walk"},
+        {"rows": [{"data": "x"}]},
+        {"rows": [row(1, "a"), row(1, "b")]},
+        {"deadline_ms": 0},
+        {"batch_size": 0},
+        {"features": [{"name": "v"}]},
+        {"features": [{"name": "v", "dims": 5000}]},
+        {"parameters": [1]},
+        {"plugin": {}},
+        {"rows": None},
         {"features": [{"name": "v", "dims": 2}, {"name": "v", "dims": 2}]},
     ],
     ids=json.dumps,
@@ -212,7 +242,10 @@ def test_the_functions_remaining_time_bounds_the_call(runner):
             return 1_500
 
     event = {
-        "operation": "embed", "plugin": plugin, "features": [{"name": "v", "dims": 2}], "rows": [row(0, "x")],
+        "operation": "embed",
+        "plugin": plugin,
+        "features": [{"name": "v", "dims": 2}],
+        "rows": [row(0, "x")],
         "deadline_ms": 60_000,
     }
     reply = runner.modules.handler.handler(event, Context())
@@ -225,7 +258,9 @@ def test_realtime_embeds_a_query_with_the_parameters_of_the_call(runner):
     feature = ("word_realtime_v1_embedding", 8)
     batch = runner(plugin, ["one two two"], feature)
     query = runner(plugin, ["one two two"], feature, operation="embed", realtime=True)
-    doubled = runner(plugin, ["one two two"], feature, operation="embed", realtime=True, parameters={"scale": 2})
+    doubled = runner(
+        plugin, ["one two two"], feature, operation="embed", realtime=True, parameters={"scale": 2}
+    )
     assert by_row(query, feature[0]) == by_row(batch, feature[0])
     np.testing.assert_array_equal(vectors_of(doubled, feature[0]), 2 * vectors_of(batch, feature[0]))
 
@@ -233,5 +268,7 @@ def test_realtime_embeds_a_query_with_the_parameters_of_the_call(runner):
 def test_the_printed_table_of_codes_is_the_table(runner):
     table = load_function("plugin-runner", "_errors")._errors.CODES
     script = ROOT / "functions" / "plugin-runner" / "_errors.py"
-    printed = json.loads(subprocess.run([sys.executable, str(script)], capture_output=True, check=True).stdout)
+    printed = json.loads(
+        subprocess.run([sys.executable, str(script)], capture_output=True, check=True).stdout
+    )
     assert printed == {code: {"retryable": r, "title": t} for code, (r, t) in table.items()}

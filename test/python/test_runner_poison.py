@@ -1,4 +1,5 @@
-"""Plugins that misbehave on command: what happens to the row that does it, and that the other rows keep their vectors."""
+"""Plugins that misbehave on command: what happens to the row that does it, and that the other rows keep their
+vectors."""
 
 from __future__ import annotations
 
@@ -65,26 +66,36 @@ def test_a_bad_row_fails_alone_with_its_own_error(runner, poison, deed, expected
 
 def test_the_functions_memory_sets_the_limit_of_the_worker(runner):
     files = {
-        "pipeline.py": "def build_steps(**k):\n    def step(batch):\n        made = bytearray(int(batch['data'][0]) << 20)\n"
-        "        batch['v'] = [[1.0, float(len(made) >> 20)]]\n        return batch\n    return {'steps': [step]}\n"
+        # Memory that is asked for and not touched: the limit is on addresses, and the machine stays unburdened.
+        "pipeline.py": "import numpy as np\ndef build_steps(**k):\n    def step(batch):\n"
+        "        made = np.empty(int(batch['data'][0]) << 20, np.uint8)\n"
+        "        batch['v'] = [[1.0, float(len(made) >> 20)]]\n        return batch\n"
+        "    return {'steps': [step]}\n"
     }
     for memory_mb, megabytes, fits in ((1024, 400, True), (1024, 900, False), (3008, 900, True)):
         plugin = runner.publish({**files, f"{memory_mb}.txt": ""}, "p_1_0_0")
         context = SimpleNamespace(memory_limit_in_mb=memory_mb, get_remaining_time_in_millis=lambda: 60_000)
         event = {
-            "operation": "run", "plugin": plugin, "features": [{"name": "v", "dims": 2}], "rows": [row(0, str(megabytes))],
+            "operation": "run",
+            "plugin": plugin,
+            "features": [{"name": "v", "dims": 2}],
+            "rows": [row(0, str(megabytes))],
         }
         reply = runner.modules.handler.handler(event, context)
         assert [f["code"] for f in reply["failures"]] == ([] if fits else ["plugin_memory"])
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="only as root do workers run as another user, who cannot signal the handler")
+@pytest.mark.skipif(
+    not AS_ROOT, reason="only as root do workers run as another user, who cannot signal the handler"
+)
 def test_the_handler_cannot_be_killed_by_a_worker_of_another_user(runner, poison):
     assert_only_that_row_failed(runner, poison, "kill_handler", "plugin_row_failed", DENIED)
 
 
 def test_an_endless_loop_is_found_by_halving_within_the_time_of_the_call(runner, poison):
-    reply = assert_only_that_row_failed(runner, poison, "loop", "plugin_timeout", "not finished", deadline_ms=4_000)
+    reply = assert_only_that_row_failed(
+        runner, poison, "loop", "plugin_timeout", "not finished", deadline_ms=4_000
+    )
     assert reply["failures"][0]["retryable"] is True
 
 
@@ -129,7 +140,10 @@ def test_several_bad_rows_of_every_kind_are_all_found(runner, poison):
         texts[number] = deed
     reply = runner(poison, texts, FEATURE)
     assert [(f["row"], f["code"]) for f in reply["failures"]] == [
-        (3, "plugin_row_failed"), (70, "plugin_died"), (71, "vector_wrong_shape"), (130, "plugin_memory"),
+        (3, "plugin_row_failed"),
+        (70, "plugin_died"),
+        (71, "vector_wrong_shape"),
+        (130, "plugin_memory"),
         (199, "plugin_died"),
     ]
     assert by_row(reply, FEATURE[0]) == {n: vector(t) for n, t in enumerate(texts) if n not in bad}
@@ -154,7 +168,11 @@ def test_the_worker_sees_only_the_clean_variables(runner, poison):
     reply = runner(poison, ["environment"], FEATURE)
     columns = reply["outputs"][0]["columns"]
     assert not [n for n in columns["variables"] if "AWS" in n or "SECRET" in n or "TOKEN" in n]
-    assert set(columns["variables"]) <= set(runner.modules._processes.clean_environment()) | {"TMPDIR", "LC_CTYPE", "PWD"}
+    assert set(columns["variables"]) <= set(runner.modules._processes.clean_environment()) | {
+        "TMPDIR",
+        "LC_CTYPE",
+        "PWD",
+    }
     assert columns["user"] == (runner.modules._limits.NOBODY if AS_ROOT else os.getuid())
 
 

@@ -1,4 +1,5 @@
-"""The search for bad rows, on a turned clock and without processes: who fails, who does not, and how long it may take."""
+"""The search for bad rows, on a turned clock and without processes: who fails, who does not, and how long it
+may take."""
 
 from __future__ import annotations
 
@@ -57,7 +58,13 @@ def outcome_of(plugin: Plugin, count: int, size: int):
 def test_exactly_the_bad_rows_fail_each_with_its_own_code(seed):
     chance = random.Random(seed)
     count, size = chance.randint(1, 1000), chance.randint(1, 200)
-    codes = ["plugin_row_failed", "plugin_died", "plugin_memory", "step_wrong_return", "plugin_protocol_error"]
+    codes = [
+        "plugin_row_failed",
+        "plugin_died",
+        "plugin_memory",
+        "step_wrong_return",
+        "plugin_protocol_error",
+    ]
     bad = {row: chance.choice(codes) for row in chance.sample(range(count), min(count, chance.randint(0, 8)))}
     outcome, _, failed = outcome_of(Plugin(bad), count, size)
     assert failed == bad

@@ -1,4 +1,5 @@
-"""The process model: what is hidden, what ends with the handler, what a lost zygote costs, what the wire lets through."""
+"""The process model: what is hidden, what ends with the handler, what a lost zygote costs, what the wire lets
+through."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ import pandas as pd
 import pytest
 from conftest import PLUGINS, ROOT, by_row, load_function, read_plugin
 
-MODULES = load_function("plugin-runner", "_wire", "_reply", "_vectors", "_dataset", "_processes", "_limits", "_errors")
+MODULES = load_function(
+    "plugin-runner", "_wire", "_reply", "_vectors", "_dataset", "_processes", "_limits", "_errors"
+)
 wire, reply_module = MODULES._wire, MODULES._reply
 
 OUTLIVED = """
@@ -41,7 +44,10 @@ def start_handler(runner, extra_environment):
     event = {"operation": "check", "plugin": plugin, "features": [], "deadline_ms": 60_000}
     process = subprocess.Popen(
         [sys.executable, "-c", OUTLIVED, str(ROOT / "functions" / "plugin-runner"), json.dumps(event)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **extra_environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **extra_environment},
     )
     for line in process.stdout:
         said = json.loads(line)
@@ -96,7 +102,11 @@ def test_a_zygote_that_was_killed_is_replaced_at_the_next_call(runner):
 
 def test_the_handler_hides_its_environment_before_it_loads_anything_else():
     source = (ROOT / "functions" / "plugin-runner" / "handler.py").read_text()
-    first = [line for line in source.split('"""', 2)[2].splitlines() if line.strip() and not line.startswith(("#", "from __"))]
+    first = [
+        line
+        for line in source.split('"""', 2)[2].splitlines()
+        if line.strip() and not line.startswith(("#", "from __"))
+    ]
     assert first[:2] == ["import _limits", "_limits.hide_from_children()"]
 
 
@@ -121,7 +131,11 @@ def pipe_with(data: bytes):
 
 
 def message(header: bytes, blocks: bytes = b"", magic: bytes = b"GRN1", claimed: int | None = None) -> bytes:
-    return struct.pack("<4sIQ", magic, len(header), len(blocks) if claimed is None else claimed) + header + blocks
+    return (
+        struct.pack("<4sIQ", magic, len(header), len(blocks) if claimed is None else claimed)
+        + header
+        + blocks
+    )
 
 
 BROKEN = {
@@ -152,14 +166,24 @@ def test_a_message_arrives_as_it_was_sent():
     parts = wire.encode({"frame": [0, 2], "text": "größer ☃"}, [b"abc", b"", b"\0\1"])
     channel = pipe_with(b"".join(parts))
     header, blocks = channel.receive(time.monotonic() + 5)
-    assert header == {"frame": [0, 2], "text": "größer ☃", "blocks": [3, 0, 2]} and blocks == [b"abc", b"", b"\0\1"]
+    assert header == {"frame": [0, 2], "text": "größer ☃", "blocks": [3, 0, 2]} and blocks == [
+        b"abc",
+        b"",
+        b"\0\1",
+    ]
     channel.close()
 
 
 def good_answer():
     return {
-        "frame": [0, 2], "vectors": [["v", 2, 1]], "failures": [[8, "plugin_row_failed", "no"]], "warnings": [],
-        "rows": [7, 7], "places": [[0, None]], "columns": {"a": [1, 2], "b": [None, 3]}, "absent": {"b": [0]},
+        "frame": [0, 2],
+        "vectors": [["v", 2, 1]],
+        "failures": [[8, "plugin_row_failed", "no"]],
+        "warnings": [],
+        "rows": [7, 7],
+        "places": [[0, None]],
+        "columns": {"a": [1, 2], "b": [None, 3]},
+        "absent": {"b": [0]},
     }, [np.array([1, 2], "<f4").tobytes()]
 
 
@@ -169,7 +193,9 @@ FORGED = {
     "a row that failed too": lambda h, b: h.update(rows=[7, 8]),
     "a row that is true": lambda h, b: h.update(rows=[7, True]),
     "a row that is a list": lambda h, b: h.update(rows=[7, [7]]),
-    "more outputs of a row than allowed": lambda h, b: h.update(rows=[7] * 101, places=[[None] * 101], columns={}, absent={}),
+    "more outputs of a row than allowed": lambda h, b: h.update(
+        rows=[7] * 101, places=[[None] * 101], columns={}, absent={}
+    ),
     "a vector that is not there": lambda h, b: h.update(places=[[1, None]]),
     "a negative place": lambda h, b: h.update(places=[[-1, None]]),
     "a place that is true": lambda h, b: h.update(places=[[True, None]]),
@@ -223,10 +249,24 @@ def test_finite_blocks_are_told_from_others_for_every_pattern_of_the_last_two_by
 def test_packing_vectors_agrees_with_looking_at_each_cell_by_itself():
     chance = np.random.default_rng(5)
     kinds = [
-        lambda: None, lambda: float("nan"), lambda: pd.NA, lambda: [1.0, 2.0, 3.0], lambda: [1, 2, 3], lambda: (1.0, 2, 3),
-        lambda: np.array([1.0, 2.0, 3.0]), lambda: np.array([1, 2, 3], np.float16), lambda: [1.0, 2.0],
-        lambda: [1.0, float("inf"), 2.0], lambda: ["1", "2", "3"], lambda: "abc", lambda: [10**400, 1, 2],
-        lambda: [[1.0], [2.0], [3.0]], lambda: [True, 1.0, 2], lambda: np.array([1 + 1j, 2, 3]), lambda: 7, lambda: {},
+        lambda: None,
+        lambda: float("nan"),
+        lambda: pd.NA,
+        lambda: [1.0, 2.0, 3.0],
+        lambda: [1, 2, 3],
+        lambda: (1.0, 2, 3),
+        lambda: np.array([1.0, 2.0, 3.0]),
+        lambda: np.array([1, 2, 3], np.float16),
+        lambda: [1.0, 2.0],
+        lambda: [1.0, float("inf"), 2.0],
+        lambda: ["1", "2", "3"],
+        lambda: "abc",
+        lambda: [10**400, 1, 2],
+        lambda: [[1.0], [2.0], [3.0]],
+        lambda: [True, 1.0, 2],
+        lambda: np.array([1 + 1j, 2, 3]),
+        lambda: 7,
+        lambda: {},
     ]
     for _ in range(300):
         few = [kinds[i] for i in chance.integers(0, len(kinds), chance.integers(1, 4))]
@@ -257,14 +297,21 @@ def test_a_folder_that_another_user_cannot_enter_is_recognised():
 def test_the_handler_itself_loads_neither_numpy_nor_pandas():
     script = "import sys; sys.path.insert(0, sys.argv[1]); import handler; print([m for m in ('numpy', 'pandas') if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(ROOT / "functions" / "plugin-runner")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, str(ROOT / "functions" / "plugin-runner")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"
 
 
 def test_a_dataset_answers_to_ray_and_to_pandas():
     Dataset = MODULES._dataset.Dataset
-    ds = Dataset(pd.DataFrame({"a": pd.Series([1, 2, 3], dtype=object), "b": pd.Series(["x", None, "z"], dtype=object)}))
+    ds = Dataset(
+        pd.DataFrame(
+            {"a": pd.Series([1, 2, 3], dtype=object), "b": pd.Series(["x", None, "z"], dtype=object)}
+        )
+    )
     assert ds.count() == 3 and ds.count(axis=0)["b"] == 2
     assert ds.filter(lambda row: row["a"] > 1).to_pandas()["a"].tolist() == [2, 3]
     assert list(ds.filter(items=["b"]).columns) == ["b"]

@@ -1,4 +1,5 @@
-"""What the validator says about manifests and code: every fault at once, with place, key and remedy, and nothing executed."""
+"""What the validator says about manifests and code: every fault at once, with place, key and remedy, and
+nothing executed."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from conftest import PLUGINS, ROOT, load_function, read_plugin
 MODULES = load_function("plugin-validator", "handler", "_manifest", "_findings", "_source")
 TUTORIAL = ROOT.parent / "shared" / "reference" / "text_embed"
 
-FEATURE = '{"feature_type": "embedding", "feature_name": "p_v1", "embedding_dim": 128, "distance_metric": "cosine"}'
+FEATURE = (
+    '{"feature_type": "embedding", "feature_name": "p_v1", "embedding_dim": 128, "distance_metric": "cosine"}'
+)
 GOOD = f"""feature_extractor_name = "my_plugin"
 version = "1.0.0"
 features = [{FEATURE}]
@@ -32,7 +35,9 @@ def validate(files, name="my_plugin", version="1.0.0", others=(), **more):
     for finding in answer["errors"] + answer["warnings"]:
         path, line, column = finding["location"]
         assert isinstance(path, str) and line >= 1 and column >= 1
-        assert finding["message"] and finding["fix"] and set(finding) == {"type", "location", "message", "fix"}
+        assert (
+            finding["message"] and finding["fix"] and set(finding) == {"type", "location", "message", "fix"}
+        )
     assert answer["ok"] is not bool(answer["errors"])
     assert (answer["manifest"] is not None) is answer["ok"]
     return answer
@@ -48,25 +53,48 @@ def kinds(answer):
 
 def feature(**changes):
     """A manifest whose one feature has changes: a value of None removes the key."""
-    base = {"feature_type": '"embedding"', "feature_name": '"p_v1"', "embedding_dim": "128", "distance_metric": '"cosine"'}
+    base = {
+        "feature_type": '"embedding"',
+        "feature_name": '"p_v1"',
+        "embedding_dim": "128",
+        "distance_metric": '"cosine"',
+    }
     entries = {k: v for k, v in {**base, **changes}.items() if v is not None}
     body = "{" + ", ".join(f'"{k}": {v}' for k, v in entries.items()) + "}"
     return GOOD.replace(FEATURE, body)
 
 
 NORMAL = {
-    "feature_extractor_name": "my_plugin", "version": "1.0.0", "description": "",
-    "features": [{"feature_type": "embedding", "feature_name": "p_v1", "embedding_dim": 128, "distance_metric": "cosine"}],
-    "output_schema": {}, "input_mappings": {}, "dependencies": [],
+    "feature_extractor_name": "my_plugin",
+    "version": "1.0.0",
+    "description": "",
+    "features": [
+        {
+            "feature_type": "embedding",
+            "feature_name": "p_v1",
+            "embedding_dim": 128,
+            "distance_metric": "cosine",
+        }
+    ],
+    "output_schema": {},
+    "input_mappings": {},
+    "dependencies": [],
     "compute_profile": {"resource_type": "cpu", "batch_size": 64, "max_concurrency": 2},
-    "container_image": None, "tier": None, "tier_label": None, "supported_input_types": [],
+    "container_image": None,
+    "tier": None,
+    "tier_label": None,
+    "supported_input_types": [],
 }
 
 ACCEPTED = {
     "the least": (GOOD, {}),
-    "a name for the dimensions": (GOOD.replace("128", "DIMS").replace("features", "DIMS = 128\nfeatures", 1), {}),
+    "a name for the dimensions": (
+        GOOD.replace("128", "DIMS").replace("features", "DIMS = 128\nfeatures", 1),
+        {},
+    ),
     "sums and negative numbers": (
-        GOOD + 'description = "two " + "parts"\ntier = -(-1)\n', {"description": "two parts", "tier": 1},
+        GOOD + 'description = "two " + "parts"\ntier = -(-1)\n',
+        {"description": "two parts", "tier": 1},
     ),
     "adjacent strings over lines": (GOOD + 'description = ("a"\n  "b")\n', {"description": "ab"}),
     "an f-string": ('N = "p"\nV = 1\n' + GOOD.replace('"p_v1"', 'f"{N}_v{V}"'), {}),
@@ -74,21 +102,34 @@ ACCEPTED = {
     "a tuple of features": (GOOD.replace(f"[{FEATURE}]", f"({FEATURE},)"), {}),
     "annotated": (GOOD.replace("version =", "version: str ="), {}),
     "the last assignment counts": ('version = "9.9.9"\n' + GOOD, {}),
-    "several names at once": (GOOD + 'tier_label = description = "x"\n', {"tier_label": "x", "description": "x"}),
+    "several names at once": (
+        GOOD + 'tier_label = description = "x"\n',
+        {"tier_label": "x", "description": "x"},
+    ),
     "short version": (GOOD.replace("1.0.0", "v1"), {}),
     "functions and imports beside": (
-        "import os\nfrom typing import List\n" + GOOD + "def f():\n    return 1\nx = os.getcwd()\n", {},
+        "import os\nfrom typing import List\n" + GOOD + "def f():\n    return 1\nx = os.getcwd()\n",
+        {},
     ),
     "a byte order mark": ("\ufeff" + GOOD, {}),
     "windows line ends": (GOOD.replace("\n", "\r\n"), {}),
     "a UTF-8 cookie": ("# -*- coding: utf-8 -*-\n" + GOOD, {}),
     "other keys": (
-        GOOD + 'tier = 1\ntier_label = "SIMPLE"\ninput_mappings = {"text": "text"}\nsupported_input_types = ["text"]\n'
+        GOOD
+        + 'tier = 1\ntier_label = "SIMPLE"\ninput_mappings = {"text": "text"}\nsupported_input_types = ["text"]\n'
         'compute_profile = {"resource_type": "cpu", "batch_size": 16, "max_concurrency": 4, "memory_mb": 512}\n'
         'container_image = None\ndependencies = ["numpy>=2", "Pandas"]\n',
         {
-            "tier": 1, "tier_label": "SIMPLE", "input_mappings": {"text": "text"}, "supported_input_types": ["text"],
-            "compute_profile": {"resource_type": "cpu", "batch_size": 16, "max_concurrency": 4, "memory_mb": 512},
+            "tier": 1,
+            "tier_label": "SIMPLE",
+            "input_mappings": {"text": "text"},
+            "supported_input_types": ["text"],
+            "compute_profile": {
+                "resource_type": "cpu",
+                "batch_size": 16,
+                "max_concurrency": 4,
+                "memory_mb": 512,
+            },
             "dependencies": ["numpy>=2", "Pandas"],
         },
     ),
@@ -141,9 +182,17 @@ REFUSED = {
     "features that are a dict": (GOOD.replace(f"[{FEATURE}]", FEATURE), ["bad_features"], 3, 12),
     "no feature in the list": (GOOD.replace(FEATURE, ""), ["bad_features"], 3, 12),
     "nine features": (
-        GOOD.replace(FEATURE, ", ".join(FEATURE.replace("p_v1", f"p_v{n}") for n in range(9))), ["bad_features"], 3, 12,
+        GOOD.replace(FEATURE, ", ".join(FEATURE.replace("p_v1", f"p_v{n}") for n in range(9))),
+        ["bad_features"],
+        3,
+        12,
     ),
-    "the same feature twice": (GOOD.replace(FEATURE, f"{FEATURE}, {FEATURE}"), ["duplicate_feature"], 3, None),
+    "the same feature twice": (
+        GOOD.replace(FEATURE, f"{FEATURE}, {FEATURE}"),
+        ["duplicate_feature"],
+        3,
+        None,
+    ),
     "a feature that is a string": (GOOD.replace(FEATURE, '"p_v1"'), ["bad_features"], 3, 13),
     "no feature_name": (feature(feature_name=None), ["missing_feature_key"], 3, 13),
     "a feature of another type": (feature(feature_type='"label"'), ["bad_feature_type"], 3, 30),
@@ -160,12 +209,22 @@ REFUSED = {
     "features by a comprehension": (GOOD.replace(f"[{FEATURE}]", "[f for f in x]"), ["not_a_literal"], 3, 12),
     "features by a function": (GOOD.replace(f"[{FEATURE}]", "make()"), ["not_a_literal"], 3, 12),
     "a formatted f-string": (feature(feature_name='f"{1:03d}"'), ["not_a_literal"], 3, None),
-    "features under if": ("if True:\n    features = []\n" + GOOD.split("features")[0], ["not_a_literal"], 2, 5),
+    "features under if": (
+        "if True:\n    features = []\n" + GOOD.split("features")[0],
+        ["not_a_literal"],
+        2,
+        5,
+    ),
     "features changed later": (GOOD + 'features[0]["embedding_dim"] = 256\n', ["not_a_literal"], 4, 1),
     "features appended to": (GOOD + "features.append({})\n", ["not_a_literal"], 4, 1),
     "features added to": (GOOD + "features += []\n", ["not_a_literal"], 4, 1),
     "assigned as a pair": (GOOD + 'version, x = "1.0.0", 1\n', ["not_a_literal"], 4, 1),
-    "a key twice": (GOOD.replace('"embedding_dim": 128', '"embedding_dim": 128, "embedding_dim": 64'), ["duplicate_key"], 3, None),
+    "a key twice": (
+        GOOD.replace('"embedding_dim": 128', '"embedding_dim": 128, "embedding_dim": 64'),
+        ["duplicate_key"],
+        3,
+        None,
+    ),
     "a key that is a number": (GOOD.replace("{", "{1: 2, "), ["key_not_a_string"], 3, None),
     "a dict unpacked": (GOOD.replace("{", "{**x, "), ["not_a_literal"], 3, None),
     "infinite": (feature(embedding_dim="1e999"), ["number_out_of_range"], 3, None),
@@ -175,14 +234,39 @@ REFUSED = {
     "a lone surrogate": (GOOD.replace("my_plugin", "\\ud800bc"), ["bad_text"], 1, 26),
     "NUL in a string": (GOOD.replace("my_plugin", "my\\0plugin"), ["bad_text"], 1, 26),
     "bytes": (GOOD.replace('"my_plugin"', 'b"my_plugin"'), ["not_a_literal"], 1, 26),
-    "a container image": (GOOD + 'container_image = "registry/x:1"\n', ["container_image_not_supported"], 4, 19),
+    "a container image": (
+        GOOD + 'container_image = "registry/x:1"\n',
+        ["container_image_not_supported"],
+        4,
+        19,
+    ),
     "a GPU": (GOOD + 'compute_profile = {"resource_type": "gpu"}\n', ["gpu_not_supported"], 4, 37),
     "a number of GPUs": (GOOD + 'compute_profile = {"num_gpus": 1}\n', ["gpu_not_supported"], 4, 32),
     "a batch size of zero": (GOOD + 'compute_profile = {"batch_size": 0}\n', ["bad_compute_profile"], 4, 34),
-    "a compute profile by a call": (GOOD + "compute_profile = dict(resource_type='gpu')\n", ["not_a_literal"], 4, 19),
-    "a package that is not there": (GOOD + 'dependencies = ["numpy", "torch>=2"]\n', ["dependency_not_available"], 4, 26),
-    "a dependency that is an address": (GOOD + 'dependencies = ["x @ https://e/x.whl"]\n', ["bad_dependency"], 4, 17),
-    "a dependency that is an option": (GOOD + 'dependencies = ["--index-url=x"]\n', ["bad_dependency"], 4, 17),
+    "a compute profile by a call": (
+        GOOD + "compute_profile = dict(resource_type='gpu')\n",
+        ["not_a_literal"],
+        4,
+        19,
+    ),
+    "a package that is not there": (
+        GOOD + 'dependencies = ["numpy", "torch>=2"]\n',
+        ["dependency_not_available"],
+        4,
+        26,
+    ),
+    "a dependency that is an address": (
+        GOOD + 'dependencies = ["x @ https://e/x.whl"]\n',
+        ["bad_dependency"],
+        4,
+        17,
+    ),
+    "a dependency that is an option": (
+        GOOD + 'dependencies = ["--index-url=x"]\n',
+        ["bad_dependency"],
+        4,
+        17,
+    ),
     "dependencies in a string": (GOOD + 'dependencies = "numpy"\n', ["bad_dependencies"], 4, 16),
     "metadata that is computed": ("metadata = make()\n", ["not_a_literal"], 1, 12),
     "a syntax error": (GOOD + "x = (\n", ["syntax_error"], 4, 5),
@@ -201,15 +285,28 @@ REFUSED = {
     "a huge integer": (GOOD + "x = " + "9" * 100_000, ["syntax_error"], None, None),
     "nested lists": (GOOD.replace(f"[{FEATURE}]", "[" * 60 + "]" * 60), ["too_large"], 3, None),
     "a list that doubles": (
-        GOOD + "a = [1, 2]\n" + "a = a + a\n" * 60 + "dependencies = a\n", ["not_a_literal"], None, None,
+        GOOD + "a = [1, 2]\n" + "a = a + a\n" * 60 + "dependencies = a\n",
+        ["not_a_literal"],
+        None,
+        None,
     ),
-    "a text that doubles": (GOOD + 'a = "xy"\n' + "a = a + a\n" * 60 + "dependencies = [a]\n", ["not_a_literal"], None, None),
+    "a text that doubles": (
+        GOOD + 'a = "xy"\n' + "a = a + a\n" * 60 + "dependencies = [a]\n",
+        ["not_a_literal"],
+        None,
+        None,
+    ),
     "a tree of names": (
-        GOOD + "a = [1]\n" + "a = [a, a]\n" * 60 + "compute_profile = {'x': a}\n", ["not_a_literal"], None, None,
+        GOOD + "a = [1]\n" + "a = [a, a]\n" * 60 + "compute_profile = {'x': a}\n",
+        ["not_a_literal"],
+        None,
+        None,
     ),
     "a schema too large to keep": (
         GOOD + 'a = "x" * 1\nt = "' + "y" * 1000 + '"\noutput_schema = {"k": [' + "t, " * 90 + "]}\n",
-        ["manifest_too_large"], 1, 1,
+        ["manifest_too_large"],
+        1,
+        1,
     ),
     "empty": ("", ["missing_key"] * 3, 1, 1),
 }
@@ -230,9 +327,15 @@ def test_a_bad_manifest_is_refused_with_kind_and_place(text, expected, line, col
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
-        ("name", "feature_name"), ("type", "feature_type"), ("dimensions", "embedding_dim"), ("dims", "embedding_dim"),
-        ("dim", "embedding_dim"), ("distance", "distance_metric"), ("metric", "distance_metric"),
-        ("embeding_dim", "embedding_dim"), ("Feature_Name", "feature_name"),
+        ("name", "feature_name"),
+        ("type", "feature_type"),
+        ("dimensions", "embedding_dim"),
+        ("dims", "embedding_dim"),
+        ("dim", "embedding_dim"),
+        ("distance", "distance_metric"),
+        ("metric", "distance_metric"),
+        ("embeding_dim", "embedding_dim"),
+        ("Feature_Name", "feature_name"),
     ],
 )
 def test_a_wrong_feature_key_is_named_with_the_key_to_use(wrong, right):
@@ -253,15 +356,29 @@ def test_all_faults_are_reported_at_once():
         dependencies = ["torch", "numpy"]
         features = [
             {"type": "embedding", "name": "a", "dimensions": 128, "distance": "cosine"},
-            {"feature_type": "embedding", "feature_name": "b", "embedding_dim": 0, "distance_metric": "euclidean"},
+            {"feature_type": "embedding", "feature_name": "b", "embedding_dim": 0, "distance_metric":
+            "euclidean"},
         ]
     """)
     answer = validate({"manifest.py": text, "pipeline.py": "import subprocess\n"})
-    assert sorted(kinds(answer)) == sorted([
-        "name_mismatch", "version_mismatch", "container_image_not_supported", "gpu_not_supported",
-        "bad_compute_profile", "dependency_not_available", "wrong_feature_key", "wrong_feature_key", "wrong_feature_key",
-        "wrong_feature_key", "bad_embedding_dim", "bad_distance_metric", "forbidden_import", "entry_missing",
-    ])
+    assert sorted(kinds(answer)) == sorted(
+        [
+            "name_mismatch",
+            "version_mismatch",
+            "container_image_not_supported",
+            "gpu_not_supported",
+            "bad_compute_profile",
+            "dependency_not_available",
+            "wrong_feature_key",
+            "wrong_feature_key",
+            "wrong_feature_key",
+            "wrong_feature_key",
+            "bad_embedding_dim",
+            "bad_distance_metric",
+            "forbidden_import",
+            "entry_missing",
+        ]
+    )
     fixes = {e["type"]: e["fix"] for e in answer["errors"]}
     assert fixes["bad_distance_metric"] == 'use "euclid"'
     assert "vendor" in fixes["dependency_not_available"]
@@ -276,7 +393,9 @@ def test_columns_count_characters_and_not_bytes():
 
 def test_the_manifest_is_never_executed(tmp_path):
     mark = tmp_path / "executed"
-    text = GOOD + f"import pathlib\npathlib.Path({str(mark)!r}).touch()\ndescription = pathlib.Path('x').name\n"
+    text = (
+        GOOD + f"import pathlib\npathlib.Path({str(mark)!r}).touch()\ndescription = pathlib.Path('x').name\n"
+    )
     answer = manifest(text)
     assert not mark.exists() and answer["ok"] is True
     assert [w["type"] for w in answer["warnings"]] == ["not_a_literal"]
@@ -289,7 +408,15 @@ def test_a_schema_that_lacks_a_feature_and_code_that_never_names_it_are_warned_a
 
 @pytest.mark.parametrize(
     ("given", "normal"),
-    [("v1", "1.0.0"), ("1.0", "1.0.0"), ("v2.1", "2.1.0"), ("1.02.3", "1.2.3"), ("", None), ("1.x", None), ("1.0.0\n", None)],
+    [
+        ("v1", "1.0.0"),
+        ("1.0", "1.0.0"),
+        ("v2.1", "2.1.0"),
+        ("1.02.3", "1.2.3"),
+        ("", None),
+        ("1.x", None),
+        ("1.0.0\n", None),
+    ],
 )
 def test_versions_are_normalised(given, normal):
     assert MODULES._manifest.normalise_version(given) == normal
@@ -307,7 +434,8 @@ def test_the_plugins_of_tutorial_fixtures_and_examples_pass_without_a_remark(nam
     assert answer["manifest"]["features"][0]["distance_metric"] == "cosine"
 
 
-# -- the files of an archive ------------------------------------------------------------------------------------
+# -- the files of an archive
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("missing", ["manifest.py", "pipeline.py"])
@@ -322,11 +450,19 @@ def test_a_missing_file_is_named_and_found_where_it_was_put_instead(missing):
 @pytest.mark.parametrize(
     ("pipeline", "entry"),
     [
-        ("def build_steps(): pass", "build_steps"), ("async def build_steps(): pass", "build_steps"),
-        ("def extract(): pass", "extract"), ("def extract(): pass\ndef build_steps(): pass", "build_steps"),
-        ("from .core import build_steps", "build_steps"), ("build_steps = lambda **k: []", "build_steps"),
-        ("try:\n    from a import b as build_steps\nexcept ImportError:\n    def extract(): pass", "build_steps"),
-        ("class A:\n    def build_steps(self): pass", None), ("def f():\n    def extract(): pass", None), ("", None),
+        ("def build_steps(): pass", "build_steps"),
+        ("async def build_steps(): pass", "build_steps"),
+        ("def extract(): pass", "extract"),
+        ("def extract(): pass\ndef build_steps(): pass", "build_steps"),
+        ("from .core import build_steps", "build_steps"),
+        ("build_steps = lambda **k: []", "build_steps"),
+        (
+            "try:\n    from a import b as build_steps\nexcept ImportError:\n    def extract(): pass",
+            "build_steps",
+        ),
+        ("class A:\n    def build_steps(self): pass", None),
+        ("def f():\n    def extract(): pass", None),
+        ("", None),
     ],
 )
 def test_the_entry_of_the_pipeline_is_found_at_its_top_level(pipeline, entry):
@@ -338,9 +474,11 @@ def test_the_entry_of_the_pipeline_is_found_at_its_top_level(pipeline, entry):
 @pytest.mark.parametrize(
     ("text", "fine"),
     [
-        ("class InferenceService: pass", True), ("class MyInferenceService: pass", True),
+        ("class InferenceService: pass", True),
+        ("class MyInferenceService: pass", True),
         ("def get_inference_service(**k): pass", True),
-        ("from shared.plugins.inference.serve import BaseInferenceService", False), ("x = 1", False),
+        ("from shared.plugins.inference.serve import BaseInferenceService", False),
+        ("x = 1", False),
     ],
 )
 def test_realtime_needs_an_entry_too(text, fine):
@@ -352,7 +490,9 @@ def test_realtime_needs_an_entry_too(text, fine):
 @pytest.mark.parametrize(
     "paths",
     [
-        ["vendor/torch/__init__.py"], ["vendor/torch-2.1.0.dist-info/METADATA"], ["vendor/Torch.py"],
+        ["vendor/torch/__init__.py"],
+        ["vendor/torch-2.1.0.dist-info/METADATA"],
+        ["vendor/Torch.py"],
         ["vendor/TORCH-2.1.0.dist-info/RECORD"],
     ],
 )
@@ -368,10 +508,15 @@ def test_a_pinned_version_of_a_runtime_package_is_warned_about():
 @pytest.mark.parametrize(
     ("path", "fine"),
     [
-        ("vendor/a/b.cpython-313-x86_64-linux-gnu.so", True), ("vendor/a/b.abi3.so", True),
-        ("vendor/a.libs/libz-1.so", True), ("vendor/a/b.cpython-312-x86_64-linux-gnu.so", False),
-        ("vendor/a/b.cpython-313-aarch64-linux-gnu.so", False), ("vendor/a/b.cpython-313-darwin.so", False),
-        ("vendor/a/b.cp313-win_amd64.pyd", False), ("vendor/a/b.dylib", False), ("models/w.npz", True),
+        ("vendor/a/b.cpython-313-x86_64-linux-gnu.so", True),
+        ("vendor/a/b.abi3.so", True),
+        ("vendor/a.libs/libz-1.so", True),
+        ("vendor/a/b.cpython-312-x86_64-linux-gnu.so", False),
+        ("vendor/a/b.cpython-313-aarch64-linux-gnu.so", False),
+        ("vendor/a/b.cpython-313-darwin.so", False),
+        ("vendor/a/b.cp313-win_amd64.pyd", False),
+        ("vendor/a/b.dylib", False),
+        ("models/w.npz", True),
     ],
 )
 def test_compiled_modules_must_fit_the_runner(path, fine):
@@ -379,7 +524,8 @@ def test_compiled_modules_must_fit_the_runner(path, fine):
     assert kinds(answer) == ([] if fine else ["native_file_does_not_fit"])
 
 
-# -- the scan ---------------------------------------------------------------------------------------------------
+# -- the scan
+# ---------------------------------------------------------------------------------------------------
 
 ERRORS = {
     "import subprocess": "forbidden_import",
@@ -425,10 +571,26 @@ def test_forbidden_code_is_an_error_at_its_place(code, kind):
 
 
 WARNINGS = [
-    "import pickle", "import marshal", "import shelve", "import fcntl", "import resource", "import pty",
-    "import os\nos.fork()", "import os\nos.kill(1, 9)", "import os\nos.killpg(1, 9)", "import os\nos.spawnv(0, 'x', [])",
-    "compile('1', 'x', 'eval')", "globals()", "locals()", "vars()", "setattr(x, 'a', 1)", "delattr(x, 'a')",
-    "().__class__.__subclasses__()", "f.__globals__", "import importlib\nimportlib.import_module(name)", "__import__(name)",
+    "import pickle",
+    "import marshal",
+    "import shelve",
+    "import fcntl",
+    "import resource",
+    "import pty",
+    "import os\nos.fork()",
+    "import os\nos.kill(1, 9)",
+    "import os\nos.killpg(1, 9)",
+    "import os\nos.spawnv(0, 'x', [])",
+    "compile('1', 'x', 'eval')",
+    "globals()",
+    "locals()",
+    "vars()",
+    "setattr(x, 'a', 1)",
+    "delattr(x, 'a')",
+    "().__class__.__subclasses__()",
+    "f.__globals__",
+    "import importlib\nimportlib.import_module(name)",
+    "__import__(name)",
 ]
 
 
@@ -436,7 +598,11 @@ WARNINGS = [
 def test_doubtful_code_is_a_warning_and_does_not_stop_the_plugin(code):
     answer = manifest(GOOD, PIPELINE + code)
     assert answer["errors"] == [] and len(answer["warnings"]) >= 1
-    assert {w["type"] for w in answer["warnings"]} <= {"suspicious_import", "suspicious_call", "suspicious_attribute"}
+    assert {w["type"] for w in answer["warnings"]} <= {
+        "suspicious_import",
+        "suspicious_call",
+        "suspicious_attribute",
+    }
 
 
 ALLOWED = [
@@ -465,13 +631,22 @@ def test_ordinary_code_raises_no_remark(code):
 
 
 def test_every_file_is_scanned_and_vendored_packages_only_raise_warnings():
-    answer = validate({
-        "manifest.py": GOOD, "pipeline.py": PIPELINE, "processors/core.py": "import socket",
-        "vendor/lib/a.py": "import socket\nopen('x')", "vendor/lib/old.py": "print 'x'",
-    })
-    assert [(e["type"], e["location"][0]) for e in answer["errors"]] == [("forbidden_import", "processors/core.py")]
+    answer = validate(
+        {
+            "manifest.py": GOOD,
+            "pipeline.py": PIPELINE,
+            "processors/core.py": "import socket",
+            "vendor/lib/a.py": "import socket\nopen('x')",
+            "vendor/lib/old.py": "print 'x'",
+        }
+    )
+    assert [(e["type"], e["location"][0]) for e in answer["errors"]] == [
+        ("forbidden_import", "processors/core.py")
+    ]
     assert {(w["type"], w["location"][0]) for w in answer["warnings"]} == {
-        ("forbidden_import", "vendor/lib/a.py"), ("forbidden_call", "vendor/lib/a.py"), ("syntax_error", "vendor/lib/old.py"),
+        ("forbidden_import", "vendor/lib/a.py"),
+        ("forbidden_call", "vendor/lib/a.py"),
+        ("syntax_error", "vendor/lib/old.py"),
     }
 
 
@@ -490,9 +665,13 @@ def test_a_file_with_endless_faults_is_answered_with_a_bounded_list():
 
 @pytest.mark.parametrize(
     "event",
-    [{}, {"name": "a", "version": "1.0.0"}, {"name": "a", "version": "1.0.0", "files": [{"path": "x"}]},
-     {"name": "a", "version": "1.0.0", "files": [{"path": "x", "content_base64": "?"}]},
-     {"name": "a", "version": "1.0.0", "files": [], "other_files": [1]}],
+    [
+        {},
+        {"name": "a", "version": "1.0.0"},
+        {"name": "a", "version": "1.0.0", "files": [{"path": "x"}]},
+        {"name": "a", "version": "1.0.0", "files": [{"path": "x", "content_base64": "?"}]},
+        {"name": "a", "version": "1.0.0", "files": [], "other_files": [1]},
+    ],
 )
 def test_an_event_of_the_wrong_shape_is_the_callers_fault_and_raises(event):
     with pytest.raises(ValueError):
@@ -501,8 +680,22 @@ def test_an_event_of_the_wrong_shape_is_the_callers_fault_and_raises(event):
 
 def test_the_validator_uses_no_module_that_could_reach_files_or_the_network():
     allowed = {
-        "__future__", "ast", "base64", "binascii", "dataclasses", "difflib", "io", "json", "math", "platform", "re", "sys",
-        "time", "tokenize", "typing", "warnings",
+        "__future__",
+        "ast",
+        "base64",
+        "binascii",
+        "dataclasses",
+        "difflib",
+        "io",
+        "json",
+        "math",
+        "platform",
+        "re",
+        "sys",
+        "time",
+        "tokenize",
+        "typing",
+        "warnings",
     }
     import ast
 

@@ -123,7 +123,12 @@ export async function runCommands(commands: readonly string[], options: RunOptio
     `compgen -v | while read -r name; do printf '%s\\0%s\\0' "$name" "\${!name:-}"; done > '${join(results, 'variables')}'`,
   ].join('\n');
   writeFileSync(join(results, 'script.sh'), script);
-  const child = spawn('bash', [join(results, 'script.sh')], { cwd: folder, detached: true, stdio: ['ignore', 'ignore', 'pipe'], env: { ...env } });
+  const child = spawn('bash', [join(results, 'script.sh')], {
+    cwd: folder,
+    detached: true,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...env },
+  });
   let errors = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     errors += text;

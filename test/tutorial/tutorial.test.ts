@@ -40,7 +40,10 @@ function shellEnvironment(space: Workspace): Record<string, string> {
 function withPlugin(name: string, plugin: string): string {
   const parent = join(folder, name);
   mkdirSync(parent);
-  cpSync(plugin, join(parent, basename(plugin)), { recursive: true, filter: (path) => !path.includes('__pycache__') });
+  cpSync(plugin, join(parent, basename(plugin)), {
+    recursive: true,
+    filter: (path) => !path.includes('__pycache__'),
+  });
   return parent;
 }
 
@@ -60,7 +63,9 @@ function jsonOf(walk: WalkThrough, step: number, place = 0): Json {
   try {
     return JSON.parse(text ?? '');
   } catch {
-    throw new Error(`step ${step} printed no JSON at place ${place} but ${JSON.stringify(text)}; errors: ${walk.outcome.errors}`);
+    throw new Error(
+      `step ${step} printed no JSON at place ${place} but ${JSON.stringify(text)}; errors: ${walk.outcome.errors}`,
+    );
   }
 }
 
@@ -77,13 +82,25 @@ function itYieldsWhatEachStepShould(walked: () => WalkThrough, plugin: string, t
 
   it('step 2: the archive is uploaded and passes every check', async () => {
     const confirmed = jsonOf(walked(), 2, printed(walked(), 2).length - 1);
-    expect(confirmed).toMatchObject({ success: true, validation_status: 'passed', validation_errors: [], plugin_id: `${plugin}_1_0_0` });
+    expect(confirmed).toMatchObject({
+      success: true,
+      validation_status: 'passed',
+      validation_errors: [],
+      plugin_id: `${plugin}_1_0_0`,
+    });
     expect(confirmed.feature_uri).toBe(`mixpeek://${plugin}@1.0.0/${plugin}_v1_embedding`);
   });
 
   it('step 3: the plugin is deployed for batches', async () => {
-    expect(jsonOf(walked(), 3)).toMatchObject({ success: true, status: 'batch_only', plugin_id: `${plugin}_1_0_0` });
-    expect(await get(`plugins/${plugin}_1_0_0/status`)).toMatchObject({ status: 'DEPLOYED', deployment_type: 'batch_only' });
+    expect(jsonOf(walked(), 3)).toMatchObject({
+      success: true,
+      status: 'batch_only',
+      plugin_id: `${plugin}_1_0_0`,
+    });
+    expect(await get(`plugins/${plugin}_1_0_0/status`)).toMatchObject({
+      status: 'DEPLOYED',
+      deployment_type: 'batch_only',
+    });
   });
 
   it('step 4: the bucket holds the object with its text', async () => {
@@ -99,7 +116,9 @@ function itYieldsWhatEachStepShould(walked: () => WalkThrough, plugin: string, t
   it('step 5: the batch completes and its document carries text and lineage', async () => {
     const { COLLECTION_ID, BATCH_ID, BUCKET_ID, STATUS } = walked().outcome.variables;
     expect(STATUS).toBe('COMPLETED');
-    expect(await get(`buckets/${BUCKET_ID}/batches/${BATCH_ID}`)).toMatchObject({ progress: { total: 1, processed: 1, failed: 0 } });
+    expect(await get(`buckets/${BUCKET_ID}/batches/${BATCH_ID}`)).toMatchObject({
+      progress: { total: 1, processed: 1, failed: 0 },
+    });
     const { results } = await get(`collections/${COLLECTION_ID}/documents?return_vectors=true`);
     expect(results).toHaveLength(1);
     expect(results[0].text).toContain(textPart);
@@ -142,9 +161,17 @@ function itYieldsWhatEachStepShould(walked: () => WalkThrough, plugin: string, t
     const alert = jsonOf(walked(), 9);
     const webhook = jsonOf(walked(), 9, 1);
     expect(alert.alert_id).toMatch(/^alt_/);
-    expect(webhook).toMatchObject({ signing_secret: expect.stringMatching(/^whsec_/), events: ['batch.completed', 'batch.failed'] });
-    expect(await get(`webhooks/${webhook.webhook_id}`)).toMatchObject({ signing_secret: 'redacted', is_active: true });
-    expect(await get(`alerts/${alert.alert_id}`)).toMatchObject({ condition: { field: expect.stringContaining('auto_topic'), operator: 'eq' } });
+    expect(webhook).toMatchObject({
+      signing_secret: expect.stringMatching(/^whsec_/),
+      events: ['batch.completed', 'batch.failed'],
+    });
+    expect(await get(`webhooks/${webhook.webhook_id}`)).toMatchObject({
+      signing_secret: 'redacted',
+      is_active: true,
+    });
+    expect(await get(`alerts/${alert.alert_id}`)).toMatchObject({
+      condition: { field: expect.stringContaining('auto_topic'), operator: 'eq' },
+    });
   });
 }
 
@@ -159,9 +186,15 @@ describe('the published tutorial, literally', () => {
     const commands = commandsOfText(readFileSync(publishedText, 'utf8'), 2).map((command) => ({
       ...command,
       // What its reader replaces: the host and the folder. The poll's pause only makes the test slow.
-      text: command.text.replaceAll(publishedHost, stack.base_url).replaceAll('/path/to/parent', parent).replace('sleep 10', 'sleep 0.3'),
+      text: command.text
+        .replaceAll(publishedHost, stack.base_url)
+        .replaceAll('/path/to/parent', parent)
+        .replace('sleep 10', 'sleep 0.3'),
     }));
-    const outcome = await runCommands(commands.map(({ text }) => text), { folder: parent, env: shellEnvironment(space) });
+    const outcome = await runCommands(
+      commands.map(({ text }) => text),
+      { folder: parent, env: shellEnvironment(space) },
+    );
     walk = { commands, outcome, space };
   });
   afterAll(() => walk?.space.close());
@@ -180,15 +213,20 @@ describe('the same wire formats in our own words', () => {
   let walk: WalkThrough | undefined;
   beforeAll(async () => {
     const space = await makeWorkspace('own-words');
-    const commands = commandsOfScript(readFileSync(join(projectFolder, 'test', 'tutorial', 'own-words.sh'), 'utf8')).map((command) => ({
+    const commands = commandsOfScript(
+      readFileSync(join(projectFolder, 'test', 'tutorial', 'own-words.sh'), 'utf8'),
+    ).map((command) => ({
       ...command,
       text: command.text.replace('sleep 10', 'sleep 0.3'),
     }));
-    const outcome = await runCommands(commands.map(({ text }) => text), {
-      folder: withPlugin('own', fixturePlugin('word_embed')),
-      env: shellEnvironment(space),
-      strict: true,
-    });
+    const outcome = await runCommands(
+      commands.map(({ text }) => text),
+      {
+        folder: withPlugin('own', fixturePlugin('word_embed')),
+        env: shellEnvironment(space),
+        strict: true,
+      },
+    );
     walk = { commands, outcome, space };
   });
   afterAll(() => walk?.space.close());
@@ -208,9 +246,16 @@ describe("the README's tutorial", () => {
     expect(blocks.length).toBeGreaterThan(0);
     // A clone as its reader has it after `npm start`, as far as the blocks may use it.
     const clone = join(folder, 'clone');
-    cpSync(join(projectFolder, 'examples'), join(clone, 'examples'), { recursive: true, filter: (path) => !path.includes('__pycache__') });
+    cpSync(join(projectFolder, 'examples'), join(clone, 'examples'), {
+      recursive: true,
+      filter: (path) => !path.includes('__pycache__'),
+    });
     mkdirSync(join(clone, '.local'));
-    const endpoint = { base_url: stack.base_url, api_key: space!.client.key, namespace_id: space!.namespaceId };
+    const endpoint = {
+      base_url: stack.base_url,
+      api_key: space!.client.key,
+      namespace_id: space!.namespaceId,
+    };
     writeFileSync(join(clone, '.local', 'endpoint.json'), JSON.stringify(endpoint, null, 2));
     const { BASE_URL: _, API_KEY: __, NS_ID: ___, ...env } = shellEnvironment(space!);
     const outcome = await runCommands(

@@ -114,16 +114,43 @@ function pause(attempt: number): Promise<void> {
 const conflictTries = 8;
 const unprocessedTries = 10;
 
+/** A row that somebody waits for. */
+interface AskedRow {
+  readonly key: Key;
+  readonly resolve: (item: Item | undefined) => void;
+  readonly reject: (error: unknown) => void;
+}
+
 export class DynamoTable implements Table {
   readonly #client: DynamoDBClient;
   readonly #name: string;
+  #asked: AskedRow[] = [];
 
   constructor(name: string, client: DynamoDBClient = new DynamoDBClient({})) {
     this.#name = name;
     this.#client = client;
   }
 
-  async get(key: Key): Promise<Item | undefined> {
+  get(key: Key): Promise<Item | undefined> {
+    return new Promise((resolve, reject) => {
+      this.#asked.push({ key, resolve, reject });
+      if (this.#asked.length === 1) setImmediate(() => this.#readAsked());
+    });
+  }
+
+  /** Rows that were asked for side by side are read by one call: each call costs more than the row that it reads. */
+  async #readAsked(): Promise<void> {
+    const asked = this.#asked;
+    this.#asked = [];
+    try {
+      const items = asked.length === 1 ? [await this.#getOne(asked[0]!.key)] : await this.getMany(asked.map(({ key }) => key));
+      for (const [i, { resolve }] of asked.entries()) resolve(items[i]);
+    } catch (error) {
+      for (const { reject } of asked) reject(error);
+    }
+  }
+
+  async #getOne(key: Key): Promise<Item | undefined> {
     try {
       const { Item: raw } = await this.#client.send(
         new GetItemCommand({ TableName: this.#name, Key: keyOf(key), ConsistentRead: true }),

@@ -68,7 +68,7 @@ export function findTargetFault(text: string, allowLoopback: boolean): TargetFau
   if (url.hostname === '' || isLoopback(url.hostname) || localNames.test(url.hostname) || isPrivateLiteral(url.hostname)) {
     return { message: `${url.hostname} is not a public address`, fix: 'use a host that can be reached from the internet' };
   }
-  if (isIP(url.hostname) === 0 && !url.hostname.startsWith('[') && !url.hostname.replace(/\.$/, '').includes('.')) {
+  if (!url.hostname.startsWith('[') && !/^[^.]+(\.[^.]+)+\.?$/.test(url.hostname)) {
     return { message: `${url.hostname} is not a full host name`, fix: 'write it with its domain, such as hooks.example.com' };
   }
   return undefined;

@@ -109,12 +109,18 @@ export function makeDispatcher(
     }
     const query = readQuery(event, route);
     const body = readBody(event, route);
-    const scoped = isNamespaced(route.path) ? await enterNamespace(ctx, params, event) : ctx;
+    const { scoped, checked } = isNamespaced(route.path) ? await enter(ctx, route, params, event) : { scoped: ctx, checked: undefined };
     const handler = handlers[route.operation];
     if (!handler) throw new Error(`no handler for ${route.operation}`);
 
     const run = async () => {
-      const result: unknown = await handler({ ctx: scoped, params, query, body, ifMatch: readIfMatch(event), route });
+      let result: unknown;
+      try {
+        result = await handler({ ctx: scoped, params, query, body, ifMatch: readIfMatch(event), route });
+      } finally {
+        // Its refusal comes before whatever the handler found, so that nothing shows of a namespace that is not there.
+        await checked;
+      }
       const reply = result instanceof Answer ? result : new Answer(result);
       if (options.checkReplies) checkReply(route, reply.body);
       if (reply.etag !== undefined) headers.ETag = `"${reply.etag}"`;
@@ -233,6 +239,25 @@ function readIdempotencyKey(event: APIGatewayProxyEvent, body: unknown): string 
     throw new AppError('request_bad_header', { detail: 'An Idempotency-Key has 1 to 255 printable ASCII characters.' });
   }
   return key;
+}
+
+/**
+ * The context inside the namespace that a request names, and the check that it exists and may be seen.
+ *
+ * A GET changes nothing, so it may read while the check still runs: its answer waits for the check.
+ */
+async function enter(
+  ctx: Ctx,
+  route: Route,
+  params: Readonly<Record<string, string>>,
+  event: APIGatewayProxyEvent,
+): Promise<{ readonly scoped: Ctx; readonly checked: Promise<unknown> | undefined }> {
+  const checked = enterNamespace(ctx, params, event);
+  const named = params.namespace ?? headerOf(event, 'x-namespace');
+  if (route.method !== 'GET' || !named?.startsWith(idPrefixes.namespace)) return { scoped: await checked, checked: undefined };
+  // Whoever awaits it gets its failure.
+  checked.catch(() => undefined);
+  return { scoped: inNamespace(ctx, named), checked };
 }
 
 /** Resolves the namespace of the path or of `X-Namespace` (id or name); both must agree where both are there. */

@@ -32,6 +32,7 @@ const byNoun: { readonly [Noun in keyof typeof contracts]: Handlers<(typeof cont
   taxonomies,
   uploads,
   clusters,
+  alerts,
   webhooks,
   organizationWebhooks,
   service,

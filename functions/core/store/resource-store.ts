@@ -147,7 +147,8 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
       const { pk, prefix } = ctx.ns.resources(kind);
       const found: T[] = [];
       for await (const item of queryAll(ctx.ports.table, pk, { prefix, descending: true })) found.push(toResource<T>(item));
-      return found;
+      // Most ids sort by creation; those of plugins and webhooks do not.
+      return found.sort((a, b) => (a.created_at === b.created_at ? 0 : a.created_at < b.created_at ? 1 : -1));
     },
 
     async create(ctx, resource, alongside = []) {

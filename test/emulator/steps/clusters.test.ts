@@ -1,7 +1,16 @@
 // Step 8 on the deployed stack: groups of similar documents with names, metrics and a map; and no structure is no fault.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Client, Json, Setup, Workspace } from '../stack.ts';
-import { listDocuments, makeCollection, makeWorkspace, putTexts, runBatch, until, usePlugin, wordFeature } from '../stack.ts';
+import {
+  listDocuments,
+  makeCollection,
+  makeWorkspace,
+  putTexts,
+  runBatch,
+  until,
+  usePlugin,
+  wordFeature,
+} from '../stack.ts';
 
 let space: Workspace;
 let client: Client;
@@ -23,7 +32,9 @@ beforeAll(async () => {
   await putTexts(
     space,
     setup,
-    Object.entries(themes).flatMap(([theme, text]) => endings.map((ending) => ({ text: `${text} ${ending}`, metadata: { theme } }))),
+    Object.entries(themes).flatMap(([theme, text]) =>
+      endings.map((ending) => ({ text: `${text} ${ending}`, metadata: { theme } })),
+    ),
   );
   await runBatch(space, setup);
 });
@@ -64,10 +75,17 @@ describe('a cluster', () => {
 
   it('finds the themes, names them from their words, and says where the names come from', () => {
     const { run } = hdbscan;
-    expect(run).toMatchObject({ status: 'completed', num_clusters: 3, num_points: 24, label_source: 'ctfidf' });
+    expect(run).toMatchObject({
+      status: 'completed',
+      num_clusters: 3,
+      num_points: 24,
+      label_source: 'ctfidf',
+    });
     const labels = run.centroids.map((one: Json) => `${one.label} ${one.keywords.join(' ')}`.toLowerCase());
-    for (const word of ['ocean', 'oven', 'planet']) expect(labels.some((label: string) => label.includes(word))).toBe(true);
-    for (const centroid of run.centroids) expect(centroid).toMatchObject({ num_members: 8, representative_ids: expect.any(Array) });
+    for (const word of ['ocean', 'oven', 'planet'])
+      expect(labels.some((label: string) => label.includes(word))).toBe(true);
+    for (const centroid of run.centroids)
+      expect(centroid).toMatchObject({ num_members: 8, representative_ids: expect.any(Array) });
     expect(run.metrics.silhouette_score).toBeGreaterThan(0.3);
     expect(run.metrics.noise_ratio).toBe(0);
   });
@@ -85,7 +103,9 @@ describe('a cluster', () => {
   it('shows its groups with their members, and a map with every point', async () => {
     const groups = await client.call('GET', `${space.path}/clusters/by-density/groups`);
     expect(groups).toMatchObject({ total_documents: 24 });
-    expect(groups.groups.filter((one: Json) => !one.is_noise).map((one: Json) => one.num_members)).toEqual([8, 8, 8]);
+    expect(groups.groups.filter((one: Json) => !one.is_noise).map((one: Json) => one.num_members)).toEqual([
+      8, 8, 8,
+    ]);
     const map = await client.call('GET', `${space.path}/clusters/${hdbscan.id}/visualization`);
     expect(map).toMatchObject({ n_components: 2, num_points: 24 });
     for (const point of map.points) expect([point.x, point.y].every(Number.isFinite)).toBe(true);
@@ -96,9 +116,15 @@ describe('a cluster', () => {
     expect(again).toMatchObject({ run_id: expect.stringMatching(/^run_/) });
     expect(await runEnd(hdbscan.id, again.run_id)).toMatchObject({ status: 'completed', num_clusters: 3 });
     const executions = await client.call('GET', `${space.path}/clusters/${hdbscan.id}/executions`);
-    expect(executions.results.map((one: Json) => one.run_id)).toEqual(expect.arrayContaining([again.run_id, hdbscan.run.run_id]));
+    expect(executions.results.map((one: Json) => one.run_id)).toEqual(
+      expect.arrayContaining([again.run_id, hdbscan.run.run_id]),
+    );
     const kmeans = await cluster(
-      definition('by-number', { algorithm: { name: 'kmeans', params: { n_clusters: 3 } }, dimension_reduction: { method: 'umap', n_components: 3 }, enrich_source_collection: false }),
+      definition('by-number', {
+        algorithm: { name: 'kmeans', params: { n_clusters: 3 } },
+        dimension_reduction: { method: 'umap', n_components: 3 },
+        enrich_source_collection: false,
+      }),
     );
     expect(kmeans.run).toMatchObject({ status: 'completed', num_clusters: 3 });
     const map = await client.call('GET', `${space.path}/clusters/${kmeans.id}/visualization`);
@@ -106,13 +132,20 @@ describe('a cluster', () => {
   });
 
   it('with fewer documents than a cluster needs is completed, with no cluster and a sentence that says why', async () => {
-    const { run } = await cluster(definition('too-few', { algorithm: { name: 'hdbscan', params: { min_cluster_size: 30 } }, enrich_source_collection: false }));
+    const { run } = await cluster(
+      definition('too-few', {
+        algorithm: { name: 'hdbscan', params: { min_cluster_size: 30 } },
+        enrich_source_collection: false,
+      }),
+    );
     expect(run).toMatchObject({ status: 'completed', num_clusters: 0 });
     expect(run.message).toMatch(/24|30/);
   });
 
   it('that is set to follow batches runs before the batch is done', async () => {
-    const { id, run } = await cluster(definition('follows', { auto_execute_on_batch: true, enrich_source_collection: false }));
+    const { id, run } = await cluster(
+      definition('follows', { auto_execute_on_batch: true, enrich_source_collection: false }),
+    );
     await putTexts(space, setup, [{ text: `${themes.ocean} forever`, metadata: { theme: 'ocean' } }]);
     await runBatch(space, setup);
     const { results } = await client.call('GET', `${space.path}/clusters/${id}/executions`);
@@ -121,8 +154,13 @@ describe('a cluster', () => {
   });
 
   it('is read by name, listed and deleted', async () => {
-    expect(await client.call('GET', `${space.path}/clusters/by-density`)).toMatchObject({ cluster_id: hdbscan.id, status: 'COMPLETED' });
-    expect((await client.call('GET', `${space.path}/clusters`)).results.map((one: Json) => one.name)).toContain('by-density');
+    expect(await client.call('GET', `${space.path}/clusters/by-density`)).toMatchObject({
+      cluster_id: hdbscan.id,
+      status: 'COMPLETED',
+    });
+    expect(
+      (await client.call('GET', `${space.path}/clusters`)).results.map((one: Json) => one.name),
+    ).toContain('by-density');
     expect((await client.ask('DELETE', `${space.path}/clusters/${hdbscan.id}`)).status).toBe(200);
     expect((await client.ask('GET', `${space.path}/clusters/${hdbscan.id}`)).status).toBe(404);
   });
@@ -131,7 +169,11 @@ describe('a cluster', () => {
     ['an unknown algorithm', { algorithm: { name: 'magic' } }, /hdbscan/],
     ['an unknown parameter', { algorithm: { name: 'hdbscan', params: { min_size: 3 } } }, /min_cluster_size/],
     ['a feature that the collection does not have', { feature_uri: 'mixpeek://absent@1.0.0/x' }, /absent/],
-    ['four dimensions for the map', { dimension_reduction: { method: 'umap', n_components: 4 } }, /n_components/],
+    [
+      'four dimensions for the map',
+      { dimension_reduction: { method: 'umap', n_components: 4 } },
+      /n_components/,
+    ],
   ])('is refused with %s', async (_, change, says) => {
     const fault = await client.refused(422, 'POST', `${space.path}/clusters`, definition('refused', change));
     expect(`${fault.message}\n${fault.fields.join('\n')}`).toMatch(says);

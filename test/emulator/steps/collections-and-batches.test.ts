@@ -3,43 +3,27 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Client, Json, Setup, Workspace } from '../stack.ts';
 import {
   batchEnd,
-  fixturePlugin,
   listAll,
   listDocuments,
   makeCollection,
   makeWorkspace,
-  pluginFiles,
   putTexts,
   runBatch,
   triggerBatch,
   until,
-  uploadPlugin,
+  usePickyPlugin,
   usePlugin,
   wordFeature,
-  zip,
 } from '../stack.ts';
 
 let space: Workspace;
 let client: Client;
 
-/** `word_embed` under the name `picky_embed`: it refuses texts with the word "poison". */
-function pickyPlugin(): Buffer {
-  const files: Record<string, string> = {};
-  for (const [path, text] of Object.entries(pluginFiles(fixturePlugin('word_embed')))) {
-    files[path.replace('word_embed', 'picky_embed')] = text
-      .replaceAll('word_embed', 'picky_embed')
-      .replace('    words = text.lower().split()\n', '    words = text.lower().split()\n    if "poison" in words:\n        raise ValueError("will not eat this")\n');
-  }
-  return zip(files);
-}
-
 beforeAll(async () => {
   space = await makeWorkspace('batches');
   client = space.client;
   await usePlugin(space);
-  const { status, body } = await uploadPlugin(space, 'picky_embed', '1.0.0', pickyPlugin());
-  expect({ status, body }).toMatchObject({ status: 200 });
-  await client.call('POST', `${space.path}/plugins/picky_embed_1_0_0/deploy?deployment_type=batch_only`);
+  await usePickyPlugin(space);
 });
 afterAll(() => space?.close());
 
@@ -47,24 +31,47 @@ describe('a collection', () => {
   it('is made in both spellings, read by id and name, changed and deleted', async () => {
     const setup = await makeCollection(space, 'life');
     const read = await client.call('GET', `${space.path}/collections/life`);
-    expect(read).toMatchObject({ collection_id: setup.collectionId, collection_name: 'life', name: 'life', document_count: 0 });
-    expect(read.features).toEqual([expect.objectContaining({ feature_uri: wordFeature, embedding_dim: 128 })]);
+    expect(read).toMatchObject({
+      collection_id: setup.collectionId,
+      collection_name: 'life',
+      name: 'life',
+      document_count: 0,
+    });
+    expect(read.features).toEqual([
+      expect.objectContaining({ feature_uri: wordFeature, embedding_dim: 128 }),
+    ]);
     const other = await client.call(
       'POST',
       '/v1/collections',
-      { collection_name: 'client-form', feature_extractor: { feature_extractor_name: 'word_embed', version: 'v1.0.0' }, source: { type: 'bucket', bucket_id: 'life' } },
+      {
+        collection_name: 'client-form',
+        feature_extractor: { feature_extractor_name: 'word_embed', version: 'v1.0.0' },
+        source: { type: 'bucket', bucket_id: 'life' },
+      },
       { 'X-Namespace': space.namespaceName },
     );
     expect(other.feature_extractor).toEqual(other.feature_extractors[0]);
-    expect(await client.call('PATCH', `${space.path}/collections/client-form`, { description: 'changed' })).toMatchObject({ description: 'changed' });
-    expect((await client.call('GET', `${space.path}/collections`)).results.map((one: Json) => one.name)).toEqual(expect.arrayContaining(['life', 'client-form']));
+    expect(
+      await client.call('PATCH', `${space.path}/collections/client-form`, { description: 'changed' }),
+    ).toMatchObject({ description: 'changed' });
+    expect(
+      (await client.call('GET', `${space.path}/collections`)).results.map((one: Json) => one.name),
+    ).toEqual(expect.arrayContaining(['life', 'client-form']));
     expect((await client.ask('DELETE', `${space.path}/collections/client-form`)).status).toBe(200);
     expect((await client.ask('GET', `${space.path}/collections/client-form`)).status).toBe(404);
   });
 
   it.each([
-    ['a plugin that does not exist', { feature_extractors: [{ feature_extractor_name: 'absent', version: '1.0.0' }] }, [404, 422]],
-    ['a bucket that does not exist', { source: { type: 'bucket', bucket_ids: [`bkt_${'0'.repeat(20)}`] } }, [404]],
+    [
+      'a plugin that does not exist',
+      { feature_extractors: [{ feature_extractor_name: 'absent', version: '1.0.0' }] },
+      [404, 422],
+    ],
+    [
+      'a bucket that does not exist',
+      { source: { type: 'bucket', bucket_ids: [`bkt_${'0'.repeat(20)}`] } },
+      [404],
+    ],
     ['no extractor', { feature_extractors: undefined }, [422]],
     ['an unknown key', { colour: 'red' }, [422]],
   ])('is refused with %s', async (_, change, statuses) => {
@@ -88,16 +95,36 @@ describe('a batch', () => {
       { text: 'owls hunt at night' },
     ]);
     const triggered = await triggerBatch(space, setup);
-    expect(triggered).toMatchObject({ batch_id: expect.stringMatching(/^btch_/), status: 'PENDING', lifecycle: expect.any(String), task_id: expect.any(String) });
+    expect(triggered).toMatchObject({
+      batch_id: expect.stringMatching(/^btch_/),
+      status: 'PENDING',
+      lifecycle: expect.any(String),
+      task_id: expect.any(String),
+    });
     const batch = await batchEnd(space, setup, triggered.batch_id);
-    expect(batch).toMatchObject({ status: 'COMPLETED', lifecycle: 'finished', progress: { total: 3, processed: 3, failed: 0 }, failed_object_count: 0, post_processing: [] });
-    for (const name of ['created_at', 'submitted_at', 'started_at', 'completed_at']) expect(Date.parse(batch[name])).not.toBeNaN();
+    expect(batch).toMatchObject({
+      status: 'COMPLETED',
+      lifecycle: 'finished',
+      progress: { total: 3, processed: 3, failed: 0 },
+      failed_object_count: 0,
+      post_processing: [],
+    });
+    for (const name of ['created_at', 'submitted_at', 'started_at', 'completed_at'])
+      expect(Date.parse(batch[name])).not.toBeNaN();
 
     const documents = await listDocuments(space, setup, { return_vectors: true });
     expect(documents.map((one) => one._internal.lineage.object_id).sort()).toEqual([...ids].sort());
     const apples = documents.find((one) => one.topic === 'fruit')!;
-    expect(apples).toMatchObject({ text: 'red apples and green pears', price: 3, metadata: { topic: 'fruit' } });
-    expect(apples._internal.lineage).toMatchObject({ bucket_id: setup.bucketId, batch_id: batch.batch_id, feature_extractor_id: 'word_embed_1_0_0' });
+    expect(apples).toMatchObject({
+      text: 'red apples and green pears',
+      price: 3,
+      metadata: { topic: 'fruit' },
+    });
+    expect(apples._internal.lineage).toMatchObject({
+      bucket_id: setup.bucketId,
+      batch_id: batch.batch_id,
+      feature_extractor_id: 'word_embed_1_0_0',
+    });
     expect(apples.vectors[wordFeature]).toHaveLength(128);
     expect(await client.call('GET', setup.collection)).toMatchObject({ document_count: 3 });
     expect(await client.call('GET', `/v1/tasks/${batch.task_id}`)).toMatchObject({ status: 'COMPLETED' });
@@ -114,18 +141,31 @@ describe('a batch', () => {
     await runBatch(space, setup);
     await putTexts(space, setup, ['three']);
     expect(await runBatch(space, setup)).toMatchObject({ progress: { total: 3, processed: 1, skipped: 2 } });
-    expect(await runBatch(space, setup, { dedup_strategy: 'force' })).toMatchObject({ progress: { total: 3, processed: 3, skipped: 0 } });
+    expect(await runBatch(space, setup, { dedup_strategy: 'force' })).toMatchObject({
+      progress: { total: 3, processed: 3, skipped: 0 },
+    });
     expect(await listDocuments(space, setup)).toHaveLength(3);
   });
 
   it('with a few rows that the plugin refuses completes without them and lists each with its cause', async () => {
-    const setup = await makeCollection(space, 'tolerated', { plugin: 'picky_embed', collection: { max_failure_share: 0.5 } });
+    const setup = await makeCollection(space, 'tolerated', {
+      plugin: 'picky_embed',
+      collection: { max_failure_share: 0.5 },
+    });
     const ids = await putTexts(space, setup, ['fine words', 'some poison here', 'more fine words', 'good']);
     const batch = await runBatch(space, setup);
     expect(batch).toMatchObject({ progress: { total: 4, processed: 3, failed: 1 }, failed_object_count: 1 });
     const { results } = await client.call('GET', `${setup.bucket}/batches/${batch.batch_id}/failures`);
-    expect(results).toEqual([expect.objectContaining({ object_id: ids[1], message: expect.stringContaining('will not eat this'), error_type: expect.any(String) })]);
-    expect((await listDocuments(space, setup)).map((one) => one._internal.lineage.object_id).sort()).toEqual([ids[0], ids[2], ids[3]].sort());
+    expect(results).toEqual([
+      expect.objectContaining({
+        object_id: ids[1],
+        message: expect.stringContaining('will not eat this'),
+        error_type: expect.any(String),
+      }),
+    ]);
+    expect((await listDocuments(space, setup)).map((one) => one._internal.lineage.object_id).sort()).toEqual(
+      [ids[0], ids[2], ids[3]].sort(),
+    );
   });
 
   it('with more failures than tolerated is FAILED and shows nothing; a retry after a change commits all of it', async () => {
@@ -144,34 +184,58 @@ describe('a batch', () => {
       const found = await client.call('GET', `${setup.bucket}/batches/${batch_id}`);
       return found.attempt === 2 && ['COMPLETED', 'FAILED'].includes(found.status) ? found : undefined;
     });
-    expect(retried).toMatchObject({ status: 'COMPLETED', attempt: 2, progress: { total: 3, processed: 1, failed: 2 } });
-    expect((await listDocuments(space, setup)).map((one) => one._internal.lineage.object_id)).toEqual([ids[0]]);
+    expect(retried).toMatchObject({
+      status: 'COMPLETED',
+      attempt: 2,
+      progress: { total: 3, processed: 1, failed: 2 },
+    });
+    expect((await listDocuments(space, setup)).map((one) => one._internal.lineage.object_id)).toEqual([
+      ids[0],
+    ]);
   });
 
   it('can be drafted with chosen objects, filled, submitted and cancelled', async () => {
     const setup = await makeCollection(space, 'drafted');
     const ids = await putTexts(space, setup, ['first', 'second', 'third']);
-    const draft = await client.call('POST', `${setup.bucket}/batches`, { object_ids: [ids[0]], collection_ids: [setup.collectionId] });
+    const draft = await client.call('POST', `${setup.bucket}/batches`, {
+      object_ids: [ids[0]],
+      collection_ids: [setup.collectionId],
+    });
     expect(draft).toMatchObject({ status: 'DRAFT' });
     const path = `${setup.bucket}/batches/${draft.batch_id}`;
     await client.call('POST', `${path}/objects`, { object_ids: [ids[1]] });
     await client.call('POST', `${path}/submit`);
-    expect(await batchEnd(space, setup, draft.batch_id)).toMatchObject({ status: 'COMPLETED', progress: { total: 2, processed: 2 } });
+    expect(await batchEnd(space, setup, draft.batch_id)).toMatchObject({
+      status: 'COMPLETED',
+      progress: { total: 2, processed: 2 },
+    });
     expect((await listDocuments(space, setup)).map((one) => one.text).sort()).toEqual(['first', 'second']);
     expect(await client.refused(409, 'POST', `${path}/submit`)).toMatchObject({ code: 'batch_wrong_state' });
-    const other = await client.call('POST', `${setup.bucket}/batches`, { object_ids: [ids[2]], collection_ids: [setup.collectionId] });
+    const other = await client.call('POST', `${setup.bucket}/batches`, {
+      object_ids: [ids[2]],
+      collection_ids: [setup.collectionId],
+    });
     await client.call('POST', `${setup.bucket}/batches/${other.batch_id}/cancel`);
-    expect(await client.call('GET', `${setup.bucket}/batches/${other.batch_id}`)).toMatchObject({ status: 'CANCELED' });
-    expect((await listAll(space, `${setup.bucket}/batches`, { status: 'COMPLETED' })).map((one) => one.batch_id)).toEqual([draft.batch_id]);
+    expect(await client.call('GET', `${setup.bucket}/batches/${other.batch_id}`)).toMatchObject({
+      status: 'CANCELED',
+    });
+    expect(
+      (await listAll(space, `${setup.bucket}/batches`, { status: 'COMPLETED' })).map((one) => one.batch_id),
+    ).toEqual([draft.batch_id]);
   });
 
   it('waits for a running one of its collection, and both are done in the end', async () => {
     const setup = await makeCollection(space, 'in-turn');
-    await putTexts(space, setup, Array.from({ length: 30 }, (_, i) => `text ${i}`));
+    await putTexts(
+      space,
+      setup,
+      Array.from({ length: 30 }, (_, i) => `text ${i}`),
+    );
     const first = await triggerBatch(space, setup, { batch_name: 'first' });
     await putTexts(space, setup, ['late']);
     const second = await triggerBatch(space, setup, { dedup_strategy: 'force' });
-    for (const { batch_id } of [first, second]) expect(await batchEnd(space, setup, batch_id)).toMatchObject({ status: 'COMPLETED' });
+    for (const { batch_id } of [first, second])
+      expect(await batchEnd(space, setup, batch_id)).toMatchObject({ status: 'COMPLETED' });
     expect(await listDocuments(space, setup)).toHaveLength(31);
   });
 
@@ -181,7 +245,11 @@ describe('a batch', () => {
     ['an unknown key', { everything: true }, 422],
   ])('is refused with %s', async (title, body, status) => {
     const setup = await makeCollection(space, `refused-${title.length}`);
-    if (status === 422 && 'collection_ids' in body && (await client.ask('GET', `${space.path}/collections/elsewhere`)).status === 404) {
+    if (
+      status === 422 &&
+      'collection_ids' in body &&
+      (await client.ask('GET', `${space.path}/collections/elsewhere`)).status === 404
+    ) {
       await makeCollection(space, 'elsewhere');
     }
     const fault = await client.refused(status, 'POST', `${setup.bucket}/batches/trigger`, body);
@@ -204,17 +272,34 @@ describe('a document', () => {
   let documents: Json[];
   beforeAll(async () => {
     setup = await makeCollection(space, 'documents');
-    await putTexts(space, setup, Array.from({ length: 25 }, (_, i) => ({ text: `text number ${i}`, metadata: { i, even: i % 2 === 0 } })));
+    await putTexts(
+      space,
+      setup,
+      Array.from({ length: 25 }, (_, i) => ({
+        text: `text number ${i}`,
+        metadata: { i, even: i % 2 === 0 },
+      })),
+    );
     await runBatch(space, setup);
     documents = await listDocuments(space, setup);
   });
 
   it('is read by its id, and listed in pages, by filter and in order', async () => {
     const [one] = documents;
-    expect(await client.call('GET', `${setup.collection}/documents/${one.document_id}`)).toMatchObject({ document_id: one.document_id, text: one.text });
-    const even = await listDocuments(space, setup, { filters: { field: 'metadata.even', operator: 'eq', value: true } });
-    expect(even.map((found) => found.i).sort((a, b) => a - b)).toEqual(Array.from({ length: 13 }, (_, i) => 2 * i));
-    const sorted = await client.call('POST', `${setup.collection}/documents/list`, { sort: { field: 'i', direction: 'desc' }, limit: 3 });
+    expect(await client.call('GET', `${setup.collection}/documents/${one.document_id}`)).toMatchObject({
+      document_id: one.document_id,
+      text: one.text,
+    });
+    const even = await listDocuments(space, setup, {
+      filters: { field: 'metadata.even', operator: 'eq', value: true },
+    });
+    expect(even.map((found) => found.i).sort((a, b) => a - b)).toEqual(
+      Array.from({ length: 13 }, (_, i) => 2 * i),
+    );
+    const sorted = await client.call('POST', `${setup.collection}/documents/list`, {
+      sort: { field: 'i', direction: 'desc' },
+      limit: 3,
+    });
     expect(sorted.results.map((found: Json) => found.i)).toEqual([24, 23, 22]);
     const paged = await listAll(space, `${setup.collection}/documents`, {}, 10);
     expect(new Set(paged.map((found) => found.document_id)).size).toBe(25);
@@ -224,9 +309,17 @@ describe('a document', () => {
     const { document_id } = documents[1];
     const path = `${setup.collection}/documents/${document_id}`;
     expect(await client.call('PATCH', path, { mood: 'happy' })).toMatchObject({ mood: 'happy' });
-    expect((await listDocuments(space, setup, { filters: { field: 'mood', operator: 'eq', value: 'happy' } })).map((one) => one.document_id)).toEqual([document_id]);
+    expect(
+      (await listDocuments(space, setup, { filters: { field: 'mood', operator: 'eq', value: 'happy' } })).map(
+        (one) => one.document_id,
+      ),
+    ).toEqual([document_id]);
     await client.call('PATCH', path, { mood: 'sad' });
-    expect(await listDocuments(space, setup, { filters: { field: 'metadata.mood', operator: 'eq', value: 'happy' } })).toEqual([]);
+    expect(
+      await listDocuments(space, setup, {
+        filters: { field: 'metadata.mood', operator: 'eq', value: 'happy' },
+      }),
+    ).toEqual([]);
   });
 
   it('is gone from reads, lists and counts as soon as it is deleted', async () => {

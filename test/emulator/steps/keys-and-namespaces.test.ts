@@ -18,16 +18,22 @@ async function key(body: Record<string, unknown>): Promise<{ client: Client; id:
 }
 
 async function namespace(client: Client, name: string): Promise<Json> {
-  const created = await client.call('POST', '/v1/namespaces', { namespace_name: `${name}-${Date.now().toString(36)}` });
+  const created = await client.call('POST', '/v1/namespaces', {
+    namespace_name: `${name}-${Date.now().toString(36)}`,
+  });
   made.push(created.namespace_id);
   return created;
 }
 
 /** Waits until a key is refused. @throws Error if it still works when the promise has run out */
 const refusal = (client: Client) =>
-  until('the refusal of the key', async () => ((await client.ask('GET', '/v1/namespaces')).status === 401 ? true : undefined), {
-    deadlineMs: revocationMs,
-  });
+  until(
+    'the refusal of the key',
+    async () => ((await client.ask('GET', '/v1/namespaces')).status === 401 ? true : undefined),
+    {
+      deadlineMs: revocationMs,
+    },
+  );
 
 beforeAll(async () => {
   admin = await adminClient();
@@ -61,7 +67,9 @@ describe('who gets in', () => {
     const bootstrap = clientOf(stack.bootstrap_secret);
     expect((await bootstrap.ask('GET', keys)).status).toBe(200);
     expect(await bootstrap.refused(403, 'GET', '/v1/namespaces')).toMatchObject({ type: 'ForbiddenError' });
-    expect(await bootstrap.refused(403, 'POST', '/v1/namespaces', { namespace_name: 'no' })).toMatchObject({ type: 'ForbiddenError' });
+    expect(await bootstrap.refused(403, 'POST', '/v1/namespaces', { namespace_name: 'no' })).toMatchObject({
+      type: 'ForbiddenError',
+    });
   });
 
   it.each([
@@ -84,12 +92,17 @@ describe('who gets in', () => {
 
   it('keeps a key that is narrowed to a namespace out of every other one, as if they did not exist', async () => {
     const other = await namespace(admin, 'other');
-    const { client } = await key({ permissions: ['read', 'write'], scopes: { namespace_ids: [namespaceId] } });
+    const { client } = await key({
+      permissions: ['read', 'write'],
+      scopes: { namespace_ids: [namespaceId] },
+    });
     expect((await client.ask('GET', `/v1/namespaces/${namespaceId}`)).status).toBe(200);
     const foreign = await client.refused(404, 'GET', `/v1/namespaces/${other.namespace_id}`);
     const absent = await client.refused(404, 'GET', `/v1/namespaces/ns_${'0'.repeat(20)}`);
     expect(foreign.code).toBe(absent.code);
-    expect((await client.call('GET', '/v1/namespaces')).results.map((one: Json) => one.namespace_id)).toEqual([namespaceId]);
+    expect((await client.call('GET', '/v1/namespaces')).results.map((one: Json) => one.namespace_id)).toEqual(
+      [namespaceId],
+    );
   });
 });
 
@@ -114,7 +127,10 @@ describe('a key', () => {
   });
 
   it.concurrent('is refused when its time is over', async () => {
-    const { client } = await key({ permissions: ['read'], expires_at: new Date(Date.now() + 3_000).toISOString() });
+    const { client } = await key({
+      permissions: ['read'],
+      expires_at: new Date(Date.now() + 3_000).toISOString(),
+    });
     await refusal(client);
   });
 
@@ -129,7 +145,11 @@ describe('a key', () => {
   });
 
   it('is refused at create with every fault of its body', async () => {
-    const fault = await admin.refused(422, 'POST', keys, { permissions: ['fly'], expires_at: 'tomorrow', colour: 'red' });
+    const fault = await admin.refused(422, 'POST', keys, {
+      permissions: ['fly'],
+      expires_at: 'tomorrow',
+      colour: 'red',
+    });
     expect(fault.fields.join('\n')).toMatch(/permissions[\s\S]*expires_at|expires_at[\s\S]*permissions/);
     expect(fault.fields.join('\n')).toContain('colour');
   });
@@ -151,9 +171,15 @@ describe('a namespace', () => {
     expect(created).toMatchObject({ namespace_id: expect.stringMatching(/^ns_[a-z0-9]{20}$/), name });
     expect(await admin.call('GET', `/v1/namespaces/${id}`)).toMatchObject({ namespace_id: id });
     expect(await admin.call('GET', `/v1/namespaces/${name}`)).toMatchObject({ namespace_id: id });
-    expect((await admin.call('GET', '/v1/namespaces?limit=100')).results.map((one: Json) => one.namespace_id)).toContain(id);
-    expect((await admin.call('POST', '/v1/namespaces/list', { search: name })).results).toEqual([expect.objectContaining({ namespace_id: id })]);
-    expect(await admin.call('PATCH', `/v1/namespaces/${name}`, { description: 'changed' })).toMatchObject({ description: 'changed' });
+    expect(
+      (await admin.call('GET', '/v1/namespaces?limit=100')).results.map((one: Json) => one.namespace_id),
+    ).toContain(id);
+    expect((await admin.call('POST', '/v1/namespaces/list', { search: name })).results).toEqual([
+      expect.objectContaining({ namespace_id: id }),
+    ]);
+    expect(await admin.call('PATCH', `/v1/namespaces/${name}`, { description: 'changed' })).toMatchObject({
+      description: 'changed',
+    });
     await admin.call('DELETE', `/v1/namespaces/${id}`);
     expect((await admin.ask('GET', `/v1/namespaces/${id}`)).status).toBe(404);
     expect((await admin.ask('GET', `/v1/namespaces/${id}/buckets`)).status).toBe(404);
@@ -162,15 +188,24 @@ describe('a namespace', () => {
 
   it('cannot take the name of another, nor one that looks like an id', async () => {
     const { namespace_name } = await namespace(admin, 'taken');
-    expect(await admin.refused(409, 'POST', '/v1/namespaces', { namespace_name })).toMatchObject({ type: 'AlreadyExistsError' });
-    expect(await admin.refused(422, 'POST', '/v1/namespaces', { namespace_name: 'ns_mine' })).toMatchObject({ type: 'ValidationError' });
+    expect(await admin.refused(409, 'POST', '/v1/namespaces', { namespace_name })).toMatchObject({
+      type: 'AlreadyExistsError',
+    });
+    expect(await admin.refused(422, 'POST', '/v1/namespaces', { namespace_name: 'ns_mine' })).toMatchObject({
+      type: 'ValidationError',
+    });
   });
 
   it('can be deleted with everything in it, and its name is free again', async () => {
     const { namespace_id, namespace_name } = await namespace(admin, 'full');
     const at = `/v1/namespaces/${namespace_id}`;
-    const { bucket_id } = await admin.call('POST', `${at}/buckets`, { name: 'b', bucket_schema: { properties: { text: { type: 'text' } } } });
-    await admin.call('POST', `${at}/buckets/${bucket_id}/objects`, { blobs: [{ property: 'text', type: 'text', data: 'gone soon' }] });
+    const { bucket_id } = await admin.call('POST', `${at}/buckets`, {
+      name: 'b',
+      bucket_schema: { properties: { text: { type: 'text' } } },
+    });
+    await admin.call('POST', `${at}/buckets/${bucket_id}/objects`, {
+      blobs: [{ property: 'text', type: 'text', data: 'gone soon' }],
+    });
     await admin.call('DELETE', at);
     expect((await admin.ask('GET', `${at}/buckets/${bucket_id}`)).status).toBe(404);
     const again = await admin.call('POST', '/v1/namespaces', { namespace_name });

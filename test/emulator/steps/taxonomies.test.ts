@@ -1,7 +1,16 @@
 // Step 7 on the deployed stack: labelled documents give their labels to similar ones, at create, after batches, on demand.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Client, Json, Setup, Workspace } from '../stack.ts';
-import { listDocuments, makeCollection, makeWorkspace, putTexts, runBatch, searchStages, until, usePlugin } from '../stack.ts';
+import {
+  listDocuments,
+  makeCollection,
+  makeWorkspace,
+  putTexts,
+  runBatch,
+  searchStages,
+  until,
+  usePlugin,
+} from '../stack.ts';
 
 let space: Workspace;
 let client: Client;
@@ -21,7 +30,9 @@ beforeAll(async () => {
     { text: 'nothing like the others', metadata: { name: 'x' } },
   ]);
   await runBatch(space, setup);
-  retriever = (await client.call('POST', `${space.path}/retrievers`, { name: 'text_search', stages: searchStages() })).retriever_id;
+  retriever = (
+    await client.call('POST', `${space.path}/retrievers`, { name: 'text_search', stages: searchStages() })
+  ).retriever_id;
 });
 afterAll(() => space?.close());
 
@@ -58,7 +69,12 @@ describe('a taxonomy that is materialised', () => {
     expect(found.g2).toMatchObject({ auto_topic: 'garden' });
     expect(found.x).not.toHaveProperty('auto_topic');
     const [enrichment] = found.p2._internal.enrichments;
-    expect(enrichment).toMatchObject({ taxonomy_id: taxonomyId, field: 'auto_topic', value: 'physics', matched_document_id: found.p.document_id });
+    expect(enrichment).toMatchObject({
+      taxonomy_id: taxonomyId,
+      field: 'auto_topic',
+      value: 'physics',
+      matched_document_id: found.p.document_id,
+    });
     expect(enrichment.score).toBeGreaterThan(0.6);
     expect(enrichment.score).toBeLessThan(1);
   });
@@ -66,7 +82,8 @@ describe('a taxonomy that is materialised', () => {
   it('never matches a document with itself', async () => {
     const found = await byName();
     for (const reference of [found.p, found.g]) {
-      for (const { matched_document_id } of reference._internal.enrichments ?? []) expect(matched_document_id).not.toBe(reference.document_id);
+      for (const { matched_document_id } of reference._internal.enrichments ?? [])
+        expect(matched_document_id).not.toBe(reference.document_id);
     }
     // The only other reference is about something else, so nothing was near enough.
     expect(found.p).not.toHaveProperty('auto_topic');
@@ -76,14 +93,24 @@ describe('a taxonomy that is materialised', () => {
     await putTexts(space, setup, [{ text: 'qubits entangle', metadata: { name: 'late' } }]);
     await runBatch(space, setup);
     expect((await byName()).late).toMatchObject({ auto_topic: 'physics' });
-    const filtered = await listDocuments(space, setup, { filters: { field: 'metadata.auto_topic', operator: 'eq', value: 'physics' } });
+    const filtered = await listDocuments(space, setup, {
+      filters: { field: 'metadata.auto_topic', operator: 'eq', value: 'physics' },
+    });
     expect(filtered.map((one) => one.name).sort()).toEqual(['late', 'p2']);
   });
 
   it('is read by name, listed, and keeps its retriever from being deleted', async () => {
-    expect(await client.call('GET', `${space.path}/taxonomies/topics`)).toMatchObject({ taxonomy_id: taxonomyId, threshold: 0.6, execution_mode: 'materialize' });
-    expect((await client.call('GET', `${space.path}/taxonomies`)).results.map((one: Json) => one.taxonomy_id)).toContain(taxonomyId);
-    expect(await client.refused(409, 'DELETE', `${space.path}/retrievers/${retriever}`)).toMatchObject({ code: 'retriever_in_use' });
+    expect(await client.call('GET', `${space.path}/taxonomies/topics`)).toMatchObject({
+      taxonomy_id: taxonomyId,
+      threshold: 0.6,
+      execution_mode: 'materialize',
+    });
+    expect(
+      (await client.call('GET', `${space.path}/taxonomies`)).results.map((one: Json) => one.taxonomy_id),
+    ).toContain(taxonomyId);
+    expect(await client.refused(409, 'DELETE', `${space.path}/retrievers/${retriever}`)).toMatchObject({
+      code: 'retriever_in_use',
+    });
     expect((await client.ask('DELETE', `${space.path}/taxonomies/${taxonomyId}`)).status).toBe(200);
     expect((await client.ask('GET', `${space.path}/taxonomies/${taxonomyId}`)).status).toBe(404);
   });
@@ -91,18 +118,28 @@ describe('a taxonomy that is materialised', () => {
 
 describe('a taxonomy on demand', () => {
   it("classifies when it is asked, stores nothing, and takes the client's form of the body", async () => {
-    const made = await client.call('POST', '/v1/taxonomies', {
-      taxonomy_name: 'asked',
-      config: {
-        taxonomy_type: 'flat',
-        retriever_id: 'text_search',
-        input_mappings: [{ input_key: 'query', source_type: 'payload', path: 'text' }],
-        source_collection: { collection_id: 'articles', enrichment_fields: [{ field_path: 'topic', target_field: 'asked_topic', merge_mode: 'replace' }] },
-        threshold: 0.5,
+    const made = await client.call(
+      'POST',
+      '/v1/taxonomies',
+      {
+        taxonomy_name: 'asked',
+        config: {
+          taxonomy_type: 'flat',
+          retriever_id: 'text_search',
+          input_mappings: [{ input_key: 'query', source_type: 'payload', path: 'text' }],
+          source_collection: {
+            collection_id: 'articles',
+            enrichment_fields: [{ field_path: 'topic', target_field: 'asked_topic', merge_mode: 'replace' }],
+          },
+          threshold: 0.5,
+        },
+        execution_mode: 'on_demand',
       },
-      execution_mode: 'on_demand',
-    }, { 'X-Namespace': space.namespaceId });
-    const { matches } = await client.call('POST', `${space.path}/taxonomies/${made.taxonomy_id}/execute`, { documents: [{ text: 'roses bloom in may' }, { text: 'unheard' }] });
+      { 'X-Namespace': space.namespaceId },
+    );
+    const { matches } = await client.call('POST', `${space.path}/taxonomies/${made.taxonomy_id}/execute`, {
+      documents: [{ text: 'roses bloom in may' }, { text: 'unheard' }],
+    });
     expect(matches.map((one: Json) => one.fields)).toEqual([{ asked_topic: 'garden' }, {}]);
     expect(Object.values(await byName()).some((one) => 'asked_topic' in one)).toBe(false);
   });
@@ -112,7 +149,11 @@ describe('a taxonomy is refused', () => {
   it.each([
     ['a retriever that does not exist', () => ({ retriever_id: `ret_${'0'.repeat(20)}` }), /retriever/],
     ['a collection that does not exist', () => ({ collection_id: `col_${'0'.repeat(20)}` }), /collection/],
-    ['a mapping to an input that the retriever does not have', () => ({ input_mappings: [{ source: 'payload.text', target: 'question' }] }), /question[\s\S]*query|query[\s\S]*question/],
+    [
+      'a mapping to an input that the retriever does not have',
+      () => ({ input_mappings: [{ source: 'payload.text', target: 'question' }] }),
+      /question[\s\S]*query|query[\s\S]*question/,
+    ],
     ['a threshold that no cosine reaches', () => ({ threshold: 7 }), /threshold/],
     ['no field to take over', () => ({ enrichment_fields: [] }), /enrichment_fields/],
   ])('with %s', async (_, change, says) => {

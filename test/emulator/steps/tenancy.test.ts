@@ -8,7 +8,17 @@ import { makeContext } from '../../../functions/core/context.ts';
 import type { Ports } from '../../../functions/core/ports.ts';
 import { createKey } from '../../../functions/core/resources/keys/service.ts';
 import type { Client, Json, Method, Workspace } from '../stack.ts';
-import { clientOf, makeCollection, makeWorkspace, output, putTexts, runBatch, searchStages, stack, usePlugin } from '../stack.ts';
+import {
+  clientOf,
+  makeCollection,
+  makeWorkspace,
+  output,
+  putTexts,
+  runBatch,
+  searchStages,
+  stack,
+  usePlugin,
+} from '../stack.ts';
 
 let space: Workspace;
 let other: Workspace;
@@ -20,15 +30,29 @@ let ids: Record<string, string>;
 /** A key of a second organisation, as a deployment that serves several would make it: by the service, in the table. */
 async function strangerKey(): Promise<string> {
   const endpoint = stack.endpoint === undefined ? {} : { endpoint: stack.endpoint };
-  const { SecretString } = await new SecretsManagerClient(endpoint).send(new GetSecretValueCommand({ SecretId: output('PepperSecretName') }));
-  const needed: Pick<Ports, 'table' | 'clock' | 'random'> & { settings: Pick<Ports['settings'], 'stage' | 'pepper'> } = {
+  const { SecretString } = await new SecretsManagerClient(endpoint).send(
+    new GetSecretValueCommand({ SecretId: output('PepperSecretName') }),
+  );
+  const needed: Pick<Ports, 'table' | 'clock' | 'random'> & {
+    settings: Pick<Ports['settings'], 'stage' | 'pepper'>;
+  } = {
     table: new DynamoTable(output('TableName')),
     clock: systemClock,
     random: { bytes: (count) => new Uint8Array(randomBytes(count)) },
     settings: { stage: 'test', pepper: async () => SecretString! },
   };
-  const ctx = makeContext(needed as Ports, { orgId: 'org_stranger000000000000', keyId: 'operator', permissions: ['admin'] }, 'tenancy-suite');
-  const { token } = await createKey(ctx, { name: 'stranger', permissions: ['admin'], description: null, scopes: null, expires_at: null });
+  const ctx = makeContext(
+    needed as Ports,
+    { orgId: 'org_stranger000000000000', keyId: 'operator', permissions: ['admin'] },
+    'tenancy-suite',
+  );
+  const { token } = await createKey(ctx, {
+    name: 'stranger',
+    permissions: ['admin'],
+    description: null,
+    scopes: null,
+    expires_at: null,
+  });
   return token;
 }
 
@@ -41,7 +65,10 @@ beforeAll(async () => {
   const [object] = await putTexts(space, setup, ['a secret of this namespace']);
   const batch = await runBatch(space, setup);
   const [document] = (await client.call('GET', `${setup.collection}/documents`)).results;
-  const { retriever_id } = await client.call('POST', `${path}/retrievers`, { name: 'search', stages: searchStages() });
+  const { retriever_id } = await client.call('POST', `${path}/retrievers`, {
+    name: 'search',
+    stages: searchStages(),
+  });
   const { taxonomy_id } = await client.call('POST', `${path}/taxonomies`, {
     taxonomy_name: 'topics',
     retriever_id,
@@ -56,7 +83,11 @@ beforeAll(async () => {
     feature_uri: 'mixpeek://word_embed@1.0.0/word_embed_v1_embedding',
     algorithm: { name: 'hdbscan', params: { min_cluster_size: 3 } },
   });
-  const { webhook_id } = await client.call('POST', `${path}/webhooks`, { webhook_name: 'hook', url: 'https://example.com/hook', events: ['batch.completed'] });
+  const { webhook_id } = await client.call('POST', `${path}/webhooks`, {
+    webhook_name: 'hook',
+    url: 'https://example.com/hook',
+    events: ['batch.completed'],
+  });
   const { alert_id } = await client.call('POST', `${path}/alerts`, {
     alert_name: 'alert',
     collection_id: setup.collectionId,
@@ -91,7 +122,11 @@ const questions: readonly (readonly [Method, string, Json?])[] = [
   ['GET', '/v1/namespaces/{namespace}'],
   ['PATCH', '/v1/namespaces/{namespace}', { description: 'taken over' }],
   ['GET', '/v1/namespaces/{namespace}/buckets'],
-  ['POST', '/v1/namespaces/{namespace}/buckets', { name: 'intruder', bucket_schema: { properties: { text: { type: 'text' } } } }],
+  [
+    'POST',
+    '/v1/namespaces/{namespace}/buckets',
+    { name: 'intruder', bucket_schema: { properties: { text: { type: 'text' } } } },
+  ],
   ['GET', '/v1/namespaces/{namespace}/collections'],
   ['POST', '/v1/namespaces/{namespace}/retrievers/execute', { stages: [] }],
   ['DELETE', '/v1/namespaces/{namespace}'],
@@ -134,7 +169,8 @@ const inNamespace: readonly (readonly [Method, string, Json?])[] = [
   ['DELETE', 'webhooks/{webhook}'],
 ];
 
-const noId = (id: string): string => (/_\d+_\d+_\d+$/.test(id) ? 'absent_9_9_9' : id.replace(/(?<=_).*$/, (rest) => '0'.repeat(rest.length)));
+const noId = (id: string): string =>
+  /_\d+_\d+_\d+$/.test(id) ? 'absent_9_9_9' : id.replace(/(?<=_).*$/, (rest) => '0'.repeat(rest.length));
 
 /** Asks for something that is there for others and for something that never was. @returns both answers, told alike */
 async function bothAnswers(client: Client, method: Method, path: string, body: Json): Promise<[Json, Json]> {
@@ -144,20 +180,25 @@ async function bothAnswers(client: Client, method: Method, path: string, body: J
     const filled = named.reduce((text, name, i) => text.replace(`{${name}}`, used[i]!), path);
     const reply = await client.ask(method, filled, body);
     const text = used.reduce((all, id) => all.replaceAll(id, 'ID'), JSON.stringify(reply.body ?? null));
-    return { status: reply.status, body: JSON.parse(text.replace(/"request_id":"[^"]*"/, '"request_id":"R"')) as Json };
+    return {
+      status: reply.status,
+      body: JSON.parse(text.replace(/"request_id":"[^"]*"/, '"request_id":"R"')) as Json,
+    };
   };
   return [await answer((name) => ids[name]!), await answer((name) => noId(ids[name]!))];
 }
 
 describe('to another organisation, this one does not exist', () => {
-  it.each([...questions, ...inNamespace.map(([method, path, body]) => [method, `/v1/namespaces/{namespace}/${path}`, body] as const)])(
-    '%s %s answers 404, as for an id that never was',
-    async (method, path, body) => {
-      const [theirs, absent] = await bothAnswers(stranger, method, path, body);
-      expect(theirs.status).toBe(404);
-      expect(theirs).toEqual(absent);
-    },
-  );
+  it.each([
+    ...questions,
+    ...inNamespace.map(
+      ([method, path, body]) => [method, `/v1/namespaces/{namespace}/${path}`, body] as const,
+    ),
+  ])('%s %s answers 404, as for an id that never was', async (method, path, body) => {
+    const [theirs, absent] = await bothAnswers(stranger, method, path, body);
+    expect(theirs.status).toBe(404);
+    expect(theirs).toEqual(absent);
+  });
 
   it('its lists are empty', async () => {
     expect((await stranger.call('GET', '/v1/namespaces')).results).toEqual([]);
@@ -175,14 +216,44 @@ describe('from another namespace of the same organisation, an id of this one doe
 
   it('and cannot be named in a body', async () => {
     const { client, path } = other;
-    const bucket = (await client.call('POST', `${path}/buckets`, { name: 'b', bucket_schema: { properties: { text: { type: 'text' } } } })).bucket_id;
+    const bucket = (
+      await client.call('POST', `${path}/buckets`, {
+        name: 'b',
+        bucket_schema: { properties: { text: { type: 'text' } } },
+      })
+    ).bucket_id;
     await usePlugin(other);
     const extractors = [{ feature_extractor_name: 'word_embed', version: '1.0.0' }];
-    expect((await client.ask('POST', `${path}/collections`, { name: 'c', feature_extractors: extractors, source: { type: 'bucket', bucket_ids: [ids.bucket] } })).status).toBe(404);
-    expect((await client.ask('POST', `${path}/buckets/${bucket}/batches/trigger`, { collection_ids: [ids.collection] })).status).toBe(404);
-    const reply = await client.ask('POST', `${path}/retrievers/execute`, { stages: searchStages(), inputs: { query: 'secret' }, collection_identifiers: [ids.collection] });
+    expect(
+      (
+        await client.ask('POST', `${path}/collections`, {
+          name: 'c',
+          feature_extractors: extractors,
+          source: { type: 'bucket', bucket_ids: [ids.bucket] },
+        })
+      ).status,
+    ).toBe(404);
+    expect(
+      (
+        await client.ask('POST', `${path}/buckets/${bucket}/batches/trigger`, {
+          collection_ids: [ids.collection],
+        })
+      ).status,
+    ).toBe(404);
+    const reply = await client.ask('POST', `${path}/retrievers/execute`, {
+      stages: searchStages(),
+      inputs: { query: 'secret' },
+      collection_identifiers: [ids.collection],
+    });
     expect([404, 422]).toContain(reply.status);
-    expect((await client.call('POST', `${path}/retrievers/execute`, { stages: searchStages(), inputs: { query: 'secret' } })).results).toEqual([]);
+    expect(
+      (
+        await client.call('POST', `${path}/retrievers/execute`, {
+          stages: searchStages(),
+          inputs: { query: 'secret' },
+        })
+      ).results,
+    ).toEqual([]);
   });
 });
 
@@ -205,11 +276,24 @@ describe('the two forms of a path', () => {
     const { client } = space;
     for (const namespace of [space.namespaceId, space.namespaceName]) {
       expect((await client.call('GET', `/v1/namespaces/${namespace}/buckets`)).results).toHaveLength(1);
-      expect((await client.call('GET', '/v1/buckets', undefined, { 'X-Namespace': namespace })).results).toHaveLength(1);
-      expect((await client.call('POST', '/v1/collections/texts/documents/list', {}, { 'X-Namespace': namespace })).results).toHaveLength(1);
+      expect(
+        (await client.call('GET', '/v1/buckets', undefined, { 'X-Namespace': namespace })).results,
+      ).toHaveLength(1);
+      expect(
+        (await client.call('POST', '/v1/collections/texts/documents/list', {}, { 'X-Namespace': namespace }))
+          .results,
+      ).toHaveLength(1);
     }
-    expect(await client.refused(400, 'GET', '/v1/buckets')).toMatchObject({ code: 'request_namespace_missing' });
-    expect(await client.refused(400, 'GET', `${space.path}/buckets`, undefined, { 'X-Namespace': other.namespaceId })).toMatchObject({ code: 'request_namespace_differs' });
-    expect((await client.ask('GET', '/v1/buckets', undefined, { 'X-Namespace': `ns_${'0'.repeat(20)}` })).status).toBe(404);
+    expect(await client.refused(400, 'GET', '/v1/buckets')).toMatchObject({
+      code: 'request_namespace_missing',
+    });
+    expect(
+      await client.refused(400, 'GET', `${space.path}/buckets`, undefined, {
+        'X-Namespace': other.namespaceId,
+      }),
+    ).toMatchObject({ code: 'request_namespace_differs' });
+    expect(
+      (await client.ask('GET', '/v1/buckets', undefined, { 'X-Namespace': `ns_${'0'.repeat(20)}` })).status,
+    ).toBe(404);
   });
 });

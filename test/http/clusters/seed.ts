@@ -103,6 +103,7 @@ export async function seedBatch(app: App, collection: StoredCollection, document
   await commitIndex(ctx, [{ collection_id: collection.id, additions, document_delta: fresh, sequence: batch }], { token: batch.batch_id });
   const ids = documents.map(({ id }) => id);
   await ctx.ports.table.write([
+    { put: { ...ctx.ns.batch(batch.bucket_id, batch.batch_id), ...batch, status: 'COMPLETED', committed_attempt: 1 } },
     {
       put: {
         ...ctx.ns.receipt(batch.batch_id, 1, 0),

@@ -117,6 +117,16 @@ describe('200', () => {
     expect(Buffer.from(await app.ports.archives.get(key)).equals(archive)).toBe(true);
   });
 
+  it('lists versions newest first, whatever their numbers', async () => {
+    const { app } = await withPlugins();
+    for (const version of ['2.0.0', '1.0.0', '10.0.0', '1.5.0']) {
+      app.ports.clock.advance(5);
+      await install(app, version);
+    }
+    const list = await app.call('GET', base);
+    expect(list.body.results.map((one: { version: string }) => one.version)).toEqual(['1.5.0', '10.0.0', '1.0.0', '2.0.0']);
+  });
+
   it('get finds a version by id and as name@version; the list holds it under both names', async () => {
     const { app } = await withPlugins();
     await install(app);

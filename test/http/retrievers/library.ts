@@ -1,7 +1,8 @@
 // A namespace with articles whose vectors say which words they use, so that tests know what is near what.
-import type { Reply } from '../app.ts';
+
 import type { World } from '../../unit/batches/world.ts';
 import { jobFor, makeWorld, runBatch } from '../../unit/batches/world.ts';
+import type { Reply } from '../app.ts';
 
 export const featureUri = 'mixpeek://embedder@1.0.0/embedder_embedding';
 
@@ -37,21 +38,27 @@ export async function makeLibrary(): Promise<Library> {
     ...world,
     collectionId: collection.id,
     post,
-    embedded: () => world.runner.calls.filter((call) => call.operation === 'embed').map((call) => call.rows.map((row) => row.data)),
+    embedded: () =>
+      world.runner.calls
+        .filter((call) => call.operation === 'embed')
+        .map((call) => call.rows.map((row) => row.data)),
     async publish(articles) {
       // Ids sort by time, so two batches of one millisecond would have no order.
       world.ports.clock.advance(1_000);
       const objectIds: string[] = [];
-      for (const { text, metadata } of articles) objectIds.push(...(await world.addObjects([text], metadata ? { metadata } : {})));
+      for (const { text, metadata } of articles)
+        objectIds.push(...(await world.addObjects([text], metadata ? { metadata } : {})));
       const reply = await post(`buckets/${world.bucketId}/batches/trigger`, {});
       if (reply.status !== 202) throw new Error(JSON.stringify(reply.body));
       await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, reply.body.batch_id));
       const listed = await post(`collections/${collection.id}/documents/list`, { limit: 1000 });
       const byObject = new Map(
-        listed.body.results.map((document: { document_id: string; _internal: { lineage: { object_id: string } } }) => [
-          document._internal.lineage.object_id,
-          document.document_id,
-        ]),
+        listed.body.results.map(
+          (document: { document_id: string; _internal: { lineage: { object_id: string } } }) => [
+            document._internal.lineage.object_id,
+            document.document_id,
+          ],
+        ),
       );
       return objectIds.map((id) => String(byObject.get(id)));
     },
@@ -63,9 +70,13 @@ export const searchStages = (more: Record<string, unknown> = {}, uri = featureUr
   {
     stage_name: 'vector_search',
     stage_type: 'filter',
-    config: { stage_id: 'feature_search', parameters: { searches: [{ feature_uri: uri, query: '{{INPUT.query}}', ...more }] } },
+    config: {
+      stage_id: 'feature_search',
+      parameters: { searches: [{ feature_uri: uri, query: '{{INPUT.query}}', ...more }] },
+    },
   },
 ];
 
 /** Ids of the hits, best first. */
-export const idsOf = (reply: Reply): string[] => reply.body.results.map((hit: { document_id: string }) => hit.document_id);
+export const idsOf = (reply: Reply): string[] =>
+  reply.body.results.map((hit: { document_id: string }) => hit.document_id);

@@ -28,26 +28,56 @@ describe('definitions', () => {
       stages: searchStages(),
       input_schema: { query: { type: 'text', required: true } },
     });
-    expect(tutorial.body).toMatchObject({ retriever_name: 'one', name: 'one', collection_ids: [], collection_identifiers: [], version: 1 });
+    expect(tutorial.body).toMatchObject({
+      retriever_name: 'one',
+      name: 'one',
+      collection_ids: [],
+      collection_identifiers: [],
+      version: 1,
+    });
     expect(tutorial.body.input_schema).toEqual({ query: { type: 'string', required: true } });
-    expect(client.body).toMatchObject({ retriever_name: 'two', collection_ids: [library.collectionId], collection_identifiers: [library.collectionId] });
+    expect(client.body).toMatchObject({
+      retriever_name: 'two',
+      collection_ids: [library.collectionId],
+      collection_identifiers: [library.collectionId],
+    });
     expect(client.body.feature_uris).toEqual([featureUri]);
-    expect(client.body.feature_dependencies).toEqual([{ scheme: 'mixpeek', extractor: 'embedder', version: '1.0.0', output: 'embedder_embedding' }]);
-    expect(tutorial.body.stages[0].config.parameters.searches[0].query).toEqual({ input_mode: 'text', text: '{{INPUT.query}}' });
+    expect(client.body.feature_dependencies).toEqual([
+      { scheme: 'mixpeek', extractor: 'embedder', version: '1.0.0', output: 'embedder_embedding' },
+    ]);
+    expect(tutorial.body.stages[0].config.parameters.searches[0].query).toEqual({
+      input_mode: 'text',
+      text: '{{INPUT.query}}',
+    });
   });
 
   it('is read, listed, changed and deleted by id and by name, in both path forms', async () => {
     const library = await makeLibrary();
     const id = await withSearch(library);
-    const byName = await library.call('GET', '/v1/retrievers/text_search', undefined, { 'X-Namespace': library.namespace });
+    const byName = await library.call('GET', '/v1/retrievers/text_search', undefined, {
+      'X-Namespace': library.namespace,
+    });
     expect(byName.body.retriever_id).toBe(id);
     expect((await library.call('GET', '/v1/namespaces/{ns}/retrievers')).body.results).toHaveLength(1);
     expect((await library.post('retrievers/list', { search: 'text_*' })).body.total_count).toBe(1);
-    const changed = await library.call('PATCH', `/v1/namespaces/{ns}/retrievers/${id}`, { description: 'by words' });
+    const changed = await library.call('PATCH', `/v1/namespaces/{ns}/retrievers/${id}`, {
+      description: 'by words',
+    });
     expect(changed.body).toMatchObject({ description: 'by words', version: 2, stages: byName.body.stages });
-    const replaced = await library.call('PUT', '/v1/namespaces/{ns}/retrievers/text_search', { stages: searchStages({ top_k: 3 }), name: 'renamed' });
+    const replaced = await library.call('PUT', '/v1/namespaces/{ns}/retrievers/text_search', {
+      stages: searchStages({ top_k: 3 }),
+      name: 'renamed',
+    });
     expect(replaced.body).toMatchObject({ name: 'renamed', version: 3, description: 'by words' });
-    expectError(await library.call('PATCH', `/v1/namespaces/{ns}/retrievers/${id}`, { name: 'x' }, { 'If-Match': '"1"' }), 'request_stale');
+    expectError(
+      await library.call(
+        'PATCH',
+        `/v1/namespaces/{ns}/retrievers/${id}`,
+        { name: 'x' },
+        { 'If-Match': '"1"' },
+      ),
+      'request_stale',
+    );
     expect((await library.call('DELETE', '/v1/namespaces/{ns}/retrievers/renamed')).body.success).toBe(true);
     expectError(await library.call('GET', `/v1/namespaces/{ns}/retrievers/${id}`), 'retriever_not_found');
   });
@@ -56,7 +86,15 @@ describe('definitions', () => {
     const library = await makeLibrary();
     const stages = [
       ...searchStages({}, 'mixpeek://embedder@2.0.0/embedder_embedding'),
-      { stage_name: 'other', config: { stage_id: 'feature_search', parameters: { searches: [{ feature_uri: featureUri, query: 'x', collection_identifiers: ['nowhere'] }] } } },
+      {
+        stage_name: 'other',
+        config: {
+          stage_id: 'feature_search',
+          parameters: {
+            searches: [{ feature_uri: featureUri, query: 'x', collection_identifiers: ['nowhere'] }],
+          },
+        },
+      },
     ];
     const reply = await library.post('retrievers', { name: 'bad', stages, collection_ids: ['missing'] });
     expectError(reply, 'retriever_invalid');
@@ -66,7 +104,10 @@ describe('definitions', () => {
       'body.stages.1.config.parameters.searches.0.collection_identifiers.0: collection_unknown',
     ]);
     expect(reply.body.error.details.validation_errors[1].fix).toContain(featureUri);
-    const shape = await library.post('retrievers', { name: 'bad', stages: [{ stage_name: 'x', config: { stage_id: 'magic' } }] });
+    const shape = await library.post('retrievers', {
+      name: 'bad',
+      stages: [{ stage_name: 'x', config: { stage_id: 'magic' } }],
+    });
     expectError(shape, 'retriever_invalid');
     expect(faults(shape)).toEqual(['body.stages.0.config.stage_id: stage_unknown']);
   });
@@ -80,7 +121,9 @@ describe('definitions', () => {
       stages: searchStages({}, 'mixpeek://other_embed@1.0.0/other_embed_embedding'),
     });
     expectError(reply, 'retriever_invalid');
-    expect(faults(reply)).toEqual(['body.stages.0.config.parameters.searches.0.feature_uri: feature_not_held']);
+    expect(faults(reply)).toEqual([
+      'body.stages.0.config.parameters.searches.0.feature_uri: feature_not_held',
+    ]);
   });
 
   it('keeps its collections and plugins from being deleted, and frees them when it is deleted', async () => {
@@ -88,7 +131,9 @@ describe('definitions', () => {
     await withSearch(library, { collection_ids: ['articles'] });
     const refused = await library.call('DELETE', '/v1/namespaces/{ns}/collections/articles');
     expectError(refused, 'collection_in_use');
-    expect(refused.body.error.details.dependants).toEqual([expect.objectContaining({ type: 'retriever', name: 'text_search' })]);
+    expect(refused.body.error.details.dependants).toEqual([
+      expect.objectContaining({ type: 'retriever', name: 'text_search' }),
+    ]);
     expectError(await library.call('DELETE', '/v1/namespaces/{ns}/plugins/embedder_1_0_0'), 'plugin_in_use');
     await library.call('DELETE', '/v1/namespaces/{ns}/retrievers/text_search');
     expect((await library.call('DELETE', '/v1/namespaces/{ns}/collections/articles')).status).toBe(200);
@@ -111,14 +156,26 @@ describe('runs', () => {
     expect(reply.status, JSON.stringify(reply.body)).toBe(200);
     expect(idsOf(reply).slice(0, 2)).toEqual([first, second]);
     expect(reply.body.documents).toEqual(reply.body.results);
-    expect(reply.body).toMatchObject({ retriever_id: id, status: 'completed', error: null, facets: [], warnings: [] });
+    expect(reply.body).toMatchObject({
+      retriever_id: id,
+      status: 'completed',
+      error: null,
+      facets: [],
+      warnings: [],
+    });
     expect(reply.body.execution_id).toMatch(/^exec_/);
     expect(reply.body.pagination).toMatchObject({ method: 'offset', total: 4, page_size: 10 });
-    expect(reply.body.stage_statistics.stages.vector_search).toMatchObject({ output_count: 4, cache_hit: false, error: null });
+    expect(reply.body.stage_statistics.stages.vector_search).toMatchObject({
+      output_count: 4,
+      cache_hit: false,
+      error: null,
+    });
     const [hit] = reply.body.results;
     expect(hit.score).toBeCloseTo(1, 6);
     const { score, ...document } = hit;
-    expect(document).toEqual((await library.call('GET', `/v1/namespaces/{ns}/collections/articles/documents/${first}`)).body);
+    expect(document).toEqual(
+      (await library.call('GET', `/v1/namespaces/{ns}/collections/articles/documents/${first}`)).body,
+    );
     expect(hit._internal.lineage.bucket_id).toBe(library.bucketId);
     const filtered = await library.post(`retrievers/${id}/execute`, {
       inputs: { query: 'cook' },
@@ -180,13 +237,24 @@ describe('runs', () => {
     await library.addCollection('copies');
     await library.publish(articles);
     const stages = [
-      { stage_name: 'keep', config: { stage_id: 'attribute_filter', parameters: { field: 'lang', operator: 'eq', value: '{{INPUT.lang}}' } } },
+      {
+        stage_name: 'keep',
+        config: {
+          stage_id: 'attribute_filter',
+          parameters: { field: 'lang', operator: 'eq', value: '{{INPUT.lang}}' },
+        },
+      },
       { stage_name: 'order', config: { stage_id: 'sort', parameters: { field: 'text', direction: 'desc' } } },
     ];
     const reply = await library.post('retrievers/execute', { stages, inputs: { lang: 'en' } });
     expect(reply.status, JSON.stringify(reply.body)).toBe(200);
     expect(reply.body.results.map((hit: { text: string }) => hit.text)).toEqual([
-      'quantum quantum quantum', 'quantum quantum quantum', 'cook', 'cook', 'ball', 'ball',
+      'quantum quantum quantum',
+      'quantum quantum quantum',
+      'cook',
+      'cook',
+      'ball',
+      'ball',
     ]);
     expect(reply.body.pagination.total).toBe(6);
   });
@@ -196,7 +264,10 @@ describe('runs', () => {
     await library.publish(articles);
     const id = await withSearch(library);
     const page = (cursor?: string, query = 'quantum') =>
-      library.post(`retrievers/${id}/execute`, { inputs: { query }, pagination: { method: 'cursor', limit: 3, ...(cursor ? { cursor } : {}) } });
+      library.post(`retrievers/${id}/execute`, {
+        inputs: { query },
+        pagination: { method: 'cursor', limit: 3, ...(cursor ? { cursor } : {}) },
+      });
     const one = await page();
     const two = await page(one.body.pagination.next_cursor);
     expect(new Set([...idsOf(one), ...idsOf(two)]).size).toBe(4);
@@ -208,7 +279,8 @@ describe('runs', () => {
     const library = await makeLibrary();
     await library.publish(articles);
     const id = await withSearch(library);
-    for (let i = 0; i < 3; i++) await library.post(`retrievers/${id}/execute`, { inputs: { query: 'quantum' } });
+    for (let i = 0; i < 3; i++)
+      await library.post(`retrievers/${id}/execute`, { inputs: { query: 'quantum' } });
     await library.post(`retrievers/${id}/execute`, { inputs: { query: 'cook' } });
     expect(library.embedded()).toEqual([['quantum'], ['cook']]);
   });
@@ -229,7 +301,10 @@ describe('runs', () => {
     const library = await makeLibrary();
     await library.publish(articles);
     const id = await withSearch(library);
-    const reply = await library.post(`retrievers/${id}/execute?return_vectors=true`, { inputs: { query: 'quantum' }, limit: 1 });
+    const reply = await library.post(`retrievers/${id}/execute?return_vectors=true`, {
+      inputs: { query: 'quantum' },
+      limit: 1,
+    });
     expect(reply.body.results[0].vectors).toEqual({ [featureUri]: [3, 0, 0, 0] });
   });
 
@@ -238,9 +313,20 @@ describe('runs', () => {
     await library.publish(articles);
     const id = await withSearch(library);
     const plan = await library.post(`retrievers/${id}/execute/explain`, { inputs: { query: 'x' } });
-    expect(plan.body).toMatchObject({ retriever_id: id, total_estimated_stages: 1, collection_ids: [library.collectionId] });
-    expect(plan.body.execution_plan[0]).toMatchObject({ stage_name: 'vector_search', estimated_input: 4, estimated_output: 4 });
-    const run = await library.post(`retrievers/${id}/execute`, { inputs: { query: 'quantum' }, explain: true });
+    expect(plan.body).toMatchObject({
+      retriever_id: id,
+      total_estimated_stages: 1,
+      collection_ids: [library.collectionId],
+    });
+    expect(plan.body.execution_plan[0]).toMatchObject({
+      stage_name: 'vector_search',
+      estimated_input: 4,
+      estimated_output: 4,
+    });
+    const run = await library.post(`retrievers/${id}/execute`, {
+      inputs: { query: 'quantum' },
+      explain: true,
+    });
     expect(run.body.explain_plan.execution_plan).toEqual(plan.body.execution_plan);
   });
 
@@ -255,7 +341,11 @@ describe('runs', () => {
     expect(reply.status, JSON.stringify(reply.body)).toBe(200);
     expect(reply.body).toMatchObject({ total_queries: 3, failed_queries: 1 });
     expect(reply.body.results[0].results[0].document_id).toBe(first);
-    expect(reply.body.results[1]).toMatchObject({ query_index: 1, status: 'failed', error_details: { code: 'retriever_input_invalid' } });
+    expect(reply.body.results[1]).toMatchObject({
+      query_index: 1,
+      status: 'failed',
+      error_details: { code: 'retriever_input_invalid' },
+    });
     expect(reply.body.results[2].results).toHaveLength(1);
     expectError(await library.post(`retrievers/${id}/execute/batch`, { queries: [] }), 'request_invalid');
   });
@@ -263,7 +353,9 @@ describe('runs', () => {
   it('refuses to stream instead of answering in another form than was asked for', async () => {
     const library = await makeLibrary();
     const id = await withSearch(library);
-    expect(faults(await library.post(`retrievers/${id}/execute`, { inputs: { query: 'x' }, stream: true }))).toEqual(['body.stream: not_supported']);
+    expect(
+      faults(await library.post(`retrievers/${id}/execute`, { inputs: { query: 'x' }, stream: true })),
+    ).toEqual(['body.stream: not_supported']);
   });
 });
 
@@ -278,20 +370,24 @@ describe('reads of a warm run', () => {
     const { table } = library.ports;
     let rounds = 0;
     let pending = false;
-    const delayed = <A extends unknown[], R>(read: (...args: A) => Promise<R>) => async (...args: A): Promise<R> => {
-      if (!pending) {
-        pending = true;
-        rounds += 1;
-        setImmediate(() => {
-          pending = false;
-        });
-      }
-      await new Promise((resolve) => setImmediate(resolve));
-      return read(...args);
-    };
+    const delayed =
+      <A extends unknown[], R>(read: (...args: A) => Promise<R>) =>
+      async (...args: A): Promise<R> => {
+        if (!pending) {
+          pending = true;
+          rounds += 1;
+          setImmediate(() => {
+            pending = false;
+          });
+        }
+        await new Promise((resolve) => setImmediate(resolve));
+        return read(...args);
+      };
     table.get = delayed(table.get.bind(table));
     table.query = delayed(table.query.bind(table));
-    table.getMany = delayed((keys) => Promise.all(keys.map((key) => Object.getPrototypeOf(table).get.call(table, key))));
+    table.getMany = delayed((keys) =>
+      Promise.all(keys.map((key) => Object.getPrototypeOf(table).get.call(table, key))),
+    );
     const reply = await run();
     expect(reply.body.results).toHaveLength(4);
     expect(rounds).toBeLessThanOrEqual(3);
@@ -332,13 +428,16 @@ describe('failures', () => {
     const body = { inputs: { query: 'quantum' } };
     expectError(await library.post(`retrievers/${id}/execute`, body), 'index_unavailable');
     const partial = await library.post(`retrievers/${id}/execute`, { ...body, allow_partial: true });
-    expect(partial.body).toMatchObject({ status: 'degraded', degraded: [{ resource: library.collectionId, reason: 'index_unavailable' }] });
+    expect(partial.body).toMatchObject({
+      status: 'degraded',
+      degraded: [{ resource: library.collectionId, reason: 'index_unavailable' }],
+    });
     expect(partial.body.results.length).toBeGreaterThan(0);
     index.get = get;
     expect((await library.post(`retrievers/${id}/execute`, body)).status).toBe(200);
   });
 
-  it('answers with the plugin\'s own error when it fails on the query, and forgets that failure', async () => {
+  it("answers with the plugin's own error when it fails on the query, and forgets that failure", async () => {
     const library = await makeLibrary();
     await library.publish(articles);
     const id = await withSearch(library);
@@ -350,9 +449,13 @@ describe('failures', () => {
     expect(failed.body.error.details.plugin_error).toBe('plugin_row_failed');
     library.runner.behave = () => ({ fail: 'plugin_timeout', retryable: true });
     expectError(await run(), 'plugin_timeout');
-    library.runner.answer = () => ({ error: { code: 'runner_unavailable', message: 'no process', retryable: true } });
+    library.runner.answer = () => ({
+      error: { code: 'runner_unavailable', message: 'no process', retryable: true },
+    });
     expectError(await run(), 'plugin_unavailable');
-    library.runner.answer = () => ({ error: { code: 'plugin_load_failed', message: 'SyntaxError', retryable: false } });
+    library.runner.answer = () => ({
+      error: { code: 'plugin_load_failed', message: 'SyntaxError', retryable: false },
+    });
     expectError(await run(), 'plugin_failed');
     library.runner.answer = undefined;
     library.runner.behave = good;
@@ -381,13 +484,19 @@ describe('failures', () => {
   it('asks for one collection when two embed a text differently', async () => {
     const library = await makeLibrary();
     await library.addCollection('tuned', ['embedder'], {
-      feature_extractors: [{ feature_extractor_name: 'embedder', version: '1.0.0', parameters: { scale: 2 } }],
+      feature_extractors: [
+        { feature_extractor_name: 'embedder', version: '1.0.0', parameters: { scale: 2 } },
+      ],
     });
     await library.publish(articles);
     const id = await withSearch(library);
     const reply = await library.post(`retrievers/${id}/execute`, { inputs: { query: 'quantum' } });
     expect(faults(reply)).toEqual(['body.inputs: query_ambiguous']);
-    const one = await library.post('retrievers/execute', { stages: searchStages(), collection_ids: ['tuned'], inputs: { query: 'quantum' } });
+    const one = await library.post('retrievers/execute', {
+      stages: searchStages(),
+      collection_ids: ['tuned'],
+      inputs: { query: 'quantum' },
+    });
     expect(one.status).toBe(200);
     expect(library.runner.calls.at(-1)!.parameters).toEqual({ scale: 2 });
   });
@@ -395,11 +504,26 @@ describe('failures', () => {
   it('shows the retrievers of a namespace to nobody else', async () => {
     const library = await makeLibrary();
     const id = await withSearch(library);
-    const stranger = library.as({ orgId: 'org_stranger', keyId: 'k2', permissions: ['read', 'write', 'delete', 'admin'] });
+    const stranger = library.as({
+      orgId: 'org_stranger',
+      keyId: 'k2',
+      permissions: ['read', 'write', 'delete', 'admin'],
+    });
     const made = await stranger.call('POST', '/v1/namespaces', { namespace_name: 'mine' });
     const headers = { 'X-Namespace': made.body.namespace_id };
-    expectError(await stranger.call('GET', `/v1/retrievers/${id}`, undefined, headers), 'retriever_not_found');
-    expectError(await stranger.call('POST', `/v1/retrievers/${id}/execute`, { inputs: { query: 'x' } }, headers), 'retriever_not_found');
-    expectError(await stranger.call('POST', `/v1/namespaces/${library.namespace}/retrievers/${id}/execute`, { inputs: { query: 'x' } }), 'namespace_not_found');
+    expectError(
+      await stranger.call('GET', `/v1/retrievers/${id}`, undefined, headers),
+      'retriever_not_found',
+    );
+    expectError(
+      await stranger.call('POST', `/v1/retrievers/${id}/execute`, { inputs: { query: 'x' } }, headers),
+      'retriever_not_found',
+    );
+    expectError(
+      await stranger.call('POST', `/v1/namespaces/${library.namespace}/retrievers/${id}/execute`, {
+        inputs: { query: 'x' },
+      }),
+      'namespace_not_found',
+    );
   });
 });

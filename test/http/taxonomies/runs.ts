@@ -1,9 +1,14 @@
 // Runs taxonomy workflows in process as the state machine does: step by step, with everything between them as JSON.
-import type { BatchProgress, RunProgress, TaxonomyEvent } from '../../../functions/core/resources/taxonomies/workflow.ts';
-import { taxonomyStep } from '../../../functions/core/resources/taxonomies/workflow.ts';
+
 import type { TaxonomyJob } from '../../../functions/core/resources/taxonomies/store.ts';
-import type { App } from '../app.ts';
+import type {
+  BatchProgress,
+  RunProgress,
+  TaxonomyEvent,
+} from '../../../functions/core/resources/taxonomies/workflow.ts';
+import { taxonomyStep } from '../../../functions/core/resources/taxonomies/workflow.ts';
 import { jobFor, jobsOf } from '../../unit/batches/world.ts';
+import type { App } from '../app.ts';
 
 const asJson = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;
 
@@ -31,7 +36,11 @@ export async function runJob(app: App, job: TaxonomyJob): Promise<number> {
     await step(app, { ...job, step: 'finish', progress });
   } catch (error) {
     const { name, message } = error as Error;
-    await step(app, { ...job, step: 'fail', error: { Error: name, Cause: JSON.stringify({ errorType: name, errorMessage: message }) } });
+    await step(app, {
+      ...job,
+      step: 'fail',
+      error: { Error: name, Cause: JSON.stringify({ errorType: name, errorMessage: message }) },
+    });
   }
   return turns;
 }

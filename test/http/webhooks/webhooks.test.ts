@@ -104,13 +104,14 @@ describe.each([
 
     it('lists newest first', async () => {
       const app = await makeApp();
-      for (const name of ['first', 'second']) {
+      const names = Array.from({ length: 8 }, (_, i) => `number ${i}`);
+      for (const name of names) {
         app.ports.clock.advance(5);
         await app.call('POST', base, { ...hook, webhook_name: name });
       }
       const list = await app.call('GET', base);
-      expect(list.body.results.map((one: { name: string }) => one.name).sort()).toEqual(['first', 'second']);
-      expect((await app.call('POST', `${base}/list`, { search: 'seco' })).body.results).toHaveLength(1);
+      expect(list.body.results.map((one: { name: string }) => one.name)).toEqual(names.toReversed());
+      expect((await app.call('POST', `${base}/list`, { search: 'BER 3' })).body.results).toHaveLength(1);
       expect(JSON.stringify(list.body)).not.toContain('whsec_');
     });
   });

@@ -209,3 +209,26 @@ describe('a chunk that is delivered twice', () => {
     expect((await readHead(ctx, collection.id)).document_count).toBe(1);
   });
 });
+
+describe('a trigger whose answer was lost on the way', () => {
+  it('is the batch that it made, even if that has been planned since', async () => {
+    const { world } = await build();
+    const { ctx } = world;
+    const { table } = world.ports;
+    const write = table.write.bind(table);
+    let made: string | undefined;
+    table.write = async (writes, token) => {
+      await write(writes, token);
+      const batch = writes.flatMap((one) => ('put' in one && one.put.sk.startsWith('BTCH#') ? [String(one.put.batch_id)] : []))[0];
+      if (!batch || made) return;
+      made = batch;
+      const job = await jobFor(ctx, world.bucketId, batch);
+      await admitBatch(ctx, job);
+      await planBatch(ctx, job);
+      // What a client library does after a reset: it sends the same again, and meets its own write.
+      await write(writes, token);
+    };
+    const { batch_id } = await triggerBucket(ctx, world.bucketId, undefined, {});
+    expect(batch_id).toBe(made);
+  });
+});

@@ -57,7 +57,12 @@ async function bothPorts(rows: readonly Row[]) {
 const filters = [
   undefined,
   { field: 'colour', operator: 'eq', value: 'red' },
-  { OR: [{ field: 'metadata.size', operator: 'gt', value: 1 }, { field: 'colour', operator: 'exists', value: false }] },
+  {
+    OR: [
+      { field: 'metadata.size', operator: 'gt', value: 1 },
+      { field: 'colour', operator: 'exists', value: false },
+    ],
+  },
 ];
 
 describe('the search port', () => {
@@ -70,11 +75,13 @@ describe('the search port', () => {
         fc.constantFrom(...filters),
         fc.boolean(),
         async (given, queries, k, tree, excludes) => {
-          const rows = given.map(({ colour, size, ...rest }, i): Row => ({
-            ...rest,
-            id: `doc_${String(i).padStart(3, '0')}`,
-            fields: { size, ...(colour === undefined ? {} : { colour }) },
-          }));
+          const rows = given.map(
+            ({ colour, size, ...rest }, i): Row => ({
+              ...rest,
+              id: `doc_${String(i).padStart(3, '0')}`,
+              fields: { size, ...(colour === undefined ? {} : { colour }) },
+            }),
+          );
           const { port, naive, collections } = await bothPorts(rows);
           const request: SearchRequest = {
             feature_uri: featureUri,
@@ -88,10 +95,22 @@ describe('the search port', () => {
           };
           const [ours, theirs] = await Promise.all([port.search(request), naive.search(request)]);
           const rounded = (lists: typeof ours.hits) =>
-            lists.map((list) => list.map(({ score, ...ref }) => ({ ...ref, score: Math.round(score * 1e6) / 1e6 })));
-          // Which of several equal scores comes first is by id on both sides, once rounding has made them equal.
-          const scores = (lists: typeof ours.hits) => rounded(lists).map((list) => list.map(({ score }) => score));
+            lists.map((list) =>
+              list.map(({ score, ...ref }) => ({ ...ref, score: Math.round(score * 1e6) / 1e6 })),
+            );
+          const scores = (lists: typeof ours.hits) =>
+            rounded(lists).map((list) => list.map(({ score }) => score));
           expect(scores(ours.hits)).toEqual(scores(theirs.hits));
+          for (const list of ours.hits) {
+            for (const [i, hit] of list.entries()) {
+              const before = list[i - 1];
+              expect(
+                !before ||
+                  before.score > hit.score ||
+                  (before.score === hit.score && before.document_id < hit.document_id),
+              ).toBe(true);
+            }
+          }
           for (const [q, list] of rounded(ours.hits).entries()) {
             const all = rounded((await naive.search({ ...request, k: 1000 })).hits)[q]!;
             for (const hit of list) expect(all).toContainEqual(hit);
@@ -110,20 +129,35 @@ describe('the search port', () => {
         fc.constantFrom(...filters),
         fc.constantFrom<readonly { field: string; direction: 'asc' | 'desc'; missing: 'first' | 'last' }[]>(
           [],
-          [{ field: 'colour', direction: 'desc', missing: 'last' }, { field: 'size', direction: 'asc', missing: 'last' }],
+          [
+            { field: 'colour', direction: 'desc', missing: 'last' },
+            { field: 'size', direction: 'asc', missing: 'last' },
+          ],
           [{ field: 'metadata.colour', direction: 'asc', missing: 'first' }],
-          [{ field: 'score', direction: 'desc', missing: 'last' }, { field: 'size', direction: 'desc', missing: 'last' }],
+          [
+            { field: 'score', direction: 'desc', missing: 'last' },
+            { field: 'size', direction: 'desc', missing: 'last' },
+          ],
         ),
         fc.integer({ min: 0, max: 10 }),
         fc.integer({ min: 1, max: 10 }),
         async (given, tree, sort, offset, limit) => {
-          const rows = given.map(({ colour, size, ...rest }, i): Row => ({
-            ...rest,
-            id: `doc_${String(i).padStart(3, '0')}`,
-            fields: { size, ...(colour === undefined ? {} : { colour }) },
-          }));
+          const rows = given.map(
+            ({ colour, size, ...rest }, i): Row => ({
+              ...rest,
+              id: `doc_${String(i).padStart(3, '0')}`,
+              fields: { size, ...(colour === undefined ? {} : { colour }) },
+            }),
+          );
           const { port, naive } = await bothPorts(rows);
-          const request = { ...(tree ? { filter: parse(tree) } : {}), sort, offset, limit, allow_partial: false, deadline_ms: Number.MAX_SAFE_INTEGER };
+          const request = {
+            ...(tree ? { filter: parse(tree) } : {}),
+            sort,
+            offset,
+            limit,
+            allow_partial: false,
+            deadline_ms: Number.MAX_SAFE_INTEGER,
+          };
           const [ours, theirs] = await Promise.all([port.list(request), naive.list(request)]);
           expect(ours.documents).toEqual(theirs.documents);
           expect(ours.total).toBe(theirs.total);
@@ -149,7 +183,13 @@ describe('the search port', () => {
     expect((await port.search(request)).hits[0]).toHaveLength(1);
     await seedBatch(app, collection, [{ id: 'doc_b', fields: { text: 'b' }, vector: [1, 0, 0, 0] }]);
     expect((await port.search(request)).hits[0]).toHaveLength(1);
-    const listed = { sort: [], offset: 0, limit: 10, allow_partial: false, deadline_ms: Number.MAX_SAFE_INTEGER };
+    const listed = {
+      sort: [],
+      offset: 0,
+      limit: 10,
+      allow_partial: false,
+      deadline_ms: Number.MAX_SAFE_INTEGER,
+    };
     expect((await port.list(listed)).total).toBe(1);
     const later = new IndexSearchPort(app.ctx, { collections: [collection], reads: new RunReads(app.ctx) });
     expect((await later.search(request)).hits[0]).toHaveLength(2);
@@ -158,14 +198,19 @@ describe('the search port', () => {
   it('still shows a hit whose document a batch has made anew since the heads were read', async () => {
     const app = await makeApp();
     const collection = await seedCollection(app);
-    const version = (text: string): SeedDocument[] => [{ id: 'doc_a', fields: { text }, vector: [1, 0, 0, 0] }];
+    const version = (text: string): SeedDocument[] => [
+      { id: 'doc_a', fields: { text }, vector: [1, 0, 0, 0] },
+    ];
     await seedBatch(app, collection, version('first'));
     const reads = new RunReads(app.ctx);
     const port = new IndexSearchPort(app.ctx, { collections: [collection], reads });
     await reads.view(collection.id);
     await seedBatch(app, collection, version('second'));
     await seedBatch(app, collection, version('third'));
-    const [document] = await port.documents([{ document_id: 'doc_a', collection_id: collection.id }], { return_vectors: false, return_presigned_urls: false });
+    const [document] = await port.documents([{ document_id: 'doc_a', collection_id: collection.id }], {
+      return_vectors: false,
+      return_presigned_urls: false,
+    });
     expect(document).toMatchObject({ document_id: 'doc_a', text: 'third' });
   });
 });

@@ -66,7 +66,7 @@ export async function evaluateAlert(
   documents: BatchDocuments,
   collectionIds: readonly string[],
 ): Promise<Evaluation> {
-  return alert.kind === 'condition'
+  return alert.alert_kind === 'condition'
     ? evaluateCondition(ctx, alert, documents, collectionIds)
     : evaluateRetriever(ctx, alert, documents, collectionIds);
 }

@@ -23,7 +23,7 @@ function toAlert(ctx: NsCtx, { alert, state, secrets }: AlertView): Alert {
     name: alert.name,
     namespace_id: ctx.ns.namespaceId,
     description: alert.description,
-    kind: alert.kind,
+    kind: alert.alert_kind,
     collection_id: alert.collection_ids[0] ?? null,
     collection_ids: [...alert.collection_ids],
     condition: alert.condition === null ? null : (JSON.parse(alert.condition) as Json),

@@ -188,7 +188,7 @@ export async function createAlert(ctx: NsCtx, body: CreateAlertBody): Promise<Al
       id,
       name: body.name,
       parents: parentsOf(watched, retriever?.id ?? null),
-      kind: isCondition ? 'condition' : 'retriever',
+      alert_kind: isCondition ? 'condition' : 'retriever',
       description: body.description ?? null,
       collection_ids: watched,
       condition: isCondition ? JSON.stringify(body.condition) : null,
@@ -252,16 +252,16 @@ export async function updateAlert(ctx: NsCtx, idOrName: string, body: UpdateAler
   const before = await alertStore.get(ctx, idOrName);
   checkVersion(ifMatch, before.revision);
   const faults: FieldFault[] = [];
-  const other = before.kind === 'condition' ? (body.retriever_id ? 'retriever_id' : undefined) : body.condition === undefined ? undefined : 'condition';
+  const other = before.alert_kind === 'condition' ? (body.retriever_id ? 'retriever_id' : undefined) : body.condition === undefined ? undefined : 'condition';
   if (other) {
-    faults.push({ type: 'kind_mismatch', location: ['body', other], message: `this alert has a ${before.kind} and keeps it`, fix: 'make another alert' });
-  } else if (before.kind === 'condition') {
+    faults.push({ type: 'kind_mismatch', location: ['body', other], message: `this alert has a ${before.alert_kind} and keeps it`, fix: 'make another alert' });
+  } else if (before.alert_kind === 'condition') {
     if (body.condition !== undefined) faults.push(...conditionFaults(body.condition));
     retrieverOnly(body, faults);
   }
   const inputs = body.inputs === undefined ? (JSON.parse(before.inputs) as Record<string, unknown>) : (body.inputs ?? {});
   const retriever =
-    before.kind === 'retriever' && !other
+    before.alert_kind === 'retriever' && !other
       ? await resolveRetriever(ctx, body.retriever_id ?? before.retriever_id!, inputs, faults)
       : undefined;
   const collectionIds = body.collection_ids ? await resolveCollections(ctx, body.collection_ids, body.collections_key, faults) : before.collection_ids;

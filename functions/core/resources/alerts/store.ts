@@ -23,7 +23,7 @@ export interface StoredChannel {
 }
 
 export interface StoredAlert extends StoredResource {
-  readonly kind: 'condition' | 'retriever';
+  readonly alert_kind: 'condition' | 'retriever';
   readonly description: string | null;
   /** Whose batches it hears; empty (retrievers only): every collection. */
   readonly collection_ids: readonly string[];

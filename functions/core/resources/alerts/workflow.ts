@@ -46,7 +46,7 @@ interface Application {
 /** Which of the batch's collections an alert watches: its own list, all if it has none, and those that name it. */
 function watchedBy(alert: StoredAlert, touched: readonly string[], applied: ReadonlyMap<string, ReadonlySet<string>>): string[] {
   return touched.filter(
-    (id) => alert.collection_ids.includes(id) || (alert.collection_ids.length === 0 && alert.kind === 'retriever') || applied.get(id)?.has(alert.id),
+    (id) => alert.collection_ids.includes(id) || (alert.collection_ids.length === 0 && alert.alert_kind === 'retriever') || applied.get(id)?.has(alert.id),
   );
 }
 

@@ -20,7 +20,7 @@ import { listReceipts } from '../documents/chunk-results.ts';
 import { findObjects } from '../objects/store.ts';
 import { createTask } from '../tasks/service.ts';
 import type { DedupStrategy, PlanFile, RowFailure, StoredBatch } from './store.ts';
-import { batchItem, batchKeys, findBatch, jobOf, listBatchRows, watchAttributes } from './store.ts';
+import { batchItem, batchKeys, findBatch, jobOf, listBatchRows, toBatch, watchAttributes } from './store.ts';
 import { receiptsOf, stopBatch, tallyOf, watchUntil } from './workflow.ts';
 
 export type { BatchJob, ChunkPointer, RowFailure, StoredBatch } from './store.ts';
@@ -151,7 +151,10 @@ async function trigger(
       return batch;
     } catch (error) {
       if (!(error instanceof ConditionFailed)) throw error;
-      // Our own write, seen again after a lost answer, or somebody else's trigger: the next look tells.
+      // A row of this very id is our own write, whose answer was lost; it may even have been planned since.
+      const own = error.of(0)?.item;
+      if (own) return toBatch(own);
+      // Else somebody else triggered the same; the next look finds theirs.
     }
   }
 }

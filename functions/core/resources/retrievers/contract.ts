@@ -1,25 +1,46 @@
 // Retrievers: stored searches over collections, run with inputs. Tutorial step 6; API rules, sections 6 and 9.
 import * as z from 'zod';
 import { route } from '../../http/route.ts';
-import { DeleteReply, Description, ListBody, ListQuery, listReply, Metadata, nameOf, Pagination, Timestamp } from '../../http/schemas.ts';
+import {
+  DeleteReply,
+  Description,
+  ListBody,
+  ListQuery,
+  listReply,
+  Metadata,
+  nameOf,
+  Pagination,
+  Timestamp,
+} from '../../http/schemas.ts';
 
 /** `GET .../retrievers/stages` would hide a retriever of that name. */
-const Name = nameOf('ret_').refine((name) => name !== 'stages', 'a retriever cannot be named "stages", which is a path of its own');
+const Name = nameOf('ret_').refine(
+  (name) => name !== 'stages',
+  'a retriever cannot be named "stages", which is a path of its own',
+);
 
 const Collections = z.array(z.string().min(1).max(100)).max(20).meta({
-  description: 'ids or names; empty: every collection of the namespace that holds the features, found anew at each run',
+  description:
+    'ids or names; empty: every collection of the namespace that holds the features, found anew at each run',
 });
 
 /** Stages and inputs are read by the retrieval engine, which reports every fault itself. */
 const Stages = z.array(z.json()).meta({
   id: 'RetrieverStages',
-  description: 'stages in order: {stage_name, stage_type, config: {stage_id, parameters}}; GET /v1/retrievers/stages lists them',
+  description:
+    'stages in order: {stage_name, stage_type, config: {stage_id, parameters}}; GET /v1/retrievers/stages lists them',
 });
-const InputSchema = z.json().meta({ description: 'inputs by name: {type, required, default, description, enum}' });
+const InputSchema = z
+  .json()
+  .meta({ description: 'inputs by name: {type, required, default, description, enum}' });
 
 const Budget = z.strictObject({
   max_time_ms: z.int().min(1).max(25_000).optional().meta({ description: 'wall-clock time of one run' }),
-  max_credits: z.number().min(0).optional().meta({ description: 'nothing costs credits here; kept as it is' }),
+  max_credits: z
+    .number()
+    .min(0)
+    .optional()
+    .meta({ description: 'nothing costs credits here; kept as it is' }),
 });
 
 const shared = {
@@ -45,10 +66,20 @@ interface Loose {
 
 function bothAgree(body: Loose, ctx: z.RefinementCtx): void {
   const differ = (path: string, other: string) =>
-    ctx.addIssue({ code: 'custom', path: [path], message: `"${other}" and "${path}" mean the same and differ`, params: { fix: 'send one of them' } });
-  if (body.name !== undefined && body.retriever_name !== undefined && body.name !== body.retriever_name) differ('retriever_name', 'name');
+    ctx.addIssue({
+      code: 'custom',
+      path: [path],
+      message: `"${other}" and "${path}" mean the same and differ`,
+      params: { fix: 'send one of them' },
+    });
+  if (body.name !== undefined && body.retriever_name !== undefined && body.name !== body.retriever_name)
+    differ('retriever_name', 'name');
   const { collection_ids, collection_identifiers } = body;
-  if (collection_ids && collection_identifiers && JSON.stringify(collection_ids) !== JSON.stringify(collection_identifiers)) {
+  if (
+    collection_ids &&
+    collection_identifiers &&
+    JSON.stringify(collection_ids) !== JSON.stringify(collection_identifiers)
+  ) {
     differ('collection_identifiers', 'collection_ids');
   }
 }
@@ -72,7 +103,12 @@ export const CreateRetrieverBody = z
   .superRefine((body, ctx) => {
     bothAgree(body, ctx);
     if (body.name === undefined && body.retriever_name === undefined) {
-      ctx.addIssue({ code: 'custom', path: ['name'], message: 'required, a name is expected', params: { type: 'missing' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['name'],
+        message: 'required, a name is expected',
+        params: { type: 'missing' },
+      });
     }
   })
   .transform((body) => {
@@ -81,7 +117,10 @@ export const CreateRetrieverBody = z
   });
 
 /** PUT and PATCH alike: what is left out stays. */
-export const UpdateRetrieverBody = z.strictObject({ ...shared, stages: Stages.optional() }).superRefine(bothAgree).transform(normalise);
+export const UpdateRetrieverBody = z
+  .strictObject({ ...shared, stages: Stages.optional() })
+  .superRefine(bothAgree)
+  .transform(normalise);
 
 export const Stage = z
   .object({
@@ -104,7 +143,14 @@ export const Retriever = z
     input_schema: z.record(z.string(), z.record(z.string(), z.json())),
     budget_limits: Budget,
     feature_uris: z.array(z.string()),
-    feature_dependencies: z.array(z.object({ scheme: z.literal('mixpeek'), extractor: z.string(), version: z.string(), output: z.string() })),
+    feature_dependencies: z.array(
+      z.object({
+        scheme: z.literal('mixpeek'),
+        extractor: z.string(),
+        version: z.string(),
+        output: z.string(),
+      }),
+    ),
     tags: z.array(z.string()),
     display_config: z.json(),
     visibility: z.literal('private'),
@@ -128,12 +174,15 @@ export const ExecuteBody = anyBody.meta({
 });
 export const AdHocExecuteBody = anyBody.meta({
   id: 'ExecuteAdHoc',
-  description: 'as an execution, with `stages`, and optionally `input_schema` and `collection_identifiers`, of a retriever that is not stored',
+  description:
+    'as an execution, with `stages`, and optionally `input_schema` and `collection_identifiers`, of a retriever that is not stored',
 });
 export const BatchExecuteBody = z
   .strictObject({
     queries: z.array(anyBody).min(1).max(50).meta({ description: 'bodies of executions' }),
-    settings: anyBody.optional().meta({ description: 'members of every query that does not have them itself' }),
+    settings: anyBody
+      .optional()
+      .meta({ description: 'members of every query that does not have them itself' }),
     return_vectors: z.boolean().optional(),
     return_presigned_urls: z.boolean().optional(),
   })
@@ -141,11 +190,19 @@ export const BatchExecuteBody = z
 
 const flags = z.strictObject({
   return_vectors: z.stringbool().optional().meta({ description: 'add the vectors, by feature URI' }),
-  return_presigned_urls: z.stringbool().optional().meta({ description: 'add URLs that read the blobs for an hour' }),
+  return_presigned_urls: z
+    .stringbool()
+    .optional()
+    .meta({ description: 'add URLs that read the blobs for an hour' }),
 });
 
 const Hit = z
-  .looseObject({ document_id: z.string(), collection_id: z.string(), score: z.number(), metadata: z.record(z.string(), z.json()) })
+  .looseObject({
+    document_id: z.string(),
+    collection_id: z.string(),
+    score: z.number(),
+    metadata: z.record(z.string(), z.json()),
+  })
   .meta({ id: 'Hit', description: 'a document as its GET gives it, with its score in this run' });
 
 const StageStatistics = z.object({
@@ -247,7 +304,14 @@ export const routes = {
             stage_type: 'filter',
             config: {
               stage_id: 'feature_search',
-              parameters: { searches: [{ feature_uri: 'mixpeek://text_embed@1.0.0/text_embed_v1_embedding', query: '{{INPUT.query}}' }] },
+              parameters: {
+                searches: [
+                  {
+                    feature_uri: 'mixpeek://text_embed@1.0.0/text_embed_v1_embedding',
+                    query: '{{INPUT.query}}',
+                  },
+                ],
+              },
             },
           },
         ],
@@ -322,7 +386,13 @@ export const routes = {
     summary: 'Change a retriever',
     body: UpdateRetrieverBody,
     reply: Retriever,
-    errors: ['retriever_not_found', 'retriever_name_taken', 'retriever_invalid', 'retriever_changed', 'request_stale'],
+    errors: [
+      'retriever_not_found',
+      'retriever_name_taken',
+      'retriever_invalid',
+      'retriever_changed',
+      'request_stale',
+    ],
   }),
   patchRetriever: route({
     operation: 'patchRetriever',
@@ -332,7 +402,13 @@ export const routes = {
     summary: 'Change parts of a retriever',
     body: UpdateRetrieverBody,
     reply: Retriever,
-    errors: ['retriever_not_found', 'retriever_name_taken', 'retriever_invalid', 'retriever_changed', 'request_stale'],
+    errors: [
+      'retriever_not_found',
+      'retriever_name_taken',
+      'retriever_invalid',
+      'retriever_changed',
+      'request_stale',
+    ],
   }),
   deleteRetriever: route({
     operation: 'deleteRetriever',
@@ -370,7 +446,11 @@ export const routes = {
     target: 'query',
     body: ExecuteBody,
     bodyOptional: true,
-    reply: Plan.extend({ retriever_id: z.string(), retriever_name: z.string(), collection_ids: z.array(z.string()) }),
+    reply: Plan.extend({
+      retriever_id: z.string(),
+      retriever_name: z.string(),
+      collection_ids: z.array(z.string()),
+    }),
     errors: ['retriever_not_found', 'retriever_input_invalid'],
   }),
   executeRetrieverBatch: route({

@@ -29,8 +29,14 @@ export type Embedded = { readonly vector: Float32Array | undefined } | { readonl
 /** What the runner answers; see functions/plugin-runner/handler.py. */
 interface RunnerReply {
   readonly error?: TextFailure;
-  readonly outputs?: readonly { readonly row: number; readonly ordinal: number; readonly features: Readonly<Record<string, number | null>> }[];
-  readonly vectors?: Readonly<Record<string, { readonly dims: number; readonly count: number; readonly data_base64: string }>>;
+  readonly outputs?: readonly {
+    readonly row: number;
+    readonly ordinal: number;
+    readonly features: Readonly<Record<string, number | null>>;
+  }[];
+  readonly vectors?: Readonly<
+    Record<string, { readonly dims: number; readonly count: number; readonly data_base64: string }>
+  >;
   readonly failures?: readonly (TextFailure & { readonly row: number })[];
 }
 
@@ -77,7 +83,13 @@ export async function embedTexts(
   if (texts.length > cachedTextsMax) return callRunner(ctx, target, texts, deadlineMs);
 
   const cache = cacheOf(ctx);
-  const key = canonicalJson([tenantOf(ctx), plugin.archive_sha256, plugin.deployment, target.feature_name, target.parameters]);
+  const key = canonicalJson([
+    tenantOf(ctx),
+    plugin.archive_sha256,
+    plugin.deployment,
+    target.feature_name,
+    target.parameters,
+  ]);
   // The cache asks for each missing text at once and before anything is awaited; one call then serves them all.
   const missing: string[] = [];
   let settle: (embedded: Promise<Embedded[]>) => void = () => {};
@@ -130,16 +142,30 @@ function cut(texts: readonly string[], dims: number): string[][] {
   return calls;
 }
 
-async function callRunner(ctx: NsCtx, target: EmbedTarget, texts: readonly string[], deadlineMs: number): Promise<Embedded[]> {
+async function callRunner(
+  ctx: NsCtx,
+  target: EmbedTarget,
+  texts: readonly string[],
+  deadlineMs: number,
+): Promise<Embedded[]> {
   const calls = cut(texts, target.dims);
   const answers: Embedded[][] = [];
   for (let i = 0; i < calls.length; i += callsAtOnce) {
-    answers.push(...(await Promise.all(calls.slice(i, i + callsAtOnce).map((call) => callOnce(ctx, target, call, deadlineMs)))));
+    answers.push(
+      ...(await Promise.all(
+        calls.slice(i, i + callsAtOnce).map((call) => callOnce(ctx, target, call, deadlineMs)),
+      )),
+    );
   }
   return answers.flat();
 }
 
-async function callOnce(ctx: NsCtx, target: EmbedTarget, texts: readonly string[], deadlineMs: number): Promise<Embedded[]> {
+async function callOnce(
+  ctx: NsCtx,
+  target: EmbedTarget,
+  texts: readonly string[],
+  deadlineMs: number,
+): Promise<Embedded[]> {
   const { plugin, feature_name, dims, parameters } = target;
   const leftMs = deadlineMs - ctx.ports.clock.now();
   if (leftMs <= 0) throw new AppError('retriever_timeout');
@@ -167,20 +193,31 @@ async function callOnce(ctx: NsCtx, target: EmbedTarget, texts: readonly string[
   return readVectors(reply, target, texts.length);
 }
 
-function readVectors(reply: RunnerReply, { plugin, feature_name, dims }: EmbedTarget, rows: number): Embedded[] {
+function readVectors(
+  reply: RunnerReply,
+  { plugin, feature_name, dims }: EmbedTarget,
+  rows: number,
+): Embedded[] {
   const broken = (what: string) =>
-    new AppError('plugin_failed', { detail: `${plugin.id} could not embed the query.`, internal: `the runner's reply ${what}` });
+    new AppError('plugin_failed', {
+      detail: `${plugin.id} could not embed the query.`,
+      internal: `the runner's reply ${what}`,
+    });
   const block = reply.vectors?.[feature_name];
-  if (!block || !reply.outputs || block.dims !== dims) throw broken(`has no vectors of ${feature_name} with ${dims} numbers`);
+  if (!block || !reply.outputs || block.dims !== dims)
+    throw broken(`has no vectors of ${feature_name} with ${dims} numbers`);
   const bytes = Buffer.from(block.data_base64, 'base64');
-  if (bytes.length !== block.count * dims * 4) throw broken(`has ${bytes.length} bytes for ${block.count} vectors`);
+  if (bytes.length !== block.count * dims * 4)
+    throw broken(`has ${bytes.length} bytes for ${block.count} vectors`);
   const embedded: Embedded[] = Array.from({ length: rows }, () => ({ vector: undefined }));
-  for (const { row, code, message, retryable } of reply.failures ?? []) embedded[row] = { failure: { code, message, retryable } };
+  for (const { row, code, message, retryable } of reply.failures ?? [])
+    embedded[row] = { failure: { code, message, retryable } };
   for (const { row, ordinal, features } of reply.outputs) {
     const place = features[feature_name];
     // A text of which the plugin makes several outputs is searched for by the first.
     if (ordinal !== 0 || place === null || place === undefined) continue;
-    if (!(row >= 0 && row < rows && place >= 0 && place < block.count)) throw broken('names a row or a vector that is not there');
+    if (!(row >= 0 && row < rows && place >= 0 && place < block.count))
+      throw broken('names a row or a vector that is not there');
     const vector = new Float32Array(dims);
     for (let i = 0; i < dims; i++) vector[i] = bytes.readFloatLE((place * dims + i) * 4);
     embedded[row] = { vector };
@@ -194,9 +231,13 @@ const ours: ReadonlySet<string> = new Set(['bad_request', 'result_too_large', 'a
 /** The error of a query that its plugin could not embed, from the runner's code. */
 export function embedFault(pluginIdOfQuery: string, failure: TextFailure): AppError {
   const extra = { plugin_error: failure.code };
-  if (ours.has(failure.code)) return new AppError('internal_error', { internal: `runner: ${failure.code}: ${failure.message}` });
+  if (ours.has(failure.code))
+    return new AppError('internal_error', { internal: `runner: ${failure.code}: ${failure.message}` });
   if (timeouts.has(failure.code)) {
-    return new AppError('plugin_timeout', { detail: `${pluginIdOfQuery} did not embed the query in time: ${failure.message}`, extra });
+    return new AppError('plugin_timeout', {
+      detail: `${pluginIdOfQuery} did not embed the query in time: ${failure.message}`,
+      extra,
+    });
   }
   if (failure.retryable) {
     return new AppError('plugin_unavailable', {
@@ -206,5 +247,8 @@ export function embedFault(pluginIdOfQuery: string, failure: TextFailure): AppEr
       retryAfterSeconds: 5,
     });
   }
-  return new AppError('plugin_failed', { detail: `${pluginIdOfQuery} failed on the query: ${failure.message}`, extra });
+  return new AppError('plugin_failed', {
+    detail: `${pluginIdOfQuery} failed on the query: ${failure.message}`,
+    extra,
+  });
 }

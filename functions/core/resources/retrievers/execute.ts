@@ -2,7 +2,13 @@
 import type { NsCtx } from '../../context.ts';
 import { newId } from '../../ids.ts';
 import { makeCursor, readCursor } from '../../page.ts';
-import type { ExecuteRequest, PageTokens, Plan, RetrieverDefinition, RunResult } from '../../retrieval/index.ts';
+import type {
+  ExecuteRequest,
+  PageTokens,
+  Plan,
+  RetrieverDefinition,
+  RunResult,
+} from '../../retrieval/index.ts';
 import { explainRetriever, runRetriever, runTimeMsMax } from '../../retrieval/index.ts';
 import type { Table } from '../../store/table.ts';
 import type { StoredCollection } from '../collections/service.ts';
@@ -75,15 +81,24 @@ async function prepare(ctx: NsCtx, idOrName: string): Promise<Prepared> {
       return feature ? [{ collectionId: collection.id, pluginId: feature.plugin_id }] : [];
     }),
   );
-  const searched = definition.feature_uris.length > 0 ? held.map(({ collectionId }) => collectionId) : collections.map(({ id }) => id);
+  const searched =
+    definition.feature_uris.length > 0
+      ? held.map(({ collectionId }) => collectionId)
+      : collections.map(({ id }) => id);
   const collectionIds = [...new Set(searched)];
   for (const id of collectionIds) void reads.view(id);
-  remember(known, key, { named, collectionIds, pluginIds: [...new Set(held.map(({ pluginId }) => pluginId))] });
+  remember(known, key, {
+    named,
+    collectionIds,
+    pluginIds: [...new Set(held.map(({ pluginId }) => pluginId))],
+  });
   return { retriever, definition, collections, reads };
 }
 
 async function findAll(ctx: NsCtx, ids: readonly string[]): Promise<StoredCollection[]> {
-  return (await Promise.all(ids.map((id) => findCollection(ctx, id)))).filter((collection) => collection !== undefined);
+  return (await Promise.all(ids.map((id) => findCollection(ctx, id)))).filter(
+    (collection) => collection !== undefined,
+  );
 }
 
 /** Cursors that hold for this retriever, these inputs and these filters only. */
@@ -132,14 +147,22 @@ async function run(ctx: NsCtx, options: RunOptions, request: ExecuteRequest): Pr
     retriever_id: retrieverId,
     execution_id: newId('execution', ctx.ports.clock, ctx.ports.random),
     time_limit_ms,
-    ...(request.explain ? { plan: explainRetriever(definition, await countRows(reads, definition, collections)) } : {}),
+    ...(request.explain
+      ? { plan: explainRetriever(definition, await countRows(reads, definition, collections)) }
+      : {}),
   };
 }
 
 /** How many documents the collections that a definition reads show; counted by their heads. */
-async function countRows(reads: RunReads, definition: RetrieverDefinition, collections: readonly StoredCollection[]): Promise<number> {
+async function countRows(
+  reads: RunReads,
+  definition: RetrieverDefinition,
+  collections: readonly StoredCollection[],
+): Promise<number> {
   const { feature_uris } = definition;
-  const read = collections.filter((collection) => feature_uris.length === 0 || feature_uris.some((uri) => featureOf(collection, uri)));
+  const read = collections.filter(
+    (collection) => feature_uris.length === 0 || feature_uris.some((uri) => featureOf(collection, uri)),
+  );
   const views = await Promise.all(read.map(({ id }) => reads.view(id)));
   return views.reduce((sum, { head }) => sum + head.document_count, 0);
 }
@@ -163,7 +186,11 @@ function optionsOf({ retriever, ...prepared }: Prepared, startedMs: number): Run
  * @throws AppError retriever_not_found, retriever_input_invalid, retriever_timeout, index_unavailable, index_corrupt,
  *   plugin_not_deployed, plugin_failed, plugin_timeout, plugin_unavailable, request_bad_cursor
  */
-export async function executeRetriever(ctx: NsCtx, idOrName: string, request: ExecuteRequest): Promise<ExecutionResult> {
+export async function executeRetriever(
+  ctx: NsCtx,
+  idOrName: string,
+  request: ExecuteRequest,
+): Promise<ExecutionResult> {
   const startedMs = ctx.ports.clock.now();
   return run(ctx, optionsOf(await prepare(ctx, idOrName), startedMs), request);
 }
@@ -201,7 +228,12 @@ export async function executeAdHoc(
   request: ExecuteRequest,
 ): Promise<ExecutionResult> {
   const startedMs = ctx.ports.clock.now();
-  const { definition, collectionIds } = await checkDefinition(ctx, body, body.collections, body.collectionsKey);
+  const { definition, collectionIds } = await checkDefinition(
+    ctx,
+    body,
+    body.collections,
+    body.collectionsKey,
+  );
   const all = await listCollections(ctx);
   return run(
     ctx,
@@ -219,10 +251,15 @@ export async function executeAdHoc(
 }
 
 /** What a run would do. */
-export async function explain(ctx: NsCtx, idOrName: string): Promise<{ retriever: StoredRetriever; plan: Plan; collectionIds: string[] }> {
+export async function explain(
+  ctx: NsCtx,
+  idOrName: string,
+): Promise<{ retriever: StoredRetriever; plan: Plan; collectionIds: string[] }> {
   const { retriever, definition, collections, reads } = await prepare(ctx, idOrName);
   const { feature_uris } = definition;
-  const read = collections.filter((collection) => feature_uris.length === 0 || feature_uris.some((uri) => featureOf(collection, uri)));
+  const read = collections.filter(
+    (collection) => feature_uris.length === 0 || feature_uris.some((uri) => featureOf(collection, uri)),
+  );
   const plan = explainRetriever(definition, await countRows(reads, definition, collections));
   return { retriever, plan, collectionIds: read.map(({ id }) => id) };
 }

@@ -12,7 +12,14 @@ import type { Execution, Retriever, routes } from './contract.ts';
 import type { ExecutionResult } from './execute.ts';
 import { executeAdHoc, executeMany, executeRetriever, explain } from './execute.ts';
 import type { StoredRetriever } from './service.ts';
-import { createRetriever, definitionOf, deleteRetriever, getRetriever, listRetrievers, updateRetriever } from './service.ts';
+import {
+  createRetriever,
+  definitionOf,
+  deleteRetriever,
+  getRetriever,
+  listRetrievers,
+  updateRetriever,
+} from './service.ts';
 
 function toRetriever(stored: StoredRetriever): Retriever {
   const definition = definitionOf(stored);
@@ -30,7 +37,12 @@ function toRetriever(stored: StoredRetriever): Retriever {
     feature_dependencies: definition.feature_uris.map((text) => {
       const { uri } = parseFeatureUri(text);
       if (!uri) throw new Error(`the stored definition holds the feature URI ${text}`);
-      return { scheme: 'mixpeek' as const, extractor: uri.extractor_name, version: uri.version, output: uri.feature_name };
+      return {
+        scheme: 'mixpeek' as const,
+        extractor: uri.extractor_name,
+        version: uri.version,
+        output: uri.feature_name,
+      };
     }),
     tags: [...stored.tags],
     display_config: stored.display_config as Retriever['display_config'],
@@ -62,7 +74,12 @@ function readRequest(body: unknown, flags: Flags, alsoAccepted: readonly string[
   const request = normaliseExecuteBody(body, alsoAccepted);
   if (request.stream) {
     throw invalid('retriever_input_invalid', [
-      { type: 'not_supported', location: ['body', 'stream'], message: 'answers are not streamed yet', fix: 'leave "stream" out; the whole answer comes at once' },
+      {
+        type: 'not_supported',
+        location: ['body', 'stream'],
+        message: 'answers are not streamed yet',
+        fix: 'leave "stream" out; the whole answer comes at once',
+      },
     ]);
   }
   return {
@@ -105,7 +122,9 @@ function toExecution(ctx: NsCtx, result: ExecutionResult): Execution {
     budget: { time_used_ms: result.stage_statistics.total_time_ms, time_limit_ms: result.time_limit_ms },
     warnings: [...ctx.warnings, ...result.warnings],
     ...(result.degraded.length > 0 ? { degraded: [...result.degraded] } : {}),
-    ...(result.plan ? { explain_plan: result.plan as unknown as NonNullable<Execution['explain_plan']> } : {}),
+    ...(result.plan
+      ? { explain_plan: result.plan as unknown as NonNullable<Execution['explain_plan']> }
+      : {}),
     error: null,
   };
 }
@@ -118,16 +137,30 @@ function readAdHoc(rest: Readonly<Record<string, unknown>>) {
   const lists = (['collection_identifiers', 'collection_ids'] as const).filter((key) => rest[key] != null);
   for (const key of lists) {
     const value = rest[key];
-    const right = Array.isArray(value) && value.length <= 20 && value.every((item) => typeof item === 'string' && item.length > 0 && item.length <= 100);
+    const right =
+      Array.isArray(value) &&
+      value.length <= 20 &&
+      value.every((item) => typeof item === 'string' && item.length > 0 && item.length <= 100);
     if (!right) wrong(key, 'must be a list of at most 20 ids or names', 'send ["articles"]');
   }
-  if (lists.length === 2 && JSON.stringify(rest.collection_ids) !== JSON.stringify(rest.collection_identifiers)) {
-    wrong('collection_ids', '"collection_ids" and "collection_identifiers" mean the same and differ', 'send one of them');
+  if (
+    lists.length === 2 &&
+    JSON.stringify(rest.collection_ids) !== JSON.stringify(rest.collection_identifiers)
+  ) {
+    wrong(
+      'collection_ids',
+      '"collection_ids" and "collection_identifiers" mean the same and differ',
+      'send one of them',
+    );
   }
   const budget = (rest.budget_limits ?? {}) as { max_time_ms?: unknown };
   const { max_time_ms } = budget;
   if (max_time_ms !== undefined && !(Number.isInteger(max_time_ms) && (max_time_ms as number) >= 1)) {
-    wrong('budget_limits', 'max_time_ms must be a whole number of milliseconds', 'send {"max_time_ms": 5000}');
+    wrong(
+      'budget_limits',
+      'max_time_ms must be a whole number of milliseconds',
+      'send {"max_time_ms": 5000}',
+    );
   }
   if (faults.length > 0) throw invalid('retriever_input_invalid', faults);
   const key = lists[0] ?? 'collection_identifiers';
@@ -145,10 +178,15 @@ export const handlers: Handlers<typeof routes> = {
   listRetrievers: ({ ctx, query }) => page(ctx, query),
   searchRetrievers: ({ ctx, query, body }) => page(ctx, mergeListInput(query, body)),
   listRetrieverStages: async () =>
-    stageDefinitions().map((stage) => ({ ...stage, parameter_schema: stage.parameter_schema as Retriever['display_config'] })),
+    stageDefinitions().map((stage) => ({
+      ...stage,
+      parameter_schema: stage.parameter_schema as Retriever['display_config'],
+    })),
   getRetriever: async ({ ctx, params }) => answer(await getRetriever(ctx, params.retriever!)),
-  putRetriever: async ({ ctx, params, body, ifMatch }) => answer(await updateRetriever(ctx, params.retriever!, body, ifMatch)),
-  patchRetriever: async ({ ctx, params, body, ifMatch }) => answer(await updateRetriever(ctx, params.retriever!, body, ifMatch)),
+  putRetriever: async ({ ctx, params, body, ifMatch }) =>
+    answer(await updateRetriever(ctx, params.retriever!, body, ifMatch)),
+  patchRetriever: async ({ ctx, params, body, ifMatch }) =>
+    answer(await updateRetriever(ctx, params.retriever!, body, ifMatch)),
   deleteRetriever: async ({ ctx, params, ifMatch }) => {
     const retriever = await deleteRetriever(ctx, params.retriever!, ifMatch);
     return { success: true as const, message: `Retriever ${retriever.name} deleted.` };
@@ -183,9 +221,19 @@ export const handlers: Handlers<typeof routes> = {
       if (!isAppError(error)) throw error;
       const fields = error.fields as unknown as Retriever['display_config'];
       const error_details = { code: error.code, retryable: error.retryable, validation_errors: fields };
-      return { query_index, status: 'failed' as const, documents: [], results: [], error: error.detail, error_details };
+      return {
+        query_index,
+        status: 'failed' as const,
+        documents: [],
+        results: [],
+        error: error.detail,
+        error_details,
+      };
     });
-    checkSize(results.flatMap((result) => result.documents), ['queries']);
+    checkSize(
+      results.flatMap((result) => result.documents),
+      ['queries'],
+    );
     const failed_queries = results.filter((result) => result.status === 'failed').length;
     return { retriever_id: retriever.id, results, total_queries: results.length, failed_queries };
   },

@@ -144,16 +144,24 @@ export class IndexSearchPort implements SearchPort {
     return identifiers.map((identifier) => {
       const found = this.#collections.find(({ id, name }) => id === identifier || name === identifier);
       if (found) return found;
-      throw new AppError('collection_not_found', { detail: `This search names the collection "${identifier.slice(0, 100)}", which is not among those of the retriever.` });
+      throw new AppError('collection_not_found', {
+        detail: `This search names the collection "${identifier.slice(0, 100)}", which is not among those of the retriever.`,
+      });
     });
   }
 
-  async embed(uri: string, texts: readonly string[], deadlineMs: number): Promise<(Float32Array | undefined)[]> {
+  async embed(
+    uri: string,
+    texts: readonly string[],
+    deadlineMs: number,
+  ): Promise<(Float32Array | undefined)[]> {
     const holding = [...(this.#holding.get(uri)?.values() ?? [])];
     const features = holding.map((collection) => featureOf(collection, uri)!);
     const [first] = features;
     if (!first) throw new Error(`texts were to be embedded for ${uri}, which was not resolved`);
-    const differs = features.findIndex((feature) => canonicalJson(feature.parameters) !== canonicalJson(first.parameters));
+    const differs = features.findIndex(
+      (feature) => canonicalJson(feature.parameters) !== canonicalJson(first.parameters),
+    );
     if (differs > 0) {
       throw invalid('retriever_input_invalid', [
         {
@@ -165,7 +173,12 @@ export class IndexSearchPort implements SearchPort {
       ]);
     }
     const plugin = await this.#reads.plugin(first.plugin_id);
-    const target = { plugin, feature_name: first.feature_name, dims: first.dims, parameters: first.parameters };
+    const target = {
+      plugin,
+      feature_name: first.feature_name,
+      dims: first.dims,
+      parameters: first.parameters,
+    };
     const embedded = await embedTexts(this.#ctx, target, texts, deadlineMs);
     return embedded.map((entry) => {
       if ('vector' in entry) return entry.vector;
@@ -175,13 +188,20 @@ export class IndexSearchPort implements SearchPort {
     });
   }
 
-  async vectorOf(uri: string, document: { readonly document_id: string; readonly collection_id?: string }): Promise<Float32Array | undefined> {
+  async vectorOf(
+    uri: string,
+    document: { readonly document_id: string; readonly collection_id?: string },
+  ): Promise<Float32Array | undefined> {
     const candidates = this.#collections.filter(
       (collection) =>
         featureOf(collection, uri) &&
-        (document.collection_id === undefined || collection.id === document.collection_id || collection.name === document.collection_id),
+        (document.collection_id === undefined ||
+          collection.id === document.collection_id ||
+          collection.name === document.collection_id),
     );
-    const snapshots = await Promise.all(candidates.map((collection) => this.#reads.snapshot(collection.id, uri)));
+    const snapshots = await Promise.all(
+      candidates.map((collection) => this.#reads.snapshot(collection.id, uri)),
+    );
     for (const snapshot of snapshots) {
       const vector = snapshot && vectorOf(snapshot, document.document_id);
       if (vector) return vector;
@@ -191,7 +211,11 @@ export class IndexSearchPort implements SearchPort {
 
   async search(request: SearchRequest): Promise<SearchReply> {
     const { filter, include, k } = request;
-    const { read, degraded } = await this.#snapshots(request.collection_ids, request.feature_uri, request.allow_partial);
+    const { read, degraded } = await this.#snapshots(
+      request.collection_ids,
+      request.feature_uri,
+      request.allow_partial,
+    );
     const lists: ScoredId[][] = request.vectors.map(() => []);
     let bytesScanned = 0;
     let shards = 0;
@@ -215,12 +239,18 @@ export class IndexSearchPort implements SearchPort {
       rowsSelected += result.rowsSelected;
       if (filter) unknown.push(unknownFields(snapshot, filter));
       for (const [query, matches] of result.matches.entries()) {
-        for (const { id, score } of matches) lists[query]!.push({ document_id: id, collection_id: collectionId, score });
+        for (const { id, score } of matches)
+          lists[query]!.push({ document_id: id, collection_id: collectionId, score });
       }
     }
     return {
       hits: read.length === 1 ? lists : lists.map((list) => list.sort(byScore).slice(0, k)),
-      stats: { bytes_scanned: bytesScanned, shards, exact: degraded.length === 0, rows_selected: rowsSelected },
+      stats: {
+        bytes_scanned: bytesScanned,
+        shards,
+        exact: degraded.length === 0,
+        rows_selected: rowsSelected,
+      },
       unknown_fields: unknownToAll(unknown),
       ...(degraded.length > 0 ? { degraded } : {}),
     };
@@ -239,24 +269,41 @@ export class IndexSearchPort implements SearchPort {
       total += guarded(() => count(snapshot, filter));
       const asked = filter ? [...fieldsOf(filter), ...names] : names;
       if (asked.length > 0) unknown.push(unknownNames(snapshot, asked));
-      const found = guarded(() => listRows(snapshot, { filter, sort, idOrder: 'asc', limit: offset + limit }));
+      const found = guarded(() =>
+        listRows(snapshot, { filter, sort, idOrder: 'asc', limit: offset + limit }),
+      );
       return found.map((id) => {
         const row = snapshot.rowOf(id)!;
-        return { document_id: id, collection_id: collectionId, score: 0, field: (name: string) => snapshot.valueAt(row, name) };
+        return {
+          document_id: id,
+          collection_id: collectionId,
+          score: 0,
+          field: (name: string) => snapshot.valueAt(row, name),
+        };
       });
     });
     if (read.length > 1) rows.sort(compareByKeys(sort));
     return {
-      documents: rows.slice(offset, offset + limit).map(({ document_id, collection_id }) => ({ document_id, collection_id })),
+      documents: rows
+        .slice(offset, offset + limit)
+        .map(({ document_id, collection_id }) => ({ document_id, collection_id })),
       total,
       unknown_fields: unknownToAll(unknown),
       ...(degraded.length > 0 ? { degraded } : {}),
     };
   }
 
-  async documents(refs: readonly DocumentRef[], options: DocumentOptions): Promise<(RetrievedDocument | undefined)[]> {
+  async documents(
+    refs: readonly DocumentRef[],
+    options: DocumentOptions,
+  ): Promise<(RetrievedDocument | undefined)[]> {
     const ids = [...new Set(refs.map((ref) => ref.collection_id))];
-    const heads = new Map((await Promise.all(ids.map((id) => this.#reads.view(id)))).map(({ head }) => [head.collection_id, head]));
+    const heads = new Map(
+      (await Promise.all(ids.map((id) => this.#reads.view(id)))).map(({ head }) => [
+        head.collection_id,
+        head,
+      ]),
+    );
     const found = await getDocuments(this.#ctx, refs, heads);
     // A batch may have replaced a document since the heads were read; then its row says more than they can tell.
     const lacking = refs.filter((_, i) => !found[i]);
@@ -311,7 +358,8 @@ function guarded<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
-    if (error instanceof VectorError) throw new AppError('index_corrupt', { cause: error, internal: error.message });
+    if (error instanceof VectorError)
+      throw new AppError('index_corrupt', { cause: error, internal: error.message });
     throw error;
   }
 }

@@ -58,7 +58,9 @@ export async function listRetrievers(ctx: NsCtx): Promise<StoredRetriever[]> {
 
 /** The parameters of a stage, if it is a feature_search; they were checked when the definition was made. */
 export function searchParametersOf(stage: StageConfig): FeatureSearchParameters | undefined {
-  return stage.config.stage_id === 'feature_search' ? (stage.config.parameters as FeatureSearchParameters) : undefined;
+  return stage.config.stage_id === 'feature_search'
+    ? (stage.config.parameters as FeatureSearchParameters)
+    : undefined;
 }
 
 /** A definition whose references exist. */
@@ -110,8 +112,14 @@ export async function checkDefinition(
     });
     return undefined;
   };
-  const resolve = (among: readonly StoredCollection[], list: readonly string[], at: readonly (string | number)[]) => {
-    const found = list.map((identifier, i) => find(among, identifier, [...at, i])).filter((c) => c !== undefined);
+  const resolve = (
+    among: readonly StoredCollection[],
+    list: readonly string[],
+    at: readonly (string | number)[],
+  ) => {
+    const found = list
+      .map((identifier, i) => find(among, identifier, [...at, i]))
+      .filter((c) => c !== undefined);
     return [...new Map(found.map((collection) => [collection.id, collection])).values()];
   };
   const named = resolve(all, identifiers, [collectionsKey]);
@@ -131,7 +139,11 @@ export async function checkDefinition(
       if (plugin) parents.set(plugin.id, { kind: 'PLUGIN', id: plugin.id });
       const readable = ofSearch ?? ofStage ?? scope;
       const fixed = (ofSearch ?? ofStage) !== undefined || identifiers.length > 0;
-      if (plugin && readable.length > 0 && !readable.some((collection) => featureOf(collection, search.feature_uri))) {
+      if (
+        plugin &&
+        readable.length > 0 &&
+        !readable.some((collection) => featureOf(collection, search.feature_uri))
+      ) {
         const holding = all.filter((collection) => featureOf(collection, search.feature_uri));
         // The extractors of a collection never change, so this search could never find anything.
         if (fixed) {
@@ -139,11 +151,16 @@ export async function checkDefinition(
             type: 'feature_not_held',
             location: ['body', ...path, 'feature_uri'],
             message: `none of the collections that this search reads holds ${search.feature_uri}`,
-            fix: holding.length > 0 ? `collections that hold it: ${holding.map((c) => c.name).join(', ')}` : 'make a collection with this extractor',
+            fix:
+              holding.length > 0
+                ? `collections that hold it: ${holding.map((c) => c.name).join(', ')}`
+                : 'make a collection with this extractor',
           });
         }
       }
-      return ofSearch ? { ...search, collection_identifiers: ofSearch.map((collection) => collection.id) } : search;
+      return ofSearch
+        ? { ...search, collection_identifiers: ofSearch.map((collection) => collection.id) }
+        : search;
     });
     const narrowed = ofStage ? { collection_identifiers: ofStage.map((collection) => collection.id) } : {};
     return { ...stage, config: { ...stage.config, parameters: { ...parameters, searches, ...narrowed } } };
@@ -199,7 +216,10 @@ function checkFeature(
 }
 
 function storedText(definition: RetrieverDefinition, declared: unknown): string {
-  const text = JSON.stringify({ checked: definition, declared_inputs: declared ?? {} } satisfies StoredDefinition);
+  const text = JSON.stringify({
+    checked: definition,
+    declared_inputs: declared ?? {},
+  } satisfies StoredDefinition);
   const bytes = Buffer.byteLength(text);
   if (bytes > definitionBytesMax) {
     throw invalid('retriever_invalid', [
@@ -215,7 +235,10 @@ function storedText(definition: RetrieverDefinition, declared: unknown): string 
 }
 
 /** @throws AppError retriever_name_taken, retriever_invalid, quota_exceeded */
-export async function createRetriever(ctx: NsCtx, body: z.output<typeof CreateRetrieverBody>): Promise<StoredRetriever> {
+export async function createRetriever(
+  ctx: NsCtx,
+  body: z.output<typeof CreateRetrieverBody>,
+): Promise<StoredRetriever> {
   const checked = await checkDefinition(ctx, body, body.collections, body.collections_key);
   ctx.warnings.push(...checked.warnings);
   return retrieverStore.create(ctx, {
@@ -262,15 +285,25 @@ export async function updateRetriever(
     ...changes,
     ...(body.name === undefined ? {} : { name: body.name }),
     ...(body.description === undefined ? {} : { description: body.description }),
-    ...(body.budget_limits === undefined ? {} : { budget_limits: (body.budget_limits ?? {}) as StoredRetriever['budget_limits'] }),
+    ...(body.budget_limits === undefined
+      ? {}
+      : { budget_limits: (body.budget_limits ?? {}) as StoredRetriever['budget_limits'] }),
     ...(body.tags === undefined ? {} : { tags: body.tags ?? [] }),
-    ...(body.display_config === undefined ? {} : { display_config: body.display_config as StoredRetriever['display_config'] }),
-    ...(body.metadata === undefined ? {} : { metadata: (body.metadata ?? {}) as StoredRetriever['metadata'] }),
+    ...(body.display_config === undefined
+      ? {}
+      : { display_config: body.display_config as StoredRetriever['display_config'] }),
+    ...(body.metadata === undefined
+      ? {}
+      : { metadata: (body.metadata ?? {}) as StoredRetriever['metadata'] }),
   });
 }
 
 /** @throws AppError retriever_not_found, retriever_in_use with the dependants, retriever_changed, request_stale */
-export async function deleteRetriever(ctx: NsCtx, idOrName: string, ifMatch?: number): Promise<StoredRetriever> {
+export async function deleteRetriever(
+  ctx: NsCtx,
+  idOrName: string,
+  ifMatch?: number,
+): Promise<StoredRetriever> {
   const retriever = await retrieverStore.get(ctx, idOrName);
   checkVersion(ifMatch, retriever.revision);
   await retrieverStore.remove(ctx, retriever);

@@ -4,9 +4,9 @@ import { isoTime } from '../../clock.ts';
 import { canonicalField } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { newId } from '../../ids.ts';
-import type { Snapshot } from '../../vectors/snapshot.ts';
-import { flattenColumns } from '../../vectors/columns.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
+import { flattenColumns } from '../../vectors/columns.ts';
+import type { Snapshot } from '../../vectors/snapshot.ts';
 import { canonicalJson } from '../collections/service.ts';
 import type { DocumentEnrichment, Enrichment, Json, StoredDocument } from '../documents/service.ts';
 import { enrichDocuments, getDocuments } from '../documents/service.ts';
@@ -21,7 +21,12 @@ const documentsPerCommit = 2_000;
 const searchTimeMsMax = 100_000;
 
 /** Whether the index shows a field as the document has it; a run that died between the two left it otherwise. */
-function isIndexed(snapshot: Snapshot | undefined, documentId: string, field: string, value: Json | undefined): boolean {
+function isIndexed(
+  snapshot: Snapshot | undefined,
+  documentId: string,
+  field: string,
+  value: Json | undefined,
+): boolean {
   const row = snapshot?.rowOf(documentId);
   // Not in this version of the index: it was committed since, or deleted.
   if (!snapshot || row === undefined) return true;
@@ -65,10 +70,20 @@ export function changeFor(
       isIndexed(snapshot, document.document_id, field, value);
     if (unchanged) continue;
     set[field] = value;
-    provenance.push({ taxonomy_id: taxonomy.id, version: taxonomy.revision, field, value, score, matched_document_id, at });
+    provenance.push({
+      taxonomy_id: taxonomy.id,
+      version: taxonomy.revision,
+      field,
+      value,
+      score,
+      matched_document_id,
+      at,
+    });
   }
   const gone = before.filter((entry) => !nearest?.values?.has(entry.field));
-  const remove = gone.filter((entry) => same(document.fields[entry.field] ?? null, entry.value)).map((entry) => entry.field);
+  const remove = gone
+    .filter((entry) => same(document.fields[entry.field] ?? null, entry.value))
+    .map((entry) => entry.field);
   // Taken from the document already, but not from the index.
   const left = taxonomy.config.enrichment_fields
     .map(({ target_field }) => canonicalField(target_field))
@@ -119,7 +134,9 @@ export async function applyTaxonomy(
     const block = ids.slice(done, done + documentsPerCommit);
     const changes: DocumentEnrichment[] = [];
     for (let i = 0; i < block.length; i += documentsPerSearch) {
-      const refs = block.slice(i, i + documentsPerSearch).map((document_id) => ({ collection_id: collectionId, document_id }));
+      const refs = block
+        .slice(i, i + documentsPerSearch)
+        .map((document_id) => ({ collection_id: collectionId, document_id }));
       const documents = (await getDocuments(ctx, refs)).filter((document) => document !== undefined);
       if (documents.length === 0) continue;
       const { nearest, failed } = await classifier.classify(documents, clock.now() + searchTimeMsMax);

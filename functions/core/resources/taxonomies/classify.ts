@@ -46,7 +46,9 @@ export interface Classifier {
 
 /** Fields that a reference must have: a value that is not null and not an empty text, in every source field. */
 function referenceFilter(taxonomy: StoredTaxonomy): Condition {
-  const names = [...new Set(taxonomy.config.enrichment_fields.map(({ field_path }) => canonicalField(field_path)))];
+  const names = [
+    ...new Set(taxonomy.config.enrichment_fields.map(({ field_path }) => canonicalField(field_path))),
+  ];
   return parse({
     AND: names.flatMap((field) => [
       { field, operator: 'is_null', value: false },
@@ -61,7 +63,8 @@ export function readField(fields: JsonObject, path: string): Json | undefined {
   if (Object.hasOwn(fields, name)) return fields[name];
   let value: Json | undefined = fields;
   for (const part of name.split('.')) {
-    if (value === null || typeof value !== 'object' || Array.isArray(value) || !Object.hasOwn(value, part)) return undefined;
+    if (value === null || typeof value !== 'object' || Array.isArray(value) || !Object.hasOwn(value, part))
+      return undefined;
     value = (value as JsonObject)[part];
   }
   return value;
@@ -72,18 +75,26 @@ function clip(text: string): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= queryBytesMax) return text;
   // A character that was cut through decodes as U+FFFD.
-  return bytes.subarray(0, queryBytesMax).toString('utf8').replace(/\uFFFD+$/u, '');
+  return bytes
+    .subarray(0, queryBytesMax)
+    .toString('utf8')
+    .replace(/\uFFFD+$/u, '');
 }
 
 /** The retriever's inputs of one document; what the document does not have is left out. */
-export function inputsOf(fields: JsonObject, mappings: readonly InputMapping[], schema: InputSchema): JsonObject {
+export function inputsOf(
+  fields: JsonObject,
+  mappings: readonly InputMapping[],
+  schema: InputSchema,
+): JsonObject {
   const inputs: Record<string, Json> = {};
   for (const [name, field] of Object.entries(schema)) {
     if (field.default !== undefined) inputs[name] = field.default as Json;
   }
   for (const { input_key, source_type, path, override } of mappings) {
     const value = source_type === 'literal' ? override : readField(fields, path!);
-    if (value !== undefined && value !== null) inputs[input_key] = typeof value === 'string' ? clip(value) : value;
+    if (value !== undefined && value !== null)
+      inputs[input_key] = typeof value === 'string' ? clip(value) : value;
   }
   return inputs;
 }
@@ -151,11 +162,18 @@ export async function openClassifier(ctx: NsCtx, taxonomy: StoredTaxonomy): Prom
       const hits = outcomes.map(({ hits: [hit] }) => hit);
       const passing = hits.filter((hit) => hit !== undefined && isNear(hit.score, config.threshold));
       const ids = [...new Set(passing.map((hit) => hit!.document_id))];
-      const found = await getDocuments(ctx, ids.map((document_id) => ({ collection_id: source.id, document_id })));
+      const found = await getDocuments(
+        ctx,
+        ids.map((document_id) => ({ collection_id: source.id, document_id })),
+      );
       const references = new Map(ids.map((id, i) => [id, found[i]?.fields]));
       const nearest = hits.map((hit): Nearest | undefined => {
         if (!hit) return undefined;
-        const at = { document_id: hit.document_id, collection_id: hit.collection_id, score: Math.round(hit.score * 1e6) / 1e6 };
+        const at = {
+          document_id: hit.document_id,
+          collection_id: hit.collection_id,
+          score: Math.round(hit.score * 1e6) / 1e6,
+        };
         if (!isNear(hit.score, config.threshold)) return { ...at, values: undefined };
         const fields = references.get(hit.document_id);
         const values = new Map<string, Json>();

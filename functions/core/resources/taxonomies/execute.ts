@@ -1,7 +1,8 @@
 // Classifies documents on demand: the answer says what they would take over, and nothing is stored.
+
+import type * as z from 'zod';
 import { parseCondition } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
-import type * as z from 'zod';
 import { AppError, invalid } from '../../errors.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
@@ -29,10 +30,18 @@ type Body = z.output<typeof ExecuteTaxonomyBody>;
 
 async function storedDocuments(ctx: NsCtx, taxonomy: StoredTaxonomy, body: Body): Promise<StoredDocument[]> {
   const collection = await collectionOf(ctx, taxonomy, body.collection_id);
-  const found = await getDocuments(ctx, (await idsOf(ctx, collection.id, body)).map((document_id) => ({ collection_id: collection.id, document_id })));
+  const found = await getDocuments(
+    ctx,
+    (await idsOf(ctx, collection.id, body)).map((document_id) => ({
+      collection_id: collection.id,
+      document_id,
+    })),
+  );
   const lacking = body.document_ids?.find((_, i) => !found[i]);
   if (lacking !== undefined) {
-    throw new AppError('document_not_found', { detail: `No document "${lacking.slice(0, 120)}" in the collection "${collection.name}".` });
+    throw new AppError('document_not_found', {
+      detail: `No document "${lacking.slice(0, 120)}" in the collection "${collection.name}".`,
+    });
   }
   return found.filter((document) => document !== undefined);
 }
@@ -57,8 +66,19 @@ async function idsOf(ctx: NsCtx, collectionId: string, body: Body): Promise<read
 
 /** An inline document: fields at the root or under `metadata`, perhaps with the id of a stored one. */
 function inlineSubject(document: Readonly<Record<string, unknown>>): Subject {
-  const { document_id, collection_id: _, _internal: __, document_blobs: ___, score: ____, vectors: _____, ...rest } = document;
-  return { fields: userFields(rest) as JsonObject, ...(typeof document_id === 'string' ? { document_id } : {}) };
+  const {
+    document_id,
+    collection_id: _,
+    _internal: __,
+    document_blobs: ___,
+    score: ____,
+    vectors: _____,
+    ...rest
+  } = document;
+  return {
+    fields: userFields(rest) as JsonObject,
+    ...(typeof document_id === 'string' ? { document_id } : {}),
+  };
 }
 
 /**
@@ -76,13 +96,16 @@ export async function executeTaxonomy(ctx: NsCtx, idOrName: string, body: Body):
       : stored;
   const classifier = await openClassifier(ctx, taxonomy);
   const { nearest, failed, warnings } =
-    subjects.length > 0 ? await classifier.classify(subjects, deadlineMs) : { nearest: [], failed: 0, warnings: [] };
+    subjects.length > 0
+      ? await classifier.classify(subjects, deadlineMs)
+      : { nearest: [], failed: 0, warnings: [] };
   ctx.warnings.push(...warnings);
   const results = await Promise.all(
     subjects.map(async (_, i): Promise<Record<string, unknown>> => {
       const taken = Object.fromEntries<Json>(nearest[i]?.values ?? []);
       const document = stored[i];
-      if (document) return presentWithBlobs(ctx, { ...document, fields: { ...document.fields, ...taken } }, {});
+      if (document)
+        return presentWithBlobs(ctx, { ...document, fields: { ...document.fields, ...taken } }, {});
       return { ...(body.documents?.[i] ?? {}), ...taken };
     }),
   );

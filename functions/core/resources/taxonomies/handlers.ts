@@ -7,7 +7,14 @@ import { mergeListInput, pageOfAll } from '../../page.ts';
 import type { routes, Taxonomy, TaxonomyRun } from './contract.ts';
 import { executeTaxonomy } from './execute.ts';
 import type { ChangedTaxonomy, StoredRun, StoredTaxonomy } from './service.ts';
-import { createTaxonomy, deleteTaxonomy, getTaxonomy, lastRunsOf, listTaxonomies, updateTaxonomy } from './service.ts';
+import {
+  createTaxonomy,
+  deleteTaxonomy,
+  getTaxonomy,
+  lastRunsOf,
+  listTaxonomies,
+  updateTaxonomy,
+} from './service.ts';
 
 function toRun(run: StoredRun): TaxonomyRun {
   return {
@@ -34,8 +41,17 @@ function telling(runs: readonly StoredRun[]): StoredRun | undefined {
 
 function toTaxonomy(stored: StoredTaxonomy, runs: readonly StoredRun[]): Taxonomy {
   const { config } = stored;
-  const input_mappings = config.input_mappings.map(({ input_key, source_type, path, override }) => ({ input_key, source_type, path, override }));
-  const enrichment_fields = config.enrichment_fields.map(({ field_path, target_field, merge_mode }) => ({ field_path, target_field, merge_mode }));
+  const input_mappings = config.input_mappings.map(({ input_key, source_type, path, override }) => ({
+    input_key,
+    source_type,
+    path,
+    override,
+  }));
+  const enrichment_fields = config.enrichment_fields.map(({ field_path, target_field, merge_mode }) => ({
+    field_path,
+    target_field,
+    merge_mode,
+  }));
   const { collection_id } = config.source_collection;
   const run = telling(runs);
   return {
@@ -50,7 +66,10 @@ function toTaxonomy(stored: StoredTaxonomy, runs: readonly StoredRun[]): Taxonom
     enrichment_fields,
     threshold: config.threshold,
     execution_mode: stored.execution_mode,
-    applications: stored.applications.map((entry) => ({ collection_id: entry.collection_id, execution_mode: entry.execution_mode })),
+    applications: stored.applications.map((entry) => ({
+      collection_id: entry.collection_id,
+      execution_mode: entry.execution_mode,
+    })),
     config: {
       taxonomy_type: stored.taxonomy_type,
       retriever_id: config.retriever_id,
@@ -93,14 +112,20 @@ export const handlers: Handlers<typeof routes> = {
     const [presented] = await present(ctx, [taxonomy]);
     return new Answer(presented!, { etag: taxonomy.revision });
   },
-  putTaxonomy: async ({ ctx, params, body, ifMatch }) => answer(ctx, await updateTaxonomy(ctx, params.taxonomy!, body, ifMatch)),
-  patchTaxonomy: async ({ ctx, params, body, ifMatch }) => answer(ctx, await updateTaxonomy(ctx, params.taxonomy!, body, ifMatch)),
+  putTaxonomy: async ({ ctx, params, body, ifMatch }) =>
+    answer(ctx, await updateTaxonomy(ctx, params.taxonomy!, body, ifMatch)),
+  patchTaxonomy: async ({ ctx, params, body, ifMatch }) =>
+    answer(ctx, await updateTaxonomy(ctx, params.taxonomy!, body, ifMatch)),
   deleteTaxonomy: async ({ ctx, params, ifMatch }) => {
     const taxonomy = await deleteTaxonomy(ctx, params.taxonomy!, ifMatch);
     return { success: true as const, message: `Taxonomy ${taxonomy.name} deleted.` };
   },
   executeTaxonomy: async ({ ctx, params, body }) => {
-    const { taxonomy, results, subjects, nearest, failed } = await executeTaxonomy(ctx, params.taxonomy!, body);
+    const { taxonomy, results, subjects, nearest, failed } = await executeTaxonomy(
+      ctx,
+      params.taxonomy!,
+      body,
+    );
     const matches = nearest.map((entry, i) => ({
       document_id: subjects[i]!.document_id ?? null,
       taxonomy_id: taxonomy.id,

@@ -53,7 +53,8 @@ export function digestOf(taxonomy: Pick<StoredTaxonomy, 'config'>): string {
 /** Whether the documents of a collection are classified by this taxonomy after each batch. */
 export function materializesIn(taxonomy: StoredTaxonomy, collection: StoredCollection): boolean {
   const own = taxonomy.applications.some(
-    ({ collection_id, execution_mode }) => collection_id === collection.id && execution_mode === 'materialize',
+    ({ collection_id, execution_mode }) =>
+      collection_id === collection.id && execution_mode === 'materialize',
   );
   return (
     own ||
@@ -108,7 +109,10 @@ async function define(
     },
     execution_mode: mode,
     applications,
-    parents: [{ kind: 'RETRIEVER', id: retriever.id }, ...[...collections].map((id): Parent => ({ kind: 'COLLECTION', id }))],
+    parents: [
+      { kind: 'RETRIEVER', id: retriever.id },
+      ...[...collections].map((id): Parent => ({ kind: 'COLLECTION', id })),
+    ],
   };
 }
 
@@ -124,7 +128,10 @@ async function resolveApplications(
   if (!applications || applications.length === 0) {
     const sameSource = own && resolved?.source.id === own.config.source_collection.collection_id;
     if (!applications && sameSource) {
-      return own.applications.map((entry) => ({ ...entry, execution_mode: execution_mode ?? entry.execution_mode }));
+      return own.applications.map((entry) => ({
+        ...entry,
+        execution_mode: execution_mode ?? entry.execution_mode,
+      }));
     }
     return resolved ? [{ collection_id: resolved.source.id, execution_mode: mode }] : [];
   }
@@ -133,9 +140,17 @@ async function resolveApplications(
     const collection = await findCollection(ctx, entry.collection_id);
     const location = ['body', 'applications', i, 'collection_id'];
     if (!collection) {
-      faults.push({ type: 'collection_unknown', location, message: `there is no collection "${entry.collection_id}" in this namespace` });
+      faults.push({
+        type: 'collection_unknown',
+        location,
+        message: `there is no collection "${entry.collection_id}" in this namespace`,
+      });
     } else if (found.some(({ collection_id }) => collection_id === collection.id)) {
-      faults.push({ type: 'collection_repeated', location, message: `the collection "${collection.name}" stands here twice` });
+      faults.push({
+        type: 'collection_repeated',
+        location,
+        message: `the collection "${collection.name}" stands here twice`,
+      });
     } else found.push({ collection_id: collection.id, execution_mode: entry.execution_mode ?? mode });
   }
   return found;
@@ -150,12 +165,23 @@ async function checkOtherWriters(
   applications: readonly Application[],
   faults: FieldFault[],
 ): Promise<void> {
-  const collections = new Set(applications.filter((entry) => entry.execution_mode === 'materialize').map((entry) => entry.collection_id));
+  const collections = new Set(
+    applications
+      .filter((entry) => entry.execution_mode === 'materialize')
+      .map((entry) => entry.collection_id),
+  );
   if (collections.size === 0) return;
   for (const other of await taxonomyStore.list(ctx)) {
     if (other.id === own?.id) continue;
-    if (!other.applications.some((entry) => entry.execution_mode === 'materialize' && collections.has(entry.collection_id))) continue;
-    const taken = new Set(other.config.enrichment_fields.map(({ target_field }) => canonicalField(target_field)));
+    if (
+      !other.applications.some(
+        (entry) => entry.execution_mode === 'materialize' && collections.has(entry.collection_id),
+      )
+    )
+      continue;
+    const taken = new Set(
+      other.config.enrichment_fields.map(({ target_field }) => canonicalField(target_field)),
+    );
     for (const [i, { target_field }] of given.enrichment_fields.entries()) {
       if (!taken.has(canonicalField(target_field))) continue;
       faults.push({
@@ -169,7 +195,10 @@ async function checkOtherWriters(
 }
 
 /** Runs over what is there, one for each collection that is materialised, with the writes that begin them. */
-function beginRuns(ctx: NsCtx, taxonomy: Pick<StoredTaxonomy, 'id' | 'config' | 'applications'>): { runIds: string[]; taskIds: string[]; writes: Write[] } {
+function beginRuns(
+  ctx: NsCtx,
+  taxonomy: Pick<StoredTaxonomy, 'id' | 'config' | 'applications'>,
+): { runIds: string[]; taskIds: string[]; writes: Write[] } {
   const runIds: string[] = [];
   const taskIds: string[] = [];
   const writes: Write[] = [];
@@ -196,7 +225,12 @@ function beginRuns(ctx: NsCtx, taxonomy: Pick<StoredTaxonomy, 'id' | 'config' | 
     const target = { kind: 'taxonomy_run' as const, taxonomy_id: taxonomy.id, run_id };
     writes.push(
       runWrite(ctx, run, clock.now() + runDeadlineMs),
-      createTask(ctx, { task_id, task_type: 'api_taxonomies_materialize', namespace_id: ctx.ns.namespaceId, target }),
+      createTask(ctx, {
+        task_id,
+        task_type: 'api_taxonomies_materialize',
+        namespace_id: ctx.ns.namespaceId,
+        target,
+      }),
       enqueue(ctx, jobOf(ctx, run), run_id),
     );
     runIds.push(run_id);
@@ -217,7 +251,10 @@ export interface ChangedTaxonomy {
  *
  * @throws AppError taxonomy_name_taken, taxonomy_invalid, quota_exceeded
  */
-export async function createTaxonomy(ctx: NsCtx, body: z.output<typeof CreateTaxonomyBody>): Promise<ChangedTaxonomy> {
+export async function createTaxonomy(
+  ctx: NsCtx,
+  body: z.output<typeof CreateTaxonomyBody>,
+): Promise<ChangedTaxonomy> {
   if (body.hierarchical) throw notHierarchical();
   const { retriever, collection, input_mappings, enrichment_fields, threshold } = body;
   const defined = await define(
@@ -281,8 +318,17 @@ export async function updateTaxonomy(
     ...(body.description === undefined ? {} : { description: body.description }),
     ...(body.metadata === undefined ? {} : { metadata: (body.metadata ?? {}) as StoredTaxonomy['metadata'] }),
   };
-  const facts = [body.retriever, body.collection, body.input_mappings, body.enrichment_fields, body.threshold];
-  const defines = facts.some(({ value }) => value !== undefined) || body.execution_mode !== undefined || body.applications !== undefined;
+  const facts = [
+    body.retriever,
+    body.collection,
+    body.input_mappings,
+    body.enrichment_fields,
+    body.threshold,
+  ];
+  const defines =
+    facts.some(({ value }) => value !== undefined) ||
+    body.execution_mode !== undefined ||
+    body.applications !== undefined;
   if (!defines) return { taxonomy: await taxonomyStore.update(ctx, before, plain), taskIds: [] };
 
   const { config } = before;
@@ -300,9 +346,17 @@ export async function updateTaxonomy(
     body,
   );
   const same =
-    digestOf(defined) === digestOf(before) && canonicalJson(defined.applications) === canonicalJson(before.applications);
-  const runs = same ? { runIds: before.run_ids, taskIds: [], writes: [] } : beginRuns(ctx, { id: before.id, ...defined });
-  const taxonomy = await taxonomyStore.update(ctx, before, { ...plain, ...defined, run_ids: runs.runIds }, runs.writes);
+    digestOf(defined) === digestOf(before) &&
+    canonicalJson(defined.applications) === canonicalJson(before.applications);
+  const runs = same
+    ? { runIds: before.run_ids, taskIds: [], writes: [] }
+    : beginRuns(ctx, { id: before.id, ...defined });
+  const taxonomy = await taxonomyStore.update(
+    ctx,
+    before,
+    { ...plain, ...defined, run_ids: runs.runIds },
+    runs.writes,
+  );
   return { taxonomy, taskIds: runs.taskIds };
 }
 
@@ -311,7 +365,11 @@ export async function updateTaxonomy(
  *
  * @throws AppError taxonomy_not_found, taxonomy_in_use, taxonomy_changed, request_stale
  */
-export async function deleteTaxonomy(ctx: NsCtx, idOrName: string, ifMatch?: number): Promise<StoredTaxonomy> {
+export async function deleteTaxonomy(
+  ctx: NsCtx,
+  idOrName: string,
+  ifMatch?: number,
+): Promise<StoredTaxonomy> {
   const taxonomy = await taxonomyStore.get(ctx, idOrName);
   checkVersion(ifMatch, taxonomy.revision);
   await taxonomyStore.remove(ctx, taxonomy);
@@ -319,9 +377,16 @@ export async function deleteTaxonomy(ctx: NsCtx, idOrName: string, ifMatch?: num
 }
 
 /** The collection that an execution without a name means. @throws AppError collection_not_found */
-export async function collectionOf(ctx: NsCtx, taxonomy: StoredTaxonomy, idOrName: string | null | undefined): Promise<StoredCollection> {
+export async function collectionOf(
+  ctx: NsCtx,
+  taxonomy: StoredTaxonomy,
+  idOrName: string | null | undefined,
+): Promise<StoredCollection> {
   const wanted = idOrName ?? taxonomy.config.source_collection.collection_id;
   const collection = await findCollection(ctx, wanted);
-  if (!collection) throw new AppError('collection_not_found', { detail: `No collection "${wanted.slice(0, 120)}" in this namespace.` });
+  if (!collection)
+    throw new AppError('collection_not_found', {
+      detail: `No collection "${wanted.slice(0, 120)}" in this namespace.`,
+    });
   return collection;
 }

@@ -103,7 +103,10 @@ export type TaxonomyJob = Extract<Job, { kind: 'taxonomy' }>;
 const runKeepMs = 90 * 24 * 3600 * 1000;
 
 /** The job that carries out a run. */
-export function jobOf(ctx: NsCtx, run: Pick<StoredRun, 'taxonomy_id' | 'collection_id' | 'run_id' | 'request_id'>): TaxonomyJob {
+export function jobOf(
+  ctx: NsCtx,
+  run: Pick<StoredRun, 'taxonomy_id' | 'collection_id' | 'run_id' | 'request_id'>,
+): TaxonomyJob {
   return {
     kind: 'taxonomy',
     org_id: ctx.principal.orgId,
@@ -133,7 +136,9 @@ export function runWrite(ctx: NsCtx, run: StoredRun, deadlineMs: number): Write 
 const runMembers = new Set(['pk', 'sk', 'expires_at', 'due_pk', 'due_at', 'watch_job']);
 
 function toRun(item: Item): StoredRun {
-  return Object.fromEntries(Object.entries(item).filter(([name]) => !runMembers.has(name))) as unknown as StoredRun;
+  return Object.fromEntries(
+    Object.entries(item).filter(([name]) => !runMembers.has(name)),
+  ) as unknown as StoredRun;
 }
 
 export async function findRun(ctx: NsCtx, taxonomyId: string, runId: string): Promise<StoredRun | undefined> {
@@ -142,8 +147,13 @@ export async function findRun(ctx: NsCtx, taxonomyId: string, runId: string): Pr
 }
 
 /** The runs that the last change of each taxonomy began, in the order of the taxonomies. */
-export async function findLastRuns(ctx: NsCtx, taxonomies: readonly StoredTaxonomy[]): Promise<StoredRun[][]> {
-  const keys = taxonomies.flatMap(({ id, run_ids }) => run_ids.map((runId) => ctx.ns.child('TAXONOMY', id, 'RUN', runId)));
+export async function findLastRuns(
+  ctx: NsCtx,
+  taxonomies: readonly StoredTaxonomy[],
+): Promise<StoredRun[][]> {
+  const keys = taxonomies.flatMap(({ id, run_ids }) =>
+    run_ids.map((runId) => ctx.ns.child('TAXONOMY', id, 'RUN', runId)),
+  );
   const runs = (await ctx.ports.table.getMany(keys)).flatMap((item) => (item ? [toRun(item)] : []));
   return taxonomies.map(({ run_ids }) => runs.filter((run) => run_ids.includes(run.run_id)));
 }
@@ -154,7 +164,8 @@ export async function updateRun(
   job: Pick<TaxonomyJob, 'taxonomy_id' | 'run_id'>,
   changes: Partial<Totals & Pick<StoredRun, 'status' | 'error_message' | 'completed_at'>>,
 ): Promise<void> {
-  const ends = changes.status !== undefined && changes.status !== 'PENDING' && changes.status !== 'PROCESSING';
+  const ends =
+    changes.status !== undefined && changes.status !== 'PENDING' && changes.status !== 'PROCESSING';
   await ctx.ports.table.write([
     {
       update: ctx.ns.child('TAXONOMY', job.taxonomy_id, 'RUN', job.run_id),

@@ -57,9 +57,17 @@ export interface BatchProgress {
 export type TaxonomyEvent =
   | (TaxonomyJob & { readonly step: 'run'; readonly cursor?: RunCursor | null })
   | (TaxonomyJob & { readonly step: 'finish'; readonly progress: RunProgress })
-  | (TaxonomyJob & { readonly step: 'fail'; readonly error?: { readonly Error?: string; readonly Cause?: string } | null })
+  | (TaxonomyJob & {
+      readonly step: 'fail';
+      readonly error?: { readonly Error?: string; readonly Cause?: string } | null;
+    })
   // Without the member `cursor` the caller does not come back, so everything is done at once.
-  | (BatchJob & { readonly step: 'materialize'; readonly cursor?: BatchCursor | null });
+  | (BatchJob & {
+      readonly step: 'materialize';
+      readonly cursor?: BatchCursor | null;
+      /** What earlier turns could not apply; the answer of the last turn lists everything. */
+      readonly failures?: readonly FailedTaxonomy[];
+    });
 
 /**
  * Whether the starter shall start a run's workflow. A run past its deadline is ended here instead: the sweeper sends
@@ -69,14 +77,20 @@ export async function admitRun(ctx: NsCtx, job: TaxonomyJob): Promise<boolean> {
   const run = await findRun(ctx, job.taxonomy_id, job.run_id);
   if (!run || !isOpen(run)) return false;
   if (ctx.ports.clock.now() < Date.parse(run.created_at) + runDeadlineMs) return true;
-  await endRun(ctx, job, { status: 'FAILED', error_message: 'The run did not end in time. Change the taxonomy, or make it anew, to begin another.' });
+  await endRun(ctx, job, {
+    status: 'FAILED',
+    error_message: 'The run did not end in time. Change the taxonomy, or make it anew, to begin another.',
+  });
   return false;
 }
 
 /** A turn ends here, so that a last commit of 2,000 documents still fits into the Lambda's time. */
 const turnMs = 120_000;
 
-export async function taxonomyStep(ctx: NsCtx, event: TaxonomyEvent): Promise<RunProgress | BatchProgress | Record<string, never>> {
+export async function taxonomyStep(
+  ctx: NsCtx,
+  event: TaxonomyEvent,
+): Promise<RunProgress | BatchProgress | Record<string, never>> {
   switch (event.step) {
     case 'run':
       return runTurn(ctx, event, event.cursor ?? null);
@@ -87,7 +101,7 @@ export async function taxonomyStep(ctx: NsCtx, event: TaxonomyEvent): Promise<Ru
       await failRun(ctx, event, event.error ?? {});
       return {};
     case 'materialize':
-      return materializeBatch(ctx, event, event.cursor);
+      return materializeBatch(ctx, event, event.cursor, event.failures ?? []);
   }
 }
 
@@ -98,7 +112,9 @@ function isCurrent(taxonomy: StoredTaxonomy | undefined, run: StoredRun): taxono
   return (
     taxonomy !== undefined &&
     digestOf(taxonomy) === run.digest &&
-    taxonomy.applications.some((entry) => entry.collection_id === run.collection_id && entry.execution_mode === 'materialize')
+    taxonomy.applications.some(
+      (entry) => entry.collection_id === run.collection_id && entry.execution_mode === 'materialize',
+    )
   );
 }
 
@@ -106,14 +122,24 @@ async function runTurn(ctx: NsCtx, job: TaxonomyJob, cursor: RunCursor | null): 
   const { clock } = ctx.ports;
   const startedMs = clock.now();
   const before = cursor?.totals ?? noTotals;
-  const [taxonomy, run] = await Promise.all([findTaxonomy(ctx, job.taxonomy_id), findRun(ctx, job.taxonomy_id, job.run_id)]);
-  if (!run || !isOpen(run) || !isCurrent(taxonomy, run)) return { cursor: null, totals: before, superseded: true };
+  const [taxonomy, run] = await Promise.all([
+    findTaxonomy(ctx, job.taxonomy_id),
+    findRun(ctx, job.taxonomy_id, job.run_id),
+  ]);
+  if (!run || !isOpen(run) || !isCurrent(taxonomy, run))
+    return { cursor: null, totals: before, superseded: true };
   await updateRun(ctx, job, { ...before, status: 'PROCESSING' });
   const classifier = await openClassifier(ctx, taxonomy);
   const snapshot = await documentsSnapshot(ctx, job.collection_id);
   const all = snapshot ? listRows(snapshot, { idOrder: 'asc', limit: Number.MAX_SAFE_INTEGER }) : [];
   const ids = cursor === null ? all : all.filter((id) => id > cursor.after);
-  const { done, totals } = await applyTaxonomy(ctx, classifier, job.collection_id, ids, () => clock.now() - startedMs > turnMs);
+  const { done, totals } = await applyTaxonomy(
+    ctx,
+    classifier,
+    job.collection_id,
+    ids,
+    () => clock.now() - startedMs > turnMs,
+  );
   crash('taxonomy.run.after_apply');
   const sofar = sum(before, totals);
   const next = done < ids.length ? { after: ids[done - 1]!, totals: sofar } : null;
@@ -132,17 +158,29 @@ async function endRun(ctx: NsCtx, job: TaxonomyJob, changes: Parameters<typeof u
 
 async function finishRun(ctx: NsCtx, job: TaxonomyJob, progress: RunProgress): Promise<void> {
   if (!progress.superseded) return endRun(ctx, job, { ...progress.totals, status: 'COMPLETED' });
-  const error_message = 'The taxonomy was changed or deleted while the run was under way; a newer run does its work.';
+  const error_message =
+    'The taxonomy was changed or deleted while the run was under way; a newer run does its work.';
   await endRun(ctx, job, { ...progress.totals, status: 'CANCELED', error_message });
 }
 
-async function failRun(ctx: NsCtx, job: TaxonomyJob, error: { readonly Error?: string; readonly Cause?: string }): Promise<void> {
+async function failRun(
+  ctx: NsCtx,
+  job: TaxonomyJob,
+  error: { readonly Error?: string; readonly Cause?: string },
+): Promise<void> {
   await endRun(ctx, job, { status: 'FAILED', error_message: messageOf(error) });
 }
 
 /** What the owner may read of an error that Step Functions caught: our own words, never a stack. */
-export function messageOf({ Error: name = '', Cause: cause = '' }: { readonly Error?: string; readonly Cause?: string }): string {
-  if (!Object.hasOwn(errorTable, name)) return 'The run ended without saying why; it was probably out of time or memory.';
+export function messageOf({
+  Error: name = '',
+  Cause: cause = '',
+}: {
+  readonly Error?: string;
+  readonly Cause?: string;
+}): string {
+  if (!Object.hasOwn(errorTable, name))
+    return 'The run ended without saying why; it was probably out of time or memory.';
   const { title } = errorTable[name as ErrorCode];
   try {
     const { errorMessage } = JSON.parse(cause) as { errorMessage?: unknown };
@@ -162,7 +200,10 @@ interface Pair {
 
 /** Every materialised taxonomy of every collection that the batch made documents in. */
 async function pairsOf(ctx: NsCtx, batch: BatchJob): Promise<Pair[]> {
-  const [collectionIds, taxonomies] = await Promise.all([collectionsOfBatch(ctx, batch), listTaxonomies(ctx)]);
+  const [collectionIds, taxonomies] = await Promise.all([
+    collectionsOfBatch(ctx, batch),
+    listTaxonomies(ctx),
+  ]);
   if (taxonomies.length === 0) return [];
   const collections = await Promise.all(collectionIds.map((id) => findCollection(ctx, id)));
   const pairs = collections.flatMap((collection) =>
@@ -171,7 +212,11 @@ async function pairsOf(ctx: NsCtx, batch: BatchJob): Promise<Pair[]> {
       ? []
       : taxonomies
           .filter((taxonomy) => materializesIn(taxonomy, collection))
-          .map((taxonomy) => ({ key: `${taxonomy.id} ${collection.id}`, taxonomy, collectionId: collection.id })),
+          .map((taxonomy) => ({
+            key: `${taxonomy.id} ${collection.id}`,
+            taxonomy,
+            collectionId: collection.id,
+          })),
   );
   return pairs.sort((a, b) => (a.key < b.key ? -1 : 1));
 }
@@ -182,24 +227,40 @@ async function pairsOf(ctx: NsCtx, batch: BatchJob): Promise<Pair[]> {
  *
  * A taxonomy that cannot be applied is reported and does not stop the others; what may pass on another try is thrown.
  */
-async function materializeBatch(ctx: NsCtx, batch: BatchJob, cursor: BatchCursor | null | undefined): Promise<BatchProgress> {
+async function materializeBatch(
+  ctx: NsCtx,
+  batch: BatchJob,
+  cursor: BatchCursor | null | undefined,
+  before: readonly FailedTaxonomy[],
+): Promise<BatchProgress> {
   const { clock } = ctx.ports;
   const startedMs = clock.now();
   const stop = () => cursor !== undefined && clock.now() - startedMs > turnMs;
-  const failures: FailedTaxonomy[] = [];
+  const failures: FailedTaxonomy[] = [...before];
   let totals = cursor?.totals ?? noTotals;
   const pairs = (await pairsOf(ctx, batch)).filter(({ key }) => !cursor || key >= cursor.key);
   for (const { key, taxonomy, collectionId } of pairs) {
     const from = cursor?.key === key ? cursor.done : 0;
     try {
       const ids = await documentsOfBatch(ctx, batch, collectionId);
-      const applied = await applyTaxonomy(ctx, await openClassifier(ctx, taxonomy), collectionId, ids.slice(from), stop);
+      const applied = await applyTaxonomy(
+        ctx,
+        await openClassifier(ctx, taxonomy),
+        collectionId,
+        ids.slice(from),
+        stop,
+      );
       totals = sum(totals, applied.totals);
       const done = from + applied.done;
-      if (done < ids.length || (stop() && key !== pairs.at(-1)!.key)) return { cursor: { key, done, totals }, totals, failures };
+      if (done < ids.length || (stop() && key !== pairs.at(-1)!.key))
+        return { cursor: { key, done, totals }, totals, failures };
     } catch (error) {
       if (!isAppError(error) || error.retryable) throw error;
-      ctx.ports.log.warn('taxonomy not applied to a batch', { taxonomy_id: taxonomy.id, batch_id: batch.batch_id, code: error.code });
+      ctx.ports.log.warn('taxonomy not applied to a batch', {
+        taxonomy_id: taxonomy.id,
+        batch_id: batch.batch_id,
+        code: error.code,
+      });
       failures.push({ id: taxonomy.id, error: error.code, message: error.detail.slice(0, 1000) });
     }
   }
