@@ -41,6 +41,13 @@ const unnamed = [
   'logs:DescribeLogGroups',
   // Says which streams there are; reading one is allowed by name.
   'dynamodb:ListStreams',
+  // The service sets up the runner's network interfaces, which have no names before; the runner's code is denied these.
+  'ec2:AssignPrivateIpAddresses',
+  'ec2:CreateNetworkInterface',
+  'ec2:DeleteNetworkInterface',
+  'ec2:DescribeNetworkInterfaces',
+  'ec2:DescribeSubnets',
+  'ec2:UnassignPrivateIpAddresses',
 ];
 
 describe('every role', () => {

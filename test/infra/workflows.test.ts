@@ -151,13 +151,13 @@ describe('a batch', () => {
 
   it('is planned, mapped, committed, enriched, clustered, checked for alerts and finished, in this order', () => {
     const order: string[] = [];
-    for (
-      let name: string | undefined = batch.StartAt;
-      name !== undefined;
-      name = states[name]!.Next ?? states[name]!.Choices?.[0].Next
-    ) {
-      order.push(name);
-    }
+    // A choice that goes back is a loop; what comes after it is the first state that was not passed yet.
+    const after = (name: string): string | undefined => {
+      const { Next, Choices = [], Default } = states[name]!;
+      const targets = [Next, ...Choices.map((choice: { Next: string }) => choice.Next), Default];
+      return targets.find((target) => target !== undefined && !order.includes(target));
+    };
+    for (let name: string | undefined = batch.StartAt; name !== undefined; name = after(name)) order.push(name);
     expect(order).toEqual([
       'Begin',
       'Plan',
@@ -165,6 +165,7 @@ describe('a batch', () => {
       'Chunks',
       'Commit',
       'Taxonomies',
+      'MoreTaxonomies',
       'Clusters',
       'ClustersFollow',
       'ClusterRuns',
@@ -173,6 +174,7 @@ describe('a batch', () => {
     ]);
     expect(states.HasChunks!.Default).toBe('Commit');
     expect(states.ClustersFollow!.Default).toBe('Alerts');
+    expect(states.MoreTaxonomies!.Choices[0]).toMatchObject({ IsNull: false, Next: 'Taxonomies' });
   });
 
   it('goes to Fail, with the error, whatever happens until it is committed', () => {

@@ -11,14 +11,13 @@ import {
   UpdateItemCommand,
 } from '@aws-sdk/client-dynamodb';
 import type { AttributeValue, TransactWriteItem, WriteRequest } from '@aws-sdk/client-dynamodb';
-import { marshall, unmarshall } from '@aws-sdk/util-dynamodb';
-import type { Condition, FailedWrite, Item, Key, Page, QueryOptions, Table, Write } from '../store/table.ts';
+import type { Attribute, Condition, FailedWrite, Item, Key, Page, QueryOptions, Table, Write } from '../store/table.ts';
 import { ConditionFailed } from '../store/table.ts';
+import { fromAttributes, toAttribute, toAttributes } from './attributes.ts';
 import { toAppError } from './faults.ts';
 
-const marshal = (value: unknown) => marshall(value, { removeUndefinedValues: true, convertClassInstanceToMap: false });
-const toItem = (raw: Record<string, AttributeValue>): Item => unmarshall(raw) as Item;
-const keyOf = (key: Key) => marshal({ pk: key.pk, sk: key.sk });
+const toItem = (raw: Record<string, AttributeValue>): Item => fromAttributes(raw) as Item;
+const keyOf = (key: Key) => toAttributes({ pk: key.pk, sk: key.sk });
 
 /** Collects the placeholders of one expression: every name and value goes through `#n` and `:v`. */
 class Expression {
@@ -34,9 +33,9 @@ class Expression {
     return placeholder;
   }
 
-  value(value: unknown): string {
+  value(value: Attribute): string {
     const placeholder = `:v${this.#count++}`;
-    this.values[placeholder] = marshal({ value }).value!;
+    this.values[placeholder] = toAttribute(value);
     return placeholder;
   }
 
@@ -70,7 +69,7 @@ class Expression {
 function updateExpression(expression: Expression, write: Extract<Write, { update: Key }>): string {
   const sets = Object.entries(write.set ?? {})
     .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${expression.name(name)} = ${expression.value(value)}`);
+    .map(([name, value]) => `${expression.name(name)} = ${expression.value(value!)}`);
   const removes = (write.remove ?? []).map((name) => expression.name(name));
   const adds = Object.entries(write.add ?? {}).map(([name, value]) => `${expression.name(name)} ${expression.value(value)}`);
   return [
@@ -86,7 +85,7 @@ function toTransactItem(tableName: string, write: Write): TransactWriteItem {
   const expression = new Expression();
   const shared = { TableName: tableName, ReturnValuesOnConditionCheckFailure: 'ALL_OLD' as const };
   if ('put' in write) {
-    return { Put: { ...shared, Item: marshal(write.put), ...expression.all(write.if), ...expression.maps() } };
+    return { Put: { ...shared, Item: toAttributes(write.put), ...expression.all(write.if), ...expression.maps() } };
   }
   if ('update' in write) {
     const update = updateExpression(expression, write);
@@ -212,7 +211,7 @@ export class DynamoTable implements Table {
         }),
       );
       const items = (answer.Items ?? []).map(toItem);
-      return answer.LastEvaluatedKey ? { items, next: unmarshall(answer.LastEvaluatedKey) as Key } : { items };
+      return answer.LastEvaluatedKey ? { items, next: fromAttributes(answer.LastEvaluatedKey) as unknown as Key } : { items };
     } catch (error) {
       throw toAppError(error);
     }
@@ -250,7 +249,7 @@ export class DynamoTable implements Table {
     const shared = { TableName: this.#name, ReturnValuesOnConditionCheckFailure: 'ALL_OLD' as const };
     try {
       if ('put' in write) {
-        await this.#client.send(new PutItemCommand({ ...shared, Item: marshal(write.put), ...expression.all(write.if), ...expression.maps() }));
+        await this.#client.send(new PutItemCommand({ ...shared, Item: toAttributes(write.put), ...expression.all(write.if), ...expression.maps() }));
       } else if ('update' in write) {
         const update = updateExpression(expression, write);
         const conditions = expression.all(write.if);
@@ -269,7 +268,7 @@ export class DynamoTable implements Table {
 
   async writeMany(writes: readonly ({ readonly put: Item } | { readonly delete: Key })[]): Promise<void> {
     const requests: WriteRequest[] = writes.map((write) =>
-      'put' in write ? { PutRequest: { Item: marshal(write.put) } } : { DeleteRequest: { Key: keyOf(write.delete) } },
+      'put' in write ? { PutRequest: { Item: toAttributes(write.put) } } : { DeleteRequest: { Key: keyOf(write.delete) } },
     );
     const pages: WriteRequest[][] = [];
     for (let i = 0; i < requests.length; i += 25) pages.push(requests.slice(i, i + 25));

@@ -134,7 +134,7 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
 
     it.skipIf(fetch === undefined)('URLs work without credentials, for their own object and content type', async () => {
       const blobs = await make();
-      const key = `${fresh()}/a file.txt`;
+      const key = `${fresh()}/file.txt`;
       const put = await fetch!(await blobs.presignPut(key, 300, 'text/plain'), { method: 'PUT', body: 'any size at all', headers: { 'Content-Type': 'text/plain' } });
       expect(put.status).toBe(200);
       expect(await getText(blobs, key)).toBe('any size at all');

@@ -129,7 +129,7 @@ describe('the removal of a namespace', () => {
     await app.call('DELETE', `/v1/namespaces/${app.namespace}`);
     await removeAll(app);
     const tombstone = async () => (await app.ports.table.get(app.ctx.org.namespace(app.namespace)))!;
-    expect(await tombstone()).toMatchObject({ state: 'deleted', watch_job: JSON.stringify(jobOf(app)) });
+    expect(await tombstone()).toMatchObject({ state: 'deleting', deleted_at: expect.any(String), watch_job: JSON.stringify(jobOf(app)) });
     await app.ports.table.write([{ put: { ...app.ctx.ns.document(collectionId, 'late'), document_id: 'late' } }]);
     await app.ports.index.put(`${app.namespace}/${collectionId}/seg/late.vseg`, 'late');
     app.ports.clock.advance(3_600_001);

@@ -12,12 +12,12 @@ import { flattenColumns } from '../../vectors/columns.ts';
 import type { SegmentRow } from '../../vectors/encode-segment.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { getCollection } from '../collections/service.ts';
-import type { ChunkCounts, ChunkOutcome, ChunkSegment, Receipt } from '../documents/chunk-results.ts';
-import { readOutcome, toReceipt } from '../documents/chunk-results.ts';
-import { createdColumn } from '../documents/list.ts';
+import type { ChunkCounts, ChunkOutcome, ChunkSegment, Receipt } from '../documents/service.ts';
+import { readOutcome, toReceipt } from '../documents/service.ts';
+import { createdColumn } from '../documents/service.ts';
 import type { DocumentBody, Json } from '../documents/service.ts';
 import { documentBytesMax } from '../documents/service.ts';
-import { toRow, visibleSlot } from '../documents/store.ts';
+import { toRow, visibleSlot } from '../documents/service.ts';
 import { blobText, isBinary } from '../objects/service.ts';
 import { getPlugin } from '../plugins/service.ts';
 import type { RowOutput, RowResult } from './extract.ts';
@@ -25,8 +25,9 @@ import { fault, objectFields, rowsOf, runExtractor } from './extract.ts';
 import { contentHashOf } from './plan.ts';
 import type { ChunkResult, ResultDocument } from './rows.ts';
 import { writeRows } from './rows.ts';
-import type { ChunkFile, ChunkPointer, PlannedObject, RowFailure } from './store.ts';
-import { batchKeys, findBatch } from './store.ts';
+import type { ChunkFile, ChunkPointer, PlannedObject, RowFailure } from './files.ts';
+import { batchKeys } from './files.ts';
+import { findBatch } from './store.ts';
 
 /** What a chunk answers: a few bytes, since the state machine keeps them. */
 export interface ChunkAnswer {

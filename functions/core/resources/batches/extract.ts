@@ -14,7 +14,7 @@ import type { StoredBlob } from '../objects/service.ts';
 import { blobText, isBinary } from '../objects/service.ts';
 import type { StoredPlugin } from '../plugins/service.ts';
 import { runnerPlugin, tenantOf } from '../plugins/service.ts';
-import type { PlannedObject } from './store.ts';
+import type { PlannedObject } from './files.ts';
 
 /** One row of a plugin's table: one blob of one object. */
 export interface PluginRow {

@@ -11,24 +11,16 @@ import type { IndexHead } from '../../store/vector-index.ts';
 import { openSequence, readHeads } from '../../store/vector-index.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { getCollection } from '../collections/service.ts';
-import { listReceipts } from '../documents/chunk-results.ts';
-import { newestCommitted, toRow } from '../documents/store.ts';
-import type { StoredObject } from '../objects/store.ts';
-import { findObjects, queryObjects } from '../objects/store.ts';
+import { listReceipts } from '../documents/service.ts';
+import { newestCommitted, toRow } from '../documents/service.ts';
+import type { StoredObject } from '../objects/service.ts';
+import { findObjects, queryObjects } from '../objects/service.ts';
 import { isBinary } from '../objects/service.ts';
 import { rowsOf } from './extract.ts';
-import type {
-  BatchJob,
-  CarriedResult,
-  ChunkFile,
-  ChunkPointer,
-  PlanFile,
-  PlannedObject,
-  PlanSummary,
-  RowFailure,
-  StoredBatch,
-} from './store.ts';
-import { batchKeys, findBatch } from './store.ts';
+import type { CarriedResult, ChunkFile, ChunkPointer, PlanFile, PlannedObject, RowFailure } from './files.ts';
+import type { BatchJob, PlanSummary, StoredBatch } from './store.ts';
+import { batchKeys } from './files.ts';
+import { findBatch } from './store.ts';
 
 /** A chunk ends at the first of these (decisions, section 1). */
 export const chunkLimits = { rowsMax: 1_000, inputBytesMax: 4_000_000, outputBytesMax: 32_000_000 } as const;

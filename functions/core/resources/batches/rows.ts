@@ -6,8 +6,8 @@ import { AppError } from '../../errors.ts';
 import type { Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
 import type { IndexHead } from '../../store/vector-index.ts';
-import type { DocumentRow, Slot } from '../documents/store.ts';
-import { insertRow, placeBody, stageRow, toRow, visibleSlot } from '../documents/store.ts';
+import type { DocumentRow, Slot } from '../documents/service.ts';
+import { insertRow, placeBody, stageRow, toRow, visibleSlot } from '../documents/service.ts';
 
 /** One document of a chunk's result. */
 export interface ResultDocument {

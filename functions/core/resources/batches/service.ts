@@ -16,14 +16,17 @@ import { ConditionFailed } from '../../store/table.ts';
 import { getBucket } from '../buckets/service.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { checkReads, collectionsReading, getCollection } from '../collections/service.ts';
-import { listReceipts } from '../documents/chunk-results.ts';
-import { findObjects } from '../objects/store.ts';
+import { listReceipts } from '../documents/service.ts';
+import { findObjects } from '../objects/service.ts';
 import { createTask } from '../tasks/service.ts';
-import type { DedupStrategy, PlanFile, RowFailure, StoredBatch } from './store.ts';
-import { batchItem, batchKeys, findBatch, jobOf, listBatchRows, toBatch, watchAttributes } from './store.ts';
+import type { PlanFile, RowFailure } from './files.ts';
+import type { DedupStrategy, StoredBatch } from './store.ts';
+import { batchKeys } from './files.ts';
+import { batchItem, findBatch, jobOf, listBatchRows, toBatch, watchAttributes } from './store.ts';
 import { receiptsOf, stopBatch, tallyOf, watchUntil } from './workflow.ts';
 
-export type { BatchJob, ChunkPointer, RowFailure, StoredBatch } from './store.ts';
+export type { ChunkPointer, RowFailure } from './files.ts';
+export type { BatchJob, StoredBatch } from './store.ts';
 
 /** Objects of one batch, at most (API rules, section 12). */
 export const objectsMax = 100_000;

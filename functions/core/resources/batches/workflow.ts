@@ -15,18 +15,21 @@ import { ConditionFailed } from '../../store/table.ts';
 import { abortSequence, commitIndex, type IndexChange, readHeads, SequenceLost } from '../../store/vector-index.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { findCollection } from '../collections/service.ts';
-import type { Receipt } from '../documents/chunk-results.ts';
-import { listReceipts, readOutcomes } from '../documents/chunk-results.ts';
+import type { Receipt } from '../documents/service.ts';
+import { listReceipts, readOutcomes } from '../documents/service.ts';
 import { findPlugin, isDeployed } from '../plugins/service.ts';
 import { finishChunk } from './chunk.ts';
 import { runningBatch } from './plan.ts';
-import type { BatchJob, BatchStatus, PlanFile, PostProcessing, Progress, StoredBatch } from './store.ts';
-import { batchKeys, findBatch, jobOf, watchAttributes, watchMembers } from './store.ts';
+import type { PlanFile } from './files.ts';
+import type { BatchJob, BatchStatus, PostProcessing, Progress, StoredBatch } from './store.ts';
+import { batchKeys } from './files.ts';
+import { findBatch, jobOf, watchAttributes, watchMembers } from './store.ts';
 
 export { runChunk } from './chunk.ts';
 export type { PlanResult } from './plan.ts';
 export { planBatch } from './plan.ts';
-export type { BatchJob, ChunkPointer } from './store.ts';
+export type { ChunkPointer } from './files.ts';
+export type { BatchJob } from './store.ts';
 
 /** A plugin may be deployed this long after the batch was asked for (API rules, section 8). */
 const deployMs = 5 * 60_000;

@@ -14,8 +14,8 @@ import type { Attribute } from '../../store/table.ts';
 import { indexPrefix, readHeads } from '../../store/vector-index.ts';
 import type { StoredBucket } from '../buckets/service.ts';
 import { getBucket } from '../buckets/service.ts';
-import type { StoredPlugin } from '../plugins/store.ts';
-import { pluginStore } from '../plugins/store.ts';
+import type { StoredPlugin } from '../plugins/service.ts';
+import { findPlugin, listPlugins, pluginId } from '../plugins/service.ts';
 import type { CreateCollectionBody, ExtractorBody, UpdateCollectionBody } from './contract.ts';
 import type { CollectionFeature, StoredCollection, StoredExtractor } from './store.ts';
 import { collectionStore } from './store.ts';
@@ -99,8 +99,6 @@ function fullVersion(text: string): string {
   return [major, minor, patch].map((part) => String(Number(part))).join('.');
 }
 
-const idOfPlugin = (name: string, version: string) => `${name}_${version.replaceAll('.', '_')}`;
-
 /** The properties that feed an extractor: those of the body, else those of its manifest that the buckets have. */
 function mappingsOf(
   body: z.output<typeof ExtractorBody>,
@@ -151,9 +149,9 @@ async function resolveExtractors(
   for (const [i, body] of bodies.entries()) {
     const at = key === 'feature_extractor' ? ['body', key] : ['body', key, i];
     const version = fullVersion(body.version);
-    const plugin = await pluginStore.find(ctx, idOfPlugin(body.feature_extractor_name, version));
+    const plugin = await findPlugin(ctx, pluginId(body.feature_extractor_name, version));
     if (!plugin) {
-      const others = (await pluginStore.list(ctx)).map((other) => other.name);
+      const others = (await listPlugins(ctx)).map((other) => other.name);
       faults.push({
         type: 'plugin_unknown',
         location: [...at, 'feature_extractor_name'],

@@ -10,10 +10,7 @@ import { listRows } from '../../vectors/list-rows.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import type { StoredDocument } from './service.ts';
-import { getDocuments } from './service.ts';
-
-/** Column of the index that holds when a document was made; users cannot filter by it, only lists order by it. */
-export const createdColumn = '_internal.created_at';
+import { createdColumn, getDocuments } from './service.ts';
 
 /** A page of documents ends at this many bytes of JSON, with a cursor (decisions, section 2). */
 const pageBytesMax = 4_000_000;

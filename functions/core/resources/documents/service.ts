@@ -20,7 +20,13 @@ import { listReceipts, readOutcomes } from './chunk-results.ts';
 import type { DocumentBody, DocumentRow, Enrichment, Json, JsonObject, Slot } from './store.ts';
 import { isBeingReplaced, newestCommitted, placeBody, readBody, rewriteSlot, toRow, visibleSlot } from './store.ts';
 
-export type { DocumentBody, Enrichment, Json, JsonObject, Lineage } from './store.ts';
+export type { ChunkCounts, ChunkOutcome, ChunkSegment, Receipt } from './chunk-results.ts';
+export { listReceipts, readOutcome, readOutcomes, toReceipt } from './chunk-results.ts';
+export type { DocumentBody, DocumentRow, Enrichment, Json, JsonObject, Lineage, Slot } from './store.ts';
+export { insertRow, newestCommitted, placeBody, stageRow, toRow, visibleSlot } from './store.ts';
+
+/** Column of the index that holds when a document was made; users cannot filter by it, only lists order by it. */
+export const createdColumn = '_internal.created_at';
 
 /** A document that can be seen. */
 export interface StoredDocument extends DocumentBody {

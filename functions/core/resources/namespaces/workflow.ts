@@ -8,7 +8,7 @@ import { isAppError } from '../../errors.ts';
 import type { Job } from '../../events.ts';
 import type { Blobs } from '../../store/blobs.ts';
 import { dueAttributes, type ResourceKind, resourceKinds } from '../../store/keys.ts';
-import type { Attribute, Item, Key } from '../../store/table.ts';
+import type { Item, Key } from '../../store/table.ts';
 import { ConditionFailed, queryAll } from '../../store/table.ts';
 import { cancelBatch, listBatches } from '../batches/service.ts';
 
@@ -83,7 +83,7 @@ export async function removeNamespace(
   const key = ctx.org.namespace(ctx.ns.namespaceId);
   const row = await ctx.ports.table.get(key);
   // Active: nobody deleted it, whatever the job says. Missing: it never was, or its tombstone is gone.
-  if (!row || (row.state !== 'deleting' && row.state !== 'deleted')) return { done: true, removed: 0 };
+  if (row?.state !== 'deleting') return { done: true, removed: 0 };
   const budget = new Budget(options.itemsPerTurn ?? itemsPerTurn);
   const late = await noteLateWork(ctx, job, key, row);
   const finished = () => ({ done: false, removed: budget.removed });
@@ -243,25 +243,19 @@ async function dropTasks(ctx: NsCtx, budget: Budget): Promise<boolean> {
 /** The row becomes a tombstone; the second time, after late work has ended, it is left to expire. */
 async function bury(ctx: NsCtx, job: NamespaceJob, key: Key, row: Item): Promise<void> {
   const nowMs = now(ctx);
-  const first = row.state === 'deleting';
-  const set: Record<string, Attribute> = first
-    ? {
-        state: 'deleted',
-        deleted_at: isoTime(nowMs),
-        expires_at: Math.floor(nowMs / 1000) + tombstoneSeconds,
-        watch_job: JSON.stringify(job),
-        ...dueAttributes(ctx.ns.namespaceId, isoTime(nowMs + lateWorkMs)),
-      }
-    : {};
-  const isOver = !first && Date.parse(String(row.deleted_at)) + lateWorkMs <= nowMs;
-  if (!first && !isOver) return;
+  const deletedAt = row.deleted_at as string | undefined;
+  if (deletedAt !== undefined && Date.parse(deletedAt) + lateWorkMs > nowMs) return;
+  const set = {
+    deleted_at: isoTime(nowMs),
+    expires_at: Math.floor(nowMs / 1000) + tombstoneSeconds,
+    watch_job: JSON.stringify(job),
+    ...dueAttributes(ctx.ns.namespaceId, isoTime(nowMs + lateWorkMs)),
+  };
   try {
     await ctx.ports.table.write([
-      {
-        update: key,
-        ...(first ? { set } : { remove: ['due_pk', 'due_at', 'watch_job', 'late_work'] }),
-        if: [{ attribute: 'state', eq: String(row.state) }],
-      },
+      deletedAt === undefined
+        ? { update: key, set, if: [{ attribute: 'deleted_at', missing: true }, { attribute: 'state', eq: 'deleting' }] }
+        : { update: key, remove: ['due_pk', 'due_at', 'watch_job', 'late_work'], if: [{ attribute: 'deleted_at', eq: deletedAt }] },
     ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error; // A repetition of this turn was faster.

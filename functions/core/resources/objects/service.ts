@@ -24,6 +24,7 @@ import type { StoredBlob, StoredObject } from './store.ts';
 import { findObject, objectItem, queryObjects } from './store.ts';
 
 export type { StoredBlob, StoredObject } from './store.ts';
+export { findObjects, queryObjects } from './store.ts';
 
 /** Inline values of one object that stand in its row; longer ones go to the blob store (items stay under 100 kB). */
 const rowBytesMax = 60_000;
