@@ -16,6 +16,11 @@ export interface Ctx {
 /** A context inside a namespace that exists and that the principal may see. */
 export interface NsCtx extends Ctx {
   readonly ns: NamespaceScope;
+  /**
+   * There only while a reading request has begun and the check of its namespace still runs; rejects if the namespace
+   * is not the caller's. The answer waits for it, and so does whatever does more than read.
+   */
+  readonly entered?: Promise<unknown>;
 }
 
 export function makeContext(ports: Ports, principal: Principal, requestId: string): Ctx {

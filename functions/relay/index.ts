@@ -1,16 +1,14 @@
 // Sends new outbox rows on: jobs to their queue, events to the bus. Then the row goes. Seeing a row twice is harmless,
 // because jobs are keyed by their work and events carry their own id.
 import { BatchProcessor, EventType, processPartialResponse } from '@aws-lambda-powertools/batch';
-import type { AttributeValue } from '@aws-sdk/client-dynamodb';
-import { unmarshall } from '@aws-sdk/util-dynamodb';
 import type { Context, DynamoDBRecord, DynamoDBStreamEvent } from 'aws-lambda';
 import middy from '@middy/core';
+import { rowOfImage } from '../core/aws/attributes.ts';
 import { eventBridge } from '../core/aws/bus.ts';
 import { DynamoTable } from '../core/aws/dynamo.ts';
 import { sqsQueue } from '../core/aws/sqs.ts';
 import { readEnvironment } from '../core/env.ts';
 import { sendOn } from '../core/store/relay.ts';
-import type { Item } from '../core/store/table.ts';
 
 const env = readEnvironment('relay');
 const outlets = {
@@ -21,10 +19,10 @@ const outlets = {
 const processor = new BatchProcessor(EventType.DynamoDBStreams);
 
 async function relay(record: DynamoDBRecord): Promise<void> {
-  const image = record.dynamodb?.NewImage as Record<string, AttributeValue> | undefined;
+  const row = rowOfImage(record.dynamodb?.NewImage ?? {});
   // The event source filters; a row that is no outbox row must still never be sent or deleted.
-  if (record.eventName !== 'INSERT' || !image?.pk?.S?.startsWith('OUTBOX#')) return;
-  await sendOn(outlets, unmarshall(image) as Item);
+  if (record.eventName !== 'INSERT' || !row.pk?.startsWith('OUTBOX#')) return;
+  await sendOn(outlets, row);
 }
 
 export const handler = middy((event: DynamoDBStreamEvent, context: Context) =>

@@ -196,6 +196,31 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       expect(await idsIn(ctx, id)).toEqual(['doc_a', 'doc_b']);
     });
 
+    it('keeps few segments however many small changes come, and answers the same', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: { n: 0 }, doc_b: { n: 0 }, doc_c: { n: 0 } })], { token: 't' });
+      for (let i = 1; i <= 150; i++) {
+        const columns = new Map<string, number | undefined>([['n', i], ['odd', i % 2 ? 1 : undefined], [`last_${i % 3}`, i]]);
+        await patchColumns(ctx, id, [{ id: i % 5 ? 'doc_a' : 'doc_b', columns }], { token: `p${i}` });
+      }
+      await deleteRows(ctx, id, ['doc_c'], -1, { token: 'd' });
+      for (let i = 151; i <= 200; i++) await patchColumns(ctx, id, [{ id: 'doc_b', columns: new Map([['n', i]]) }], { token: `p${i}` });
+      const view = await openIndex(ctx, id);
+      for (const feature of Object.values(view.manifest.features)) expect(feature.segments.length).toBeLessThan(40);
+      const found = (await view.snapshot(documentsUri))!;
+      expect(columnsOf(found, 'doc_a')).toEqual(new Map([['n', 149], ['odd', 1], ['last_0', 147], ['last_1', 148], ['last_2', 149]]));
+      expect(columnsOf(found, 'doc_b')).toEqual(new Map([['n', 200], ['last_0', 150], ['last_1', 145], ['last_2', 140]]));
+      expect(columnsOf(found, 'doc_c')).toBeUndefined();
+      // A commit of new rows starts afresh: what was patched before belongs to the rows before.
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: { n: 'new' }, doc_c: {} })], { token: 'again' });
+      for (let i = 0; i < 80; i++) await patchColumns(ctx, id, [{ id: 'doc_c', columns: new Map([['n', i]]) }], { token: `q${i}` });
+      const after = (await openIndex(ctx, id)).snapshot(documentsUri);
+      expect(columnsOf((await after)!, 'doc_a')).toEqual(new Map([['n', 'new']]));
+      expect(columnsOf((await after)!, 'doc_b')?.get('n')).toBe(200);
+      expect(columnsOf((await after)!, 'doc_c')).toEqual(new Map([['n', 79]]));
+    });
+
     it('answers a whole run from one version, whatever is committed meanwhile', async () => {
       const ctx = await makeContext();
       const id = await collectionIn(ctx);

@@ -1,7 +1,7 @@
 // Values of a row <-> DynamoDB's typed attributes. By hand, because the SDK's converter refuses numbers beyond 2^53, and
 // users and plugins send any number that JSON or a float can hold.
 import type { AttributeValue } from '@aws-sdk/client-dynamodb';
-import type { Attribute } from '../store/table.ts';
+import type { Attribute, Item } from '../store/table.ts';
 
 /** The service keeps 38 digits between these magnitudes; a float has 17 digits, so only the magnitude can be too much. */
 const magnitudeMin = 1e-130;
@@ -61,4 +61,9 @@ export function fromAttribute(typed: AttributeValue): Attribute {
 
 export function fromAttributes(typed: Readonly<Record<string, AttributeValue>>): Record<string, Attribute> {
   return Object.fromEntries(Object.entries(typed).map(([name, value]) => [name, fromAttribute(value)]));
+}
+
+/** A row as the table's stream brings it; bytes come as base64 there, which no outbox row has. */
+export function rowOfImage(image: Readonly<Record<string, unknown>>): Item {
+  return fromAttributes(image as Readonly<Record<string, AttributeValue>>) as Item;
 }

@@ -44,7 +44,8 @@ export class S3Blobs implements Blobs {
         new PutObjectCommand({
           Bucket: this.#bucket,
           Key: key,
-          Body: body,
+          // An empty text is no body to the SDK, which then warns of a stream without length.
+          Body: typeof body === 'string' ? Buffer.from(body) : body,
           ...(options.contentType === undefined ? {} : { ContentType: options.contentType }),
           ...(options.ifAbsent ? { IfNoneMatch: '*' } : {}),
         }),

@@ -1,7 +1,7 @@
 // From a gateway event to a service call and back: route, key, limits, validation, idempotency, envelope.
 import type { APIGatewayProxyEvent, APIGatewayProxyResult } from 'aws-lambda';
 import type { Clock, RandomSource } from '../clock.ts';
-import type { Ctx } from '../context.ts';
+import type { Ctx, NsCtx } from '../context.ts';
 import { inNamespace, makeContext } from '../context.ts';
 import { AppError, invalid, isAppError } from '../errors.ts';
 import { idPrefixes } from '../ids.ts';
@@ -244,7 +244,7 @@ function readIdempotencyKey(event: APIGatewayProxyEvent, body: unknown): string 
 /**
  * The context inside the namespace that a request names, and the check that it exists and may be seen.
  *
- * A GET changes nothing, so it may read while the check still runs: its answer waits for the check.
+ * What changes nothing may read while the check still runs: its answer waits for the check.
  */
 async function enter(
   ctx: Ctx,
@@ -254,10 +254,12 @@ async function enter(
 ): Promise<{ readonly scoped: Ctx; readonly checked: Promise<unknown> | undefined }> {
   const checked = enterNamespace(ctx, params, event);
   const named = params.namespace ?? headerOf(event, 'x-namespace');
-  if (route.method !== 'GET' || !named?.startsWith(idPrefixes.namespace)) return { scoped: await checked, checked: undefined };
+  const readsOnly = route.method === 'GET' || route.target === 'query';
+  if (!readsOnly || !named?.startsWith(idPrefixes.namespace)) return { scoped: await checked, checked: undefined };
   // Whoever awaits it gets its failure.
   checked.catch(() => undefined);
-  return { scoped: inNamespace(ctx, named), checked };
+  const scoped: NsCtx = { ...inNamespace(ctx, named), entered: checked };
+  return { scoped, checked };
 }
 
 /** Resolves the namespace of the path or of `X-Namespace` (id or name); both must agree where both are there. */

@@ -12,10 +12,13 @@ import { VectorError } from '../vectors/errors.ts';
 import {
   type Addition,
   appendSegments,
+  collectableKeys,
   decodeManifest,
   documentsUri,
   emptyManifest,
   encodeManifest,
+  forgetRetired,
+  keysOf,
   type Manifest,
   type StoredSegment,
 } from '../vectors/manifest.ts';
@@ -23,6 +26,7 @@ import { openSegment, type Segment } from '../vectors/open-segment.ts';
 import { openSnapshot, type Snapshot } from '../vectors/snapshot.ts';
 import type { Blobs } from './blobs.ts';
 import { BlobMissing } from './blobs.ts';
+import { foldDeltas } from './fold-deltas.ts';
 import { LruCache } from './lru-cache.ts';
 import type { Attribute, Condition, Item, Write } from './table.ts';
 import { ConditionFailed } from './table.ts';
@@ -385,7 +389,8 @@ export async function commitIndex(
     const puts: Promise<unknown>[] = [];
     for (const [i, change] of changes.entries()) {
       const head = heads[i]!;
-      const next = appendSegments(manifests[i]!, change.additions);
+      const isSmall = change.additions.length > 0 && change.additions.every((addition) => 'every' in addition);
+      const next = appendSegments(isSmall ? await tidy(ctx, change.collection_id, manifests[i]!) : manifests[i]!, change.additions);
       const manifestKey = `${keyPrefix(ctx, change.collection_id)}man/${String(next.version).padStart(10, '0')}-${freshName(ctx)}.json`;
       puts.push(
         index.put(manifestKey, encodeManifest(next), { contentType: 'application/json', ifAbsent: true }),
@@ -440,6 +445,54 @@ export async function commitIndex(
     detail: `The index of ${ids.join(', ')} is being written by too many at once; ${commitTries} tries did not get through.`,
     retryAfterSeconds: 2,
   });
+}
+
+/** What no version names any more is deleted after this: no reader can still hold it (decisions, section 1). */
+const garbageMs = 48 * 3600 * 1000;
+
+/** Merges small segments when there are many, and then also forgets what was retired long ago, for the collector. */
+async function tidy(ctx: NsCtx, collectionId: string, manifest: Manifest): Promise<Manifest> {
+  const { index, clock } = ctx.ports;
+  const folded = await foldDeltas(manifest, {
+    nowMs: clock.now(),
+    load: (ref) => loadSegment(ctx, ref),
+    put: async ({ bytes, description }) => {
+      const key = segmentKey(ctx, collectionId);
+      await index.put(key, bytes, { contentType: 'application/octet-stream', ifAbsent: true });
+      return { ...description, key };
+    },
+  }).catch((error: unknown) => {
+    throw readFault(error);
+  });
+  if (folded === manifest) return manifest;
+  const old = collectableKeys(folded, clock.now(), garbageMs);
+  return { ...forgetRetired(folded, old), version: manifest.version };
+}
+
+/**
+ * Deletes segments and manifests that were stored more than 48 hours ago and that nothing names: replaced, or left
+ * behind by writers that died. Lists first and reads the head after, so what is committed meanwhile is named.
+ *
+ * @returns how many objects were deleted
+ * @throws AppError index_unavailable, index_corrupt, storage_*
+ */
+export async function collectGarbage(ctx: NsCtx, collectionId: string): Promise<number> {
+  const { index, clock } = ctx.ports;
+  const before = clock.now() - garbageMs;
+  const old: string[] = [];
+  let after: string | undefined;
+  do {
+    const page = await index.list(keyPrefix(ctx, collectionId), after);
+    for (const blob of page.blobs) if (blob.modifiedMs < before) old.push(blob.key);
+    after = page.next;
+  } while (after !== undefined);
+  if (old.length === 0) return 0;
+  const { head, manifest } = await openIndex(ctx, collectionId);
+  const named = keysOf(manifest);
+  if (head.manifest_key !== null) named.add(head.manifest_key);
+  const gone = old.filter((key) => !named.has(key));
+  for (let i = 0; i < gone.length; i += 16) await Promise.all(gone.slice(i, i + 16).map((key) => index.delete(key)));
+  return gone.length;
 }
 
 /** Between a half and one and a half. */

@@ -1,7 +1,11 @@
 // The steps of the batch state machine by name: what its Lambdas are called with, and what each call does.
+import type { NsCtx } from '../../context.ts';
 import { workflowContext } from '../../context.ts';
 import type { Ports } from '../../ports.ts';
+import { collectGarbage } from '../../store/vector-index.ts';
+import { clearAborted } from '../documents/service.ts';
 import type { BatchJob, PostProcessing } from './store.ts';
+import { findBatch } from './store.ts';
 import { commitBatch, failBatch, finishBatch, planBatch, runChunk } from './workflow.ts';
 import type { ChunkPointer } from './workflow.ts';
 
@@ -71,6 +75,24 @@ export function postProcessingOf(outcomes: Outcomes): PostProcessing[] {
   return found;
 }
 
+/** Old sequences of failed batches that are worth a look at every row. */
+const abortedMax = 20;
+
+/** After a batch, while nobody waits: removes what earlier ones left. What cannot be removed now is there next time. */
+async function tidyCollections(ctx: NsCtx, job: BatchJob): Promise<{ readonly removed: number }> {
+  const batch = await findBatch(ctx, job.bucket_id, job.batch_id);
+  let removed = 0;
+  for (const id of batch?.collection_ids ?? []) {
+    try {
+      removed += await collectGarbage(ctx, id);
+      await clearAborted(ctx, id, abortedMax);
+    } catch (error) {
+      ctx.ports.log.warn('a collection could not be tidied', { collection_id: id, error: String(error) });
+    }
+  }
+  return { removed };
+}
+
 /** Runs one step of the batch Lambda. */
 export async function batchStep(ports: Ports, event: BatchEvent): Promise<unknown> {
   const ctx = workflowContext(ports, event);
@@ -80,7 +102,8 @@ export async function batchStep(ports: Ports, event: BatchEvent): Promise<unknow
     case 'commit':
       return commitBatch(ctx, event);
     case 'finish':
-      return finishBatch(ctx, event, postProcessingOf(event));
+      await finishBatch(ctx, event, postProcessingOf(event));
+      return tidyCollections(ctx, event);
     case 'fail': {
       const reason = event.error?.Error ?? 'internal_error';
       const detail = messageOf(event.error) || 'The batch ended without a reason.';

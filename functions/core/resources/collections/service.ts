@@ -1,6 +1,7 @@
 // The rules of collections: which plugins run over which buckets. Other slices call these functions.
 import { createHash } from 'node:crypto';
 import type * as z from 'zod';
+import { isoTime } from '../../clock.ts';
 import type { NsCtx } from '../../context.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid } from '../../errors.ts';
@@ -8,7 +9,6 @@ import { checkVersion } from '../../http/version.ts';
 import { newId } from '../../ids.ts';
 import { formatFeatureUri, parseFeatureUri } from '../../retrieval/feature-uri.ts';
 import type { ResourceKind } from '../../store/keys.ts';
-import { dueAttributes } from '../../store/keys.ts';
 import type { Parent } from '../../store/resource-store.ts';
 import type { Attribute } from '../../store/table.ts';
 import { indexPrefix, readHeads } from '../../store/vector-index.ts';
@@ -291,31 +291,31 @@ export async function updateCollection(
 }
 
 /**
- * Deletes a collection. From its answer on nothing of it can be seen; its documents and index are removed by
- * `purgeCollection`, at once as far as they are few, else by the sweeper.
+ * Deletes a collection. From its answer on nothing of it can be seen; its documents and index are removed at once as
+ * far as they are few. What is left (there were many, or a batch still ran) is removed with the namespace: the purge
+ * row tells where.
  *
  * @throws AppError collection_not_found, collection_in_use (retrievers, taxonomies ... read it), collection_changed
  */
 export async function deleteCollection(ctx: NsCtx, idOrName: string, ifMatch?: number): Promise<StoredCollection> {
   const collection = await collectionStore.get(ctx, idOrName);
   checkVersion(ifMatch, collection.revision);
-  const { clock } = ctx.ports;
-  // Late writers of a batch that still runs may add rows for a while: the sweeper comes again after the longest batch.
-  const laterMs = clock.now() + 7 * 3600 * 1000;
   await collectionStore.remove(ctx, collection, [
     {
       put: {
         ...ctx.ns.purge(collection.id),
         kind: 'purge_collection',
         collection_id: collection.id,
-        org_id: ctx.principal.orgId,
-        namespace_id: ctx.ns.namespaceId,
-        request_id: ctx.requestId,
-        ...dueAttributes(collection.id, new Date(laterMs).toISOString()),
+        deleted_at: isoTime(ctx.ports.clock.now()),
       },
     },
   ]);
-  await purgeCollection(ctx, collection.id, { rowsMax: 2_000 });
+  try {
+    await purgeCollection(ctx, collection.id, { rowsMax: 20_000 });
+  } catch (error) {
+    // The collection is gone for everybody; what is left of it is listed under its purge row.
+    ctx.ports.log.warn('a deleted collection could not be purged', { collection_id: collection.id, error: String(error) });
+  }
   return collection;
 }
 
@@ -324,7 +324,7 @@ export async function deleteCollection(ctx: NsCtx, idOrName: string, ifMatch?: n
  *
  * Safe to repeat and to interrupt. Does nothing while the collection exists.
  *
- * @returns whether nothing is left; the caller then deletes the row `ctx.ns.purge(collectionId)` if it is due.
+ * @returns whether nothing was left; workers that die late may still add rows, so the purge row stays
  */
 export async function purgeCollection(
   ctx: NsCtx,

@@ -10,15 +10,15 @@ import { newId } from '../../ids.ts';
 import { audit } from '../../store/audit.ts';
 import { announce } from '../../store/outbox.ts';
 import type { Write } from '../../store/table.ts';
-import { ConditionFailed } from '../../store/table.ts';
+import { ConditionFailed, queryAll } from '../../store/table.ts';
 import type { IndexHead, RowPatch } from '../../store/vector-index.ts';
-import { deleteRows, openIndex, patchColumns, readHead, readHeads } from '../../store/vector-index.ts';
+import { deleteRows, headWrite, openIndex, patchColumns, readHead, readHeads } from '../../store/vector-index.ts';
 import { diffColumns, flattenColumns } from '../../vectors/columns.ts';
 import { vectorOf } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { listReceipts, readOutcomes } from './chunk-results.ts';
 import type { DocumentBody, DocumentRow, Enrichment, Json, JsonObject, Slot } from './store.ts';
-import { isBeingReplaced, newestCommitted, placeBody, readBody, rewriteSlot, toRow, visibleSlot } from './store.ts';
+import { isBeingReplaced, newestCommitted, placeBody, readBody, rewriteSlot, toRow, visibleSlot, withoutSlots } from './store.ts';
 
 export type { ChunkCounts, ChunkOutcome, ChunkSegment, Receipt } from './chunk-results.ts';
 export { listReceipts, readOutcome, readOutcomes, toReceipt } from './chunk-results.ts';
@@ -516,4 +516,41 @@ export async function collectionsOfBatch(ctx: NsCtx, batch: BatchRef): Promise<s
   const receipts = await listReceipts(ctx, batch.batch_id, batch.attempt);
   const touched = receipts.filter((receipt) => receipt.counts.documents > 0 || receipt.document_delta !== 0);
   return [...new Set(touched.map((receipt) => receipt.collection_id))].sort();
+}
+
+/** A worker of an aborted batch may still write under its sequence for this long. */
+const lateWriterMs = 24 * 3600 * 1000;
+
+/**
+ * Removes what aborted batches left in rows, and then the sequences from the head's list, which would grow for ever.
+ *
+ * Looks at every row of the collection, so it does nothing before there are `atLeast` old sequences.
+ *
+ * @returns how many sequences were removed from the list
+ */
+export async function clearAborted(ctx: NsCtx, collectionId: string, atLeast: number): Promise<number> {
+  const { table } = ctx.ports;
+  const before = now(ctx) - lateWriterMs;
+  const old = new Set((await readHead(ctx, collectionId)).aborted.filter(({ at_ms }) => at_ms < before).map(({ seq }) => seq));
+  if (old.size < atLeast) return 0;
+  const { pk, prefix } = ctx.ns.documents(collectionId);
+  for await (const item of queryAll(table, pk, { prefix })) {
+    const write = withoutSlots(ctx, collectionId, toRow(item), old);
+    if (!write) continue;
+    try {
+      await table.write([write]);
+    } catch (error) {
+      // Somebody wrote the row just now; the sequence stays in the list, and the next run comes back to it.
+      if (error instanceof ConditionFailed) return 0;
+      throw error;
+    }
+  }
+  const head = await readHead(ctx, collectionId);
+  try {
+    await table.write([headWrite(ctx, head, { aborted: head.aborted.filter(({ seq }) => !old.has(seq)) })]);
+  } catch (error) {
+    if (error instanceof ConditionFailed) return 0;
+    throw error;
+  }
+  return old.size;
 }

@@ -155,6 +155,18 @@ export function rewriteSlot(ctx: NsCtx, collectionId: string, row: DocumentRow, 
   };
 }
 
+/** Takes the slots of some sequences out of a row, or the row away when none is left; undefined: it has none of them. */
+export function withoutSlots(ctx: NsCtx, collectionId: string, row: DocumentRow, sequences: ReadonlySet<number>): Write | undefined {
+  const remove = (['a', 'b'] as const).filter((name) => row[name] !== undefined && sequences.has(row[name].seq));
+  if (remove.length === 0) return undefined;
+  const key = ctx.ns.document(collectionId, row.document_id);
+  const unchanged = [{ attribute: 'revision', eq: row.revision }];
+  const isEmpty = (['a', 'b'] as const).every((name) => row[name] === undefined || remove.includes(name));
+  return isEmpty
+    ? { delete: key, if: unchanged }
+    : { update: key, set: { revision: row.revision + 1 }, remove, if: unchanged };
+}
+
 /** The key of a body that is too large for its row; never overwritten. */
 function bodyKey(ctx: NsCtx, collectionId: string, documentId: string, stamp: string): string {
   return `documents/${ctx.ns.namespaceId}/${collectionId}/${documentId}/${stamp}.json`;

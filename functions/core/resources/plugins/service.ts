@@ -7,6 +7,7 @@ import { crash } from '../../crash.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid, isAppError } from '../../errors.ts';
 import { newId } from '../../ids.ts';
+import type { Blobs } from '../../store/blobs.ts';
 import { BlobConflict, BlobMissing } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
 import type { StoredUpload } from '../../store/upload-rows.ts';
@@ -206,12 +207,29 @@ export function isDeployed(plugin: Pick<StoredPlugin, 'deployment'>): boolean {
   return plugin.deployment === 'batch_only' || plugin.deployment === 'deployed';
 }
 
+/** URLs of archives for the first half of their time; signing one costs as much as reading a row. */
+const archiveUrls = new WeakMap<Blobs, Map<string, { readonly url: string; readonly untilMs: number }>>();
+const archiveUrlsMax = 1_000;
+
+async function archiveUrlOf(ctx: NsCtx, key: string, seconds: number): Promise<string> {
+  const { archives, clock } = ctx.ports;
+  const known = archiveUrls.get(archives) ?? new Map<string, { url: string; untilMs: number }>();
+  archiveUrls.set(archives, known);
+  const name = `${seconds} ${key}`;
+  const found = known.get(name);
+  if (found && clock.now() < found.untilMs) return found.url;
+  const url = await archives.presignGet(key, seconds);
+  if (known.size >= archiveUrlsMax) known.clear();
+  known.set(name, { url, untilMs: clock.now() + (seconds * 1000) / 2 });
+  return url;
+}
+
 /** What the runner needs to find and run a plugin. */
 export async function runnerPlugin(ctx: NsCtx, plugin: StoredPlugin, presignSeconds: number) {
   return {
     plugin_id: plugin.id,
     sha256: plugin.archive_sha256,
-    archive_url: await ctx.ports.archives.presignGet(plugin.archive_key, presignSeconds),
+    archive_url: await archiveUrlOf(ctx, plugin.archive_key, presignSeconds),
     root: plugin.root,
     extractor_id: plugin.id,
   };

@@ -169,6 +169,8 @@ async function callOnce(
   const { plugin, feature_name, dims, parameters } = target;
   const leftMs = deadlineMs - ctx.ports.clock.now();
   if (leftMs <= 0) throw new AppError('retriever_timeout');
+  // A plugin runs for nobody but its own namespace.
+  await ctx.entered;
   const reply = (await ctx.ports.runner.call(
     {
       operation: 'embed',
