@@ -215,7 +215,7 @@ export class AppError extends Error {
 
 /** Whether `error` is an AppError of one of the codes. By name, since bundling can make two copies of the class. */
 export function isAppError(error: unknown, ...codes: readonly ErrorCode[]): error is AppError {
-  if (!(error instanceof Error) || !('code' in error) || !(error.name in errorTable)) return false;
+  if (!(error instanceof Error) || !('code' in error) || !Object.hasOwn(errorTable, error.name)) return false;
   return codes.length === 0 || codes.includes(error.name as ErrorCode);
 }
 

@@ -390,7 +390,8 @@ export async function commitIndex(
     for (const [i, change] of changes.entries()) {
       const head = heads[i]!;
       const isSmall = change.additions.length > 0 && change.additions.every((addition) => 'every' in addition);
-      const next = appendSegments(isSmall ? await tidy(ctx, change.collection_id, manifests[i]!) : manifests[i]!, change.additions);
+      const before = isSmall ? await fold(ctx, change.collection_id, manifests[i]!) : manifests[i]!;
+      const next = appendSegments(forgetOld(before, nowMs), change.additions);
       const manifestKey = `${keyPrefix(ctx, change.collection_id)}man/${String(next.version).padStart(10, '0')}-${freshName(ctx)}.json`;
       puts.push(
         index.put(manifestKey, encodeManifest(next), { contentType: 'application/json', ifAbsent: true }),
@@ -450,10 +451,16 @@ export async function commitIndex(
 /** What no version names any more is deleted after this: no reader can still hold it (decisions, section 1). */
 const garbageMs = 48 * 3600 * 1000;
 
-/** Merges small segments when there are many, and then also forgets what was retired long ago, for the collector. */
-async function tidy(ctx: NsCtx, collectionId: string, manifest: Manifest): Promise<Manifest> {
+/** A manifest that does not list what was retired long ago: the collector deletes what nothing names. */
+function forgetOld(manifest: Manifest, nowMs: number): Manifest {
+  const old = collectableKeys(manifest, nowMs, garbageMs);
+  return old.length === 0 ? manifest : { ...forgetRetired(manifest, old), version: manifest.version };
+}
+
+/** Merges small segments when there are many. */
+async function fold(ctx: NsCtx, collectionId: string, manifest: Manifest): Promise<Manifest> {
   const { index, clock } = ctx.ports;
-  const folded = await foldDeltas(manifest, {
+  return foldDeltas(manifest, {
     nowMs: clock.now(),
     load: (ref) => loadSegment(ctx, ref),
     put: async ({ bytes, description }) => {
@@ -464,9 +471,6 @@ async function tidy(ctx: NsCtx, collectionId: string, manifest: Manifest): Promi
   }).catch((error: unknown) => {
     throw readFault(error);
   });
-  if (folded === manifest) return manifest;
-  const old = collectableKeys(folded, clock.now(), garbageMs);
-  return { ...forgetRetired(folded, old), version: manifest.version };
 }
 
 /**
@@ -488,7 +492,7 @@ export async function collectGarbage(ctx: NsCtx, collectionId: string): Promise<
   } while (after !== undefined);
   if (old.length === 0) return 0;
   const { head, manifest } = await openIndex(ctx, collectionId);
-  const named = keysOf(manifest);
+  const named = keysOf(forgetOld(manifest, clock.now()));
   if (head.manifest_key !== null) named.add(head.manifest_key);
   const gone = old.filter((key) => !named.has(key));
   for (let i = 0; i < gone.length; i += 16) await Promise.all(gone.slice(i, i + 16).map((key) => index.delete(key)));
