@@ -50,6 +50,8 @@ export interface Samples {
 
 export interface Rounds {
   readonly rounds: number;
+  /** Rounds before those, which do not count: a Lambda's code gets faster with its first calls. */
+  readonly warmRounds: number;
   /** Calls of each work in one round, one after the other. */
   readonly calls: number;
   /** Process whose CPU is read, with all below it. */
@@ -57,16 +59,16 @@ export interface Rounds {
 }
 
 /**
- * Does every work in every round, in turns; the first round warms up and does not count.
+ * Does every work in every round, in turns.
  *
  * @param works by name
  */
-export async function interleave(works: Readonly<Record<string, Work>>, { rounds, calls, cpuOf }: Rounds): Promise<Record<string, Samples>> {
+export async function interleave(works: Readonly<Record<string, Work>>, { rounds, warmRounds, calls, cpuOf }: Rounds): Promise<Record<string, Samples>> {
   const names = Object.keys(works);
   const wallMs = Object.fromEntries(names.map((name) => [name, [] as number[]]));
   const all = Object.fromEntries(names.map((name) => [name, [] as number[]]));
   const cpu = Object.fromEntries(names.map((name) => [name, undefined as number | undefined]));
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = 0; round < warmRounds + rounds; round++) {
     // The order turns, so that no work always follows the same other one.
     for (const name of [...names.slice(round % names.length), ...names.slice(0, round % names.length)]) {
       const times: number[] = [];
@@ -77,7 +79,7 @@ export async function interleave(works: Readonly<Record<string, Work>>, { rounds
         times.push(performance.now() - begin);
       }
       const cpuAfter = treeCpuMs(cpuOf);
-      if (round === 0) continue;
+      if (round < warmRounds) continue;
       wallMs[name]!.push(median(times));
       all[name]!.push(...times);
       if (cpuBefore !== undefined && cpuAfter !== undefined) cpu[name] = (cpu[name] ?? 0) + cpuAfter - cpuBefore;

@@ -8,6 +8,7 @@ import { makeQueries, makeTexts } from './texts.ts';
 
 export interface RequestSettings {
   readonly rounds: number;
+  readonly warmRounds: number;
   readonly calls: number;
   readonly bucketId: string;
   /** Name in the result, such as `execute_1k`, to the collection that is searched. */
@@ -36,7 +37,7 @@ async function makeRetriever({ client, namespace }: BenchStack, name: string, co
  */
 export async function measureRequests(stack: BenchStack, settings: RequestSettings): Promise<Record<string, Samples>> {
   const { apiKey, deployment, echoUrl, namespace, emulator } = stack;
-  const { rounds, calls, bucketId, collections } = settings;
+  const { rounds, warmRounds, calls, bucketId, collections } = settings;
   const authorization = `Bearer ${apiKey}`;
   const ask = async (base: string, path: string, body?: unknown): Promise<string> => {
     const response = await fetch(`${base}${path}`, {
@@ -50,7 +51,7 @@ export async function measureRequests(stack: BenchStack, settings: RequestSettin
     return text;
   };
 
-  const total = (rounds + 1) * calls;
+  const total = (warmRounds + rounds) * calls;
   const texts = makeTexts(total, 3);
   const bucket = `${namespace}/buckets/${bucketId}`;
   const object = (call: number) => ({
@@ -76,5 +77,5 @@ export async function measureRequests(stack: BenchStack, settings: RequestSettin
   }
   const queries = makeQueries(total, 10);
   works.execute_echo = async (call) => void (await ask(echoUrl, path, { input: { query: queries[call]! } }));
-  return interleave(works, { rounds, calls, cpuOf: emulator.pid });
+  return interleave(works, { rounds, warmRounds, calls, cpuOf: emulator.pid });
 }

@@ -2,7 +2,7 @@
 //
 //   npm run bench                    everything, some minutes
 //   npm run bench -- --quick         fewer rounds and 2,000 objects instead of 10,000: to try the bench itself
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, platform, release, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -23,8 +23,8 @@ import { makeTexts } from './texts.ts';
 const { values: asked } = parseArgs({ options: { quick: { type: 'boolean', default: false } } });
 /** A quick run's figures are named like those of a full one, so its file is another. */
 const settings = asked.quick
-  ? { big: 2_000, batchRounds: 1, rounds: 3, calls: 10, file: 'bench-quick.json' }
-  : { big: 10_000, batchRounds: 3, rounds: 12, calls: 25, file: 'bench.json' };
+  ? { big: 2_000, batchRounds: 1, rounds: 3, warmRounds: 1, calls: 10, file: 'bench-quick.json' }
+  : { big: 10_000, batchRounds: 3, rounds: 12, warmRounds: 4, calls: 25, file: 'bench.json' };
 const small = 1_000;
 /** `batch_size` in the manifest of the plugin: the frames that the runner makes. */
 const frameRows = 256;
@@ -38,9 +38,12 @@ function machine(): Record<string, unknown> {
   return { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: cpus().length, memory_gb: Math.round(totalmem() / 1e9), os: `${platform()} ${release()}`, node: process.version, python };
 }
 
+/** `unknown` outside a repository; `-changed` behind it if files differ from the commit. */
 function commit(): string {
-  const git = (...args: string[]) => execFileSync('git', args, { cwd: projectFolder, encoding: 'utf8' }).trim();
-  return `${git('rev-parse', 'HEAD')}${git('status', '--porcelain') === '' ? '' : '-changed'}`;
+  const git = (...args: string[]) => spawnSync('git', args, { cwd: projectFolder, encoding: 'utf8' });
+  const head = git('rev-parse', 'HEAD');
+  if (head.status !== 0) return 'unknown';
+  return `${head.stdout.trim()}${git('status', '--porcelain').stdout === '' ? '' : '-changed'}`;
 }
 
 function requestFigures(samples: Readonly<Record<string, Samples>>): Figure[] {
@@ -152,6 +155,7 @@ try {
   say(`requests: ${settings.rounds} rounds of ${settings.calls} calls each`);
   const samples = await measureRequests(stack, {
     rounds: settings.rounds,
+    warmRounds: settings.warmRounds,
     calls: settings.calls,
     bucketId: requestBucket,
     collections: { execute_1k: collections.small, execute_10k: collections.big },

@@ -1,5 +1,6 @@
 // What differs between stages, checked before anything is synthesised. Code never asks which stage it runs in.
 import * as z from 'zod';
+import { findLabelModelFault } from '../functions/core/labels/settings.ts';
 
 /** The TypeScript and Python Lambdas, by folder under `functions/`. */
 export const lambdaNames = [
@@ -101,6 +102,8 @@ const StageSettings = z
         message: 'only the stage "local" may allow it',
       });
     }
+    const labelFault = findLabelModelFault(settings.labelModel);
+    if (labelFault !== undefined) ctx.addIssue({ code: 'custom', path: ['labelModel'], message: labelFault });
     if (settings.tenancy !== (settings.stage !== 'local')) {
       // `core/aws/ports.ts` names the tenant of each call everywhere but in the local stage.
       ctx.addIssue({

@@ -32,7 +32,7 @@ export interface Settings {
   readonly realtimePlugins: boolean;
 }
 
-/** The labelling model, where one is configured. */
+/** Everything outside that a service may touch. */
 export interface Ports {
   readonly table: Table;
   /** Objects' bytes, chunk files, results: everything but archives and index. */

@@ -1,5 +1,5 @@
 // Gives roles what they need by named actions. No wildcard action, and no Scan for anybody.
-import type { Stack } from 'aws-cdk-lib';
+import { Stack } from 'aws-cdk-lib';
 import type * as dynamodb from 'aws-cdk-lib/aws-dynamodb';
 import type * as events from 'aws-cdk-lib/aws-events';
 import * as iam from 'aws-cdk-lib/aws-iam';
@@ -56,6 +56,12 @@ export function allowSecret(role: iam.IRole, ...secrets: readonly secretsmanager
     ['secretsmanager:GetSecretValue'],
     secrets.map((secret) => secret.secretArn),
   );
+}
+
+/** A secret that people keep beside the stacks. Secrets Manager ends its ARN with six characters of its own. */
+export function allowSecretNamed(role: iam.IRole, name: string): void {
+  const { partition, region, account } = Stack.of(role);
+  allow(role, ['secretsmanager:GetSecretValue'], [`arn:${partition}:secretsmanager:${region}:${account}:secret:${name}-??????`]);
 }
 
 /** The unqualified function only: the usual grant would allow every version and alias by a wildcard. */

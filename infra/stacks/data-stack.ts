@@ -64,6 +64,8 @@ export class DataStack extends Stack {
         { id: 'unconfirmed-uploads', prefix: 'uploads/', expiration: Duration.days(1) },
         // Plans, chunk files and results: a failed batch can be retried for 7 days, its failures read for longer.
         { id: 'batch-files', prefix: 'batches/', expiration: Duration.days(30) },
+        // Vectors and texts that a cluster run was given; its results stay.
+        { id: 'cluster-inputs', prefix: 'runinputs/', expiration: Duration.days(7) },
         { id: 'idempotent-replies', prefix: 'idempotency/', expiration: Duration.days(2) },
       ],
     });

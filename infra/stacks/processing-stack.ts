@@ -21,6 +21,7 @@ import {
   allowDueIndex,
   allowInvoke,
   allowPutEvents,
+  allowSecretNamed,
   allowSend,
   allowStart,
   allowTable,
@@ -157,6 +158,8 @@ export class ProcessingStack extends Stack {
     });
     allowBucket(cluster.role, data.blobs, 'read', 'write');
     allowBucket(cluster.role, data.index, 'read', 'write');
+    const { secret_name: keyName } = settings.labelModel;
+    if (typeof keyName === 'string') allowSecretNamed(cluster.role, keyName);
 
     const namespace = make('Namespace', 'namespace', shared);
     for (const bucket of [data.blobs, data.archives, data.index])

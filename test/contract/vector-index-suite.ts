@@ -34,7 +34,11 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
     return id;
   };
 
-  const documentsChange = async (ctx: NsCtx, collectionId: string, rows: Readonly<Record<string, unknown>>): Promise<IndexChange> => {
+  const documentsChange = async (
+    ctx: NsCtx,
+    collectionId: string,
+    rows: Readonly<Record<string, unknown>>,
+  ): Promise<IndexChange> => {
     const entries = Object.entries(rows).map(([id, fields]) => ({ id, columns: flattenColumns(fields) }));
     const data = { kind: 'data' as const, rows: entries, tombs: [] };
     return {
@@ -52,7 +56,12 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
             rows: entries.map((row, i) => ({ ...row, vector: [1, i] })),
           }),
         },
-        { uri: documentsUri, dims: 0, metric: null, segment: await putSegment(ctx, collectionId, { ...data, dims: 0, metric: null }) },
+        {
+          uri: documentsUri,
+          dims: 0,
+          metric: null,
+          segment: await putSegment(ctx, collectionId, { ...data, dims: 0, metric: null }),
+        },
       ],
     };
   };
@@ -61,7 +70,9 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
     const found = (await snapshot(ctx, collectionId, documentsUri)).snapshot;
     const parsed = filter === undefined ? undefined : parseCondition(filter);
     if (parsed && !parsed.ok) throw new Error('a wrong filter in a test');
-    return found ? listRows(found, { limit: 10_000, idOrder: 'asc', ...(parsed ? { filter: parsed.condition } : {}) }) : [];
+    return found
+      ? listRows(found, { limit: 10_000, idOrder: 'asc', ...(parsed ? { filter: parsed.condition } : {}) })
+      : [];
   };
 
   describe(`the index over ${name}`, () => {
@@ -70,7 +81,13 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
     it('is empty, with version 0, before anything was committed', async () => {
       const ctx = await makeContext();
       const view = await openIndex(ctx, 'col_none');
-      expect(view.head).toMatchObject({ version: 0, revision: 0, document_count: 0, next_seq: 1, open: null });
+      expect(view.head).toMatchObject({
+        version: 0,
+        revision: 0,
+        document_count: 0,
+        next_seq: 1,
+        open: null,
+      });
       expect(await view.snapshot(uri)).toBeUndefined();
     });
 
@@ -121,8 +138,13 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
     it('commits several collections together or not at all', async () => {
       const ctx = await makeContext();
       const one = await collectionIn(ctx, 'col_one');
-      const changes = [await documentsChange(ctx, one, { doc_a: {} }), await documentsChange(ctx, 'col_gone', { doc_b: {} })];
-      await expect(commitIndex(ctx, changes, { token: 't' })).rejects.toMatchObject({ code: 'collection_not_found' });
+      const changes = [
+        await documentsChange(ctx, one, { doc_a: {} }),
+        await documentsChange(ctx, 'col_gone', { doc_b: {} }),
+      ];
+      await expect(commitIndex(ctx, changes, { token: 't' })).rejects.toMatchObject({
+        code: 'collection_not_found',
+      });
       expect((await readHead(ctx, one)).version).toBe(0);
       await collectionIn(ctx, 'col_gone');
       await commitIndex(ctx, changes, { token: 't' });
@@ -134,10 +156,16 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       const id = await collectionIn(ctx);
       const key = ctx.ns.document(id, 'doc_a');
       const change = await documentsChange(ctx, id, { doc_a: {} });
-      const refused = commitIndex(ctx, [change], { token: 't', writes: [{ put: { ...key, n: 1 }, if: [{ present: true }] }] });
+      const refused = commitIndex(ctx, [change], {
+        token: 't',
+        writes: [{ put: { ...key, n: 1 }, if: [{ present: true }] }],
+      });
       await expect(refused).rejects.toBeInstanceOf(ConditionFailed);
       expect((await readHead(ctx, id)).version).toBe(0);
-      await commitIndex(ctx, [change], { token: 't', writes: [{ put: { ...key, n: 1 }, if: [{ absent: true }] }] });
+      await commitIndex(ctx, [change], {
+        token: 't',
+        writes: [{ put: { ...key, n: 1 }, if: [{ absent: true }] }],
+      });
       expect((await ctx.ports.table.get(key))?.n).toBe(1);
       expect(await idsIn(ctx, id)).toEqual(['doc_a']);
     });
@@ -154,13 +182,17 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       await ctx.ports.table.write([second.write!]);
       expect([first.seq, second.seq]).toEqual([1, 2]);
       const change = await documentsChange(ctx, id, { doc_a: {} });
-      await expect(commitIndex(ctx, [{ ...change, sequence: dead }], { token: 'dead' })).rejects.toBeInstanceOf(SequenceLost);
+      await expect(
+        commitIndex(ctx, [{ ...change, sequence: dead }], { token: 'dead' }),
+      ).rejects.toBeInstanceOf(SequenceLost);
       await commitIndex(ctx, [{ ...change, sequence: next }], { token: 'next' });
       const head = await readHead(ctx, id);
       expect(head.open).toBeNull();
       expect([1, 2, 3].map((seq) => isCommitted(head, seq))).toEqual([false, true, false]);
       expect(abortSequence(ctx, head, next)).toBeUndefined();
-      expect((await commitIndex(ctx, [{ ...change, sequence: next }], { token: 'next' })).repeated).toBe(true);
+      expect((await commitIndex(ctx, [{ ...change, sequence: next }], { token: 'next' })).repeated).toBe(
+        true,
+      );
     });
 
     it('refuses a head write when anything about the head changed since it was read', async () => {
@@ -168,15 +200,34 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       const id = await collectionIn(ctx);
       const before = await readHead(ctx, id);
       await ctx.ports.table.write([headWrite(ctx, before, { next_seq: 5 })]);
-      await expect(ctx.ports.table.write([headWrite(ctx, before, { next_seq: 9 })])).rejects.toBeInstanceOf(ConditionFailed);
+      await expect(ctx.ports.table.write([headWrite(ctx, before, { next_seq: 9 })])).rejects.toBeInstanceOf(
+        ConditionFailed,
+      );
       expect((await readHead(ctx, id)).next_seq).toBe(5);
     });
 
     it('shows patched columns to a filter after the answer, in every feature, and keeps the vectors', async () => {
       const ctx = await makeContext();
       const id = await collectionIn(ctx);
-      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: { topic: 'x', n: 1 }, doc_b: { topic: 'x' } })], { token: 't' });
-      await patchColumns(ctx, id, [{ id: 'doc_a', columns: new Map<string, string | undefined>([['topic', 'z'], ['n', undefined]]) }], { token: 'p' });
+      await commitIndex(
+        ctx,
+        [await documentsChange(ctx, id, { doc_a: { topic: 'x', n: 1 }, doc_b: { topic: 'x' } })],
+        { token: 't' },
+      );
+      await patchColumns(
+        ctx,
+        id,
+        [
+          {
+            id: 'doc_a',
+            columns: new Map<string, string | undefined>([
+              ['topic', 'z'],
+              ['n', undefined],
+            ]),
+          },
+        ],
+        { token: 'p' },
+      );
       expect(await idsIn(ctx, id, { field: 'topic', operator: 'eq', value: 'z' })).toEqual(['doc_a']);
       expect(await idsIn(ctx, id, { field: 'n', operator: 'exists', value: true })).toEqual([]);
       const vectors = (await snapshot(ctx, id, uri)).snapshot!;
@@ -199,22 +250,50 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
     it('keeps few segments however many small changes come, and answers the same', async () => {
       const ctx = await makeContext();
       const id = await collectionIn(ctx);
-      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: { n: 0 }, doc_b: { n: 0 }, doc_c: { n: 0 } })], { token: 't' });
+      await commitIndex(
+        ctx,
+        [await documentsChange(ctx, id, { doc_a: { n: 0 }, doc_b: { n: 0 }, doc_c: { n: 0 } })],
+        { token: 't' },
+      );
       for (let i = 1; i <= 150; i++) {
-        const columns = new Map<string, number | undefined>([['n', i], ['odd', i % 2 ? 1 : undefined], [`last_${i % 3}`, i]]);
+        const columns = new Map<string, number | undefined>([
+          ['n', i],
+          ['odd', i % 2 ? 1 : undefined],
+          [`last_${i % 3}`, i],
+        ]);
         await patchColumns(ctx, id, [{ id: i % 5 ? 'doc_a' : 'doc_b', columns }], { token: `p${i}` });
       }
       await deleteRows(ctx, id, ['doc_c'], -1, { token: 'd' });
-      for (let i = 151; i <= 200; i++) await patchColumns(ctx, id, [{ id: 'doc_b', columns: new Map([['n', i]]) }], { token: `p${i}` });
+      for (let i = 151; i <= 200; i++)
+        await patchColumns(ctx, id, [{ id: 'doc_b', columns: new Map([['n', i]]) }], { token: `p${i}` });
       const view = await openIndex(ctx, id);
-      for (const feature of Object.values(view.manifest.features)) expect(feature.segments.length).toBeLessThan(40);
+      for (const feature of Object.values(view.manifest.features))
+        expect(feature.segments.length).toBeLessThan(40);
       const found = (await view.snapshot(documentsUri))!;
-      expect(columnsOf(found, 'doc_a')).toEqual(new Map([['n', 149], ['odd', 1], ['last_0', 147], ['last_1', 148], ['last_2', 149]]));
-      expect(columnsOf(found, 'doc_b')).toEqual(new Map([['n', 200], ['last_0', 150], ['last_1', 145], ['last_2', 140]]));
+      expect(columnsOf(found, 'doc_a')).toEqual(
+        new Map([
+          ['n', 149],
+          ['odd', 1],
+          ['last_0', 147],
+          ['last_1', 148],
+          ['last_2', 149],
+        ]),
+      );
+      expect(columnsOf(found, 'doc_b')).toEqual(
+        new Map([
+          ['n', 200],
+          ['last_0', 150],
+          ['last_1', 145],
+          ['last_2', 140],
+        ]),
+      );
       expect(columnsOf(found, 'doc_c')).toBeUndefined();
       // A commit of new rows starts afresh: what was patched before belongs to the rows before.
-      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: { n: 'new' }, doc_c: {} })], { token: 'again' });
-      for (let i = 0; i < 80; i++) await patchColumns(ctx, id, [{ id: 'doc_c', columns: new Map([['n', i]]) }], { token: `q${i}` });
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: { n: 'new' }, doc_c: {} })], {
+        token: 'again',
+      });
+      for (let i = 0; i < 80; i++)
+        await patchColumns(ctx, id, [{ id: 'doc_c', columns: new Map([['n', i]]) }], { token: `q${i}` });
       const after = (await openIndex(ctx, id)).snapshot(documentsUri);
       expect(columnsOf((await after)!, 'doc_a')).toEqual(new Map([['n', 'new']]));
       expect(columnsOf((await after)!, 'doc_b')?.get('n')).toBe(200);

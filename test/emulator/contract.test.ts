@@ -24,13 +24,22 @@ if (process.env.GRANARY_TEST_OUTPUTS === undefined) {
   const client =
     stack.endpoint === undefined
       ? undefined
-      : new S3Client({ credentials: { accessKeyId: 'test', secretAccessKey: 'test' }, requestChecksumCalculation: 'WHEN_REQUIRED' });
-  const [blobs, archives] = ['BlobBucketName', 'ArchiveBucketName'].map((name) => new S3Blobs(output(name), client)) as [S3Blobs, S3Blobs];
+      : new S3Client({
+          credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+          requestChecksumCalculation: 'WHEN_REQUIRED',
+        });
+  const [blobs, archives] = ['BlobBucketName', 'ArchiveBucketName'].map(
+    (name) => new S3Blobs(output(name), client),
+  ) as [S3Blobs, S3Blobs];
   tableSuite({ name: 'DynamoDB', make: async () => table, runs: 15 });
   blobsSuite({ name: 'S3', make: async () => blobs, makeOther: async () => archives, fetch });
   vectorIndexSuite('DynamoDB and S3', async () => {
     const ports = { ...makeTestPorts(), table, index: new S3Blobs(output('IndexBucketName')) };
-    const ctx = makeContext(ports, { orgId: newId('organization'), keyId: 'key', permissions: ['admin'] }, 'contract');
+    const ctx = makeContext(
+      ports,
+      { orgId: newId('organization'), keyId: 'key', permissions: ['admin'] },
+      'contract',
+    );
     return inNamespace(ctx, newId('namespace'));
   });
 }

@@ -21,6 +21,8 @@ import {
 import { DescribeStateMachineCommand, SFNClient } from '@aws-sdk/client-sfn';
 import { GetQueueAttributesCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { describe, expect, it } from 'vitest';
+import { clientForm } from '../../functions/core/http/route.ts';
+import { allRoutes } from '../../functions/core/resources/contracts.ts';
 import { lambdaNames, stageSettings } from '../../infra/stage.ts';
 import { adminClient, ask, faultOf, output, stack } from './stack.ts';
 
@@ -255,11 +257,33 @@ describe("the gateway's own errors wear our envelope", () => {
     expect(reply.headers.get('allow')?.split(/, */).sort().join(', ')).toContain(allow);
   });
 
+  it('and what our code answers says how many requests are left', async () => {
+    const { headers } = await (await adminClient()).ask('GET', '/v1/namespaces');
+    for (const name of ['limit', 'remaining', 'reset', 'window'])
+      expect(Number(headers.get(`x-ratelimit-${name}`))).toBeGreaterThan(0);
+  });
+
   it('and every answer carries a request id, the one of the request if it has one', async () => {
     expect((await ask('GET', '/v1/health')).headers.get('x-request-id')).toMatch(/^[A-Za-z0-9_-]{1,64}$/);
     expect(
       (await ask('GET', '/v1/health', { headers: { 'X-Request-Id': 'mine-1' } })).headers.get('x-request-id'),
     ).toBe('mine-1');
+  });
+});
+
+describe('the API document that is served', () => {
+  it('names exactly the routes that there are', async () => {
+    const { body } = await ask('GET', '/v1/openapi.json');
+    const served = Object.entries(body.paths as Record<string, object>).flatMap(([path, item]) =>
+      Object.keys(item)
+        .filter((key) => /^(get|post|put|patch|delete)$/.test(key))
+        .map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    const forms = allRoutes.flatMap(({ method, path }) =>
+      [path, clientForm(path)].flatMap((form) => (form ? [`${method} ${form}`] : [])),
+    );
+    for (const { method, path } of allRoutes) expect(served).toContain(`${method} ${path}`);
+    expect(served.filter((one) => !forms.includes(one))).toEqual([]);
   });
 });
 

@@ -62,7 +62,10 @@ export function makeTestPorts(
     random: {
       bytes: (count) => {
         counter += 1;
-        return Uint8Array.from({ length: count }, (_, i) => (Math.imul(counter * 31 + i * 7 + 1, 0x9e3779b1) >>> 13) & 0xff);
+        return Uint8Array.from(
+          { length: count },
+          (_, i) => (Math.imul(counter * 31 + i * 7 + 1, 0x9e3779b1) >>> 13) & 0xff,
+        );
       },
     },
     log,
@@ -98,7 +101,12 @@ export interface App {
    *
    * @param body an object is sent as JSON, a string as it is
    */
-  call(method: string, path: string, body?: unknown, headers?: Readonly<Record<string, string>>): Promise<Reply>;
+  call(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<Reply>;
   /** The same app as another caller sees it; undefined: without a key. */
   as(principal: Principal | undefined): Pick<App, 'call'>;
 }
@@ -106,7 +114,9 @@ export interface App {
 let organizations = 0;
 
 /** An app with one organisation, an admin key and one namespace. Each call makes its own; nothing is shared. */
-export async function makeApp(options: Parameters<typeof makeTestPorts>[0] & { readonly ports?: TestPorts } = {}): Promise<App> {
+export async function makeApp(
+  options: Parameters<typeof makeTestPorts>[0] & { readonly ports?: TestPorts } = {},
+): Promise<App> {
   const ports = options.ports ?? makeTestPorts(options);
   // Rate leases live in the module; a fresh organisation keeps the budgets of two apps apart.
   organizations += 1;
@@ -123,7 +133,10 @@ export async function makeApp(options: Parameters<typeof makeTestPorts>[0] & { r
     call: (method: string, path: string, body?: unknown, headers?: Readonly<Record<string, string>>) =>
       send(dispatcher, who, method, path.replaceAll('{ns}', namespace), body, headers),
   });
-  const ctx = inNamespace(makeContext(ports, principal, newId('event', ports.clock, ports.random)), namespace);
+  const ctx = inNamespace(
+    makeContext(ports, principal, newId('event', ports.clock, ports.random)),
+    namespace,
+  );
   return { ports, principal, namespace, ctx, as, call: as(principal).call };
 }
 

@@ -27,6 +27,7 @@ function shellEnvironment(space: Workspace): Record<string, string> {
   return {
     PATH: process.env.PATH ?? '',
     HOME: folder,
+    TMPDIR: folder,
     LANG: 'C.UTF-8',
     NO_PROXY: '127.0.0.1',
     no_proxy: '127.0.0.1',
@@ -262,6 +263,9 @@ describe("the README's tutorial", () => {
       blocks.map((text) => text.replaceAll(/\bsleep [0-9.]+/g, 'sleep 0.3')),
       { folder: clone, env, strict: true },
     );
+    // The namespace that the blocks made for themselves.
+    if (outcome.variables.NS_ID)
+      await space!.client.ask('DELETE', `/v1/namespaces/${outcome.variables.NS_ID}`);
     const last = outcome.printed.findLast((text) => text !== '') ?? '';
     expect({ code: outcome.code, errors: outcome.errors, last }).toMatchObject({ code: 0 });
     // An answer with an error is printed by curl like any other.

@@ -38,11 +38,16 @@ export interface CheckedAnswer {
 }
 
 /** A text as it may be shown, or why not. */
-function fit(text: string, charactersMax: number, allowed: RegExp): { readonly text: string } | { readonly fault: string } {
+function fit(
+  text: string,
+  charactersMax: number,
+  allowed: RegExp,
+): { readonly text: string } | { readonly fault: string } {
   const cleaned = text.normalize('NFKC').replace(/\s+/g, ' ').trim();
   const characters = [...cleaned].length;
   if (characters === 0) return { fault: 'is empty' };
-  if (characters > charactersMax) return { fault: `has ${characters} characters; at most ${charactersMax} are accepted` };
+  if (characters > charactersMax)
+    return { fault: `has ${characters} characters; at most ${charactersMax} are accepted` };
   if (!hasLetter.test(cleaned)) return { fault: 'has no letter' };
   if (link.test(cleaned)) return { fault: 'holds a link or an address' };
   if (!allowed.test(cleaned)) return { fault: 'holds characters that names do not have' };
@@ -51,7 +56,11 @@ function fit(text: string, charactersMax: number, allowed: RegExp): { readonly t
 
 /** Equal labels for a reader are equal: letter case and punctuation make no difference. */
 export function labelKey(label: string): string {
-  return label.normalize('NFKC').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, ' ').trim();
+  return label
+    .normalize('NFKC')
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, ' ')
+    .trim();
 }
 
 /**

@@ -79,10 +79,18 @@ function dropClashes(
   }
 }
 
-async function ask(model: LabelModel, prompt: ReturnType<typeof labelPrompt>, time: NamingTime): Promise<string> {
+async function ask(
+  model: LabelModel,
+  prompt: ReturnType<typeof labelPrompt>,
+  time: NamingTime,
+): Promise<string> {
   for (let tries = 1; ; tries++) {
     const leftMs = time.untilMs - time.now();
-    if (leftMs <= 0) throw new LabelModelFailure('There was no time left to ask the labelling model about more clusters.', false);
+    if (leftMs <= 0)
+      throw new LabelModelFailure(
+        'There was no time left to ask the labelling model about more clusters.',
+        false,
+      );
     try {
       return await model.complete(prompt, Math.min(callTimeoutMs, leftMs));
     } catch (error) {

@@ -12,7 +12,9 @@ const connectTimeoutMs = 10_000;
 
 const Completion = z.object({
   choices: z
-    .array(z.object({ message: z.object({ content: z.string().nullish() }), finish_reason: z.string().nullish() }))
+    .array(
+      z.object({ message: z.object({ content: z.string().nullish() }), finish_reason: z.string().nullish() }),
+    )
     .min(1),
 });
 
@@ -44,20 +46,43 @@ export function openAiLabelModel(settings: OpenAiModel, options: OpenAiOptions):
       );
       if (answer.status < 200 || answer.status > 299) {
         const busy = answer.status === 429 || answer.status >= 500;
-        throw new LabelModelFailure(`The labelling model at ${host} answered with status ${answer.status}.`, busy);
+        throw new LabelModelFailure(
+          `The labelling model at ${host} answered with status ${answer.status}.`,
+          busy,
+        );
       }
-      if (answer.truncated) throw new LabelModelFailure(`The answer of ${host} is longer than ${answerBytesMax} bytes.`, false);
+      if (answer.truncated)
+        throw new LabelModelFailure(`The answer of ${host} is longer than ${answerBytesMax} bytes.`, false);
       return contentOf(Buffer.from(answer.body).toString('utf8'), host);
     },
   };
 }
 
-async function post(url: string, headers: Record<string, string>, body: string, timeoutMs: number, allowLoopback: boolean) {
+async function post(
+  url: string,
+  headers: Record<string, string>,
+  body: string,
+  timeoutMs: number,
+  allowLoopback: boolean,
+) {
   try {
-    return await send({ method: 'POST', url, headers, body, connectTimeoutMs, totalTimeoutMs: timeoutMs, answerBytesMax, allowLoopback });
+    return await send({
+      method: 'POST',
+      url,
+      headers,
+      body,
+      connectTimeoutMs,
+      totalTimeoutMs: timeoutMs,
+      answerBytesMax,
+      allowLoopback,
+    });
   } catch (error) {
     if (!(error instanceof EgressFailure)) throw error;
-    throw new LabelModelFailure(`The labelling model cannot be reached: ${error.message}.`, error.reason !== 'refused_target', error);
+    throw new LabelModelFailure(
+      `The labelling model cannot be reached: ${error.message}.`,
+      error.reason !== 'refused_target',
+      error,
+    );
   }
 }
 
@@ -71,7 +96,10 @@ function requestBody(model: string, prompt: LabelPrompt): unknown {
     ],
     temperature: 0,
     max_completion_tokens: answerTokensMax,
-    response_format: { type: 'json_schema', json_schema: { name: 'cluster_names', strict: true, schema: prompt.schema } },
+    response_format: {
+      type: 'json_schema',
+      json_schema: { name: 'cluster_names', strict: true, schema: prompt.schema },
+    },
   };
 }
 
@@ -83,9 +111,11 @@ function contentOf(text: string, host: string): string {
     throw new LabelModelFailure(`${host} did not answer with JSON.`, false, error);
   }
   const completion = Completion.safeParse(value);
-  if (!completion.success) throw new LabelModelFailure(`${host} did not answer with a chat completion.`, false);
+  if (!completion.success)
+    throw new LabelModelFailure(`${host} did not answer with a chat completion.`, false);
   const { message, finish_reason } = completion.data.choices[0]!;
-  if (finish_reason === 'length') throw new LabelModelFailure(`The answer of ${host} was cut off at ${answerTokensMax} tokens.`, false);
+  if (finish_reason === 'length')
+    throw new LabelModelFailure(`The answer of ${host} was cut off at ${answerTokensMax} tokens.`, false);
   if (!message.content) throw new LabelModelFailure(`${host} answered without a text.`, false);
   return message.content;
 }

@@ -10,7 +10,10 @@ const keywordsShown = 10;
 
 /** Control characters, line breaks and what draws no glyph (bidirectional marks, tags) carry no meaning for a name. */
 function plain(text: string, charactersMax: number): string {
-  const cleaned = text.normalize('NFKC').replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\s]+/gu, ' ').trim();
+  const cleaned = text
+    .normalize('NFKC')
+    .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\s]+/gu, ' ')
+    .trim();
   return [...cleaned].slice(0, charactersMax).join('');
 }
 
@@ -27,15 +30,23 @@ export function labelPrompt(
   const shown = clusters.map((cluster) => ({
     cluster_id: cluster.cluster_id,
     documents: cluster.num_members,
-    words: cluster.keywords.slice(0, keywordsShown).map((word) => plain(word, labelLimits.keywordCharactersMax)),
-    texts: cluster.samples.slice(0, options.samplesMax).map((text) => plain(text, options.sampleCharactersMax)),
+    words: cluster.keywords
+      .slice(0, keywordsShown)
+      .map((word) => plain(word, labelLimits.keywordCharactersMax)),
+    texts: cluster.samples
+      .slice(0, options.samplesMax)
+      .map((text) => plain(text, options.sampleCharactersMax)),
   }));
   const data = shown.map((cluster) => JSON.stringify(cluster)).join('\n');
   // Derived from the data, so no text in it can have known it: whoever wrote the mark into a text changed the mark.
   const mark = `DATA-${createHash('sha256').update(data).digest('hex').slice(0, 24)}`;
   const wanted = [
     `"label": a specific name of the topic in the language of the texts, 1 to 5 words, at most ${labelLimits.labelCharactersMax} characters, unlike every other label`,
-    ...(options.summaries ? [`"summary": one sentence on what the texts have in common, at most ${labelLimits.summaryCharactersMax} characters`] : []),
+    ...(options.summaries
+      ? [
+          `"summary": one sentence on what the texts have in common, at most ${labelLimits.summaryCharactersMax} characters`,
+        ]
+      : []),
     ...(options.keywords ? [`"keywords": 3 to ${labelLimits.keywordsMax} words or short phrases`] : []),
   ];
   const system = [
@@ -46,8 +57,12 @@ export function labelPrompt(
     'Use letters, digits, spaces and simple punctuation; no markup, no links.',
   ].join('\n');
   const user = [
-    ...(options.context ? [`About the data, from its owner: ${plain(options.context, labelLimits.contextCharactersMax)}`] : []),
-    ...(used.length > 0 ? [`Labels that are taken: ${used.map((label) => JSON.stringify(label)).join(', ')}`] : []),
+    ...(options.context
+      ? [`About the data, from its owner: ${plain(options.context, labelLimits.contextCharactersMax)}`]
+      : []),
+    ...(used.length > 0
+      ? [`Labels that are taken: ${used.map((label) => JSON.stringify(label)).join(', ')}`]
+      : []),
     mark,
     data,
     `END-${mark}`,

@@ -5,7 +5,9 @@ import * as z from 'zod';
 export const OpenAiModel = z.strictObject({
   kind: z.literal('openai'),
   /** Up to and without `/chat/completions`, such as `https://api.openai.com/v1`. */
-  base_url: z.url({ protocol: /^https?$/, error: 'base_url must be a whole URL, such as https://api.openai.com/v1' }).max(2048),
+  base_url: z
+    .url({ protocol: /^https?$/, error: 'base_url must be a whole URL, such as https://api.openai.com/v1' })
+    .max(2048),
   model: z.string().min(1).max(200),
   /** Secrets Manager name of the key, as plain text; left out for servers that want none. */
   secret_name: z.string().min(1).max(512).optional(),

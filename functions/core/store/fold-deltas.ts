@@ -2,7 +2,13 @@
 // all. When there are many, they become one, without touching the segments that hold vectors.
 import type { ColumnValue } from '../vectors/columns.ts';
 import { type EncodedSegment, encodeSegment } from '../vectors/encode-segment.ts';
-import { type FeatureManifest, keysOf, type Manifest, type SegmentRef, type StoredSegment } from '../vectors/manifest.ts';
+import {
+  type FeatureManifest,
+  keysOf,
+  type Manifest,
+  type SegmentRef,
+  type StoredSegment,
+} from '../vectors/manifest.ts';
 import type { Segment } from '../vectors/open-segment.ts';
 
 /** Deletions and patches of one feature that are left as they are. */
@@ -17,14 +23,18 @@ export interface FoldPorts {
 /** Highest sequence number of any row with vectors: what is newer applies to all of them alike. */
 function newestDataSeq(feature: FeatureManifest): number {
   let newest = -1;
-  for (const { kind, base_seq, seq_max } of feature.segments) if (kind === 'data') newest = Math.max(newest, base_seq + seq_max);
+  for (const { kind, base_seq, seq_max } of feature.segments)
+    if (kind === 'data') newest = Math.max(newest, base_seq + seq_max);
   return newest;
 }
 
 /** Whether a feature has so many small segments that they are worth rewriting. */
 function isCrowded(feature: FeatureManifest): boolean {
   const newest = newestDataSeq(feature);
-  return feature.segments.filter((ref) => ref.kind !== 'data' && !ref.absolute && ref.base_seq > newest).length > deltasMax;
+  return (
+    feature.segments.filter((ref) => ref.kind !== 'data' && !ref.absolute && ref.base_seq > newest).length >
+    deltasMax
+  );
 }
 
 interface Patch {
@@ -48,7 +58,8 @@ function merge(parts: readonly { readonly ref: SegmentRef; readonly segment: Seg
       for (const name of segment.columnNames()) {
         const column = segment.column(name)!;
         const value = column.at(row);
-        const isCleared = column.cleared !== undefined && ((column.cleared[row >>> 5]! >>> (row & 31)) & 1) === 1;
+        const isCleared =
+          column.cleared !== undefined && ((column.cleared[row >>> 5]! >>> (row & 31)) & 1) === 1;
         if (value !== undefined || isCleared) known.order.push([seq, name, value]);
       }
     }

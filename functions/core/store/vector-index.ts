@@ -100,7 +100,9 @@ export function headWrite(
   changes: Partial<Omit<IndexHead, 'collection_id' | 'revision'>>,
 ): Write {
   const unchanged: Condition =
-    head.revision === 0 ? { attribute: 'revision', missing: true } : { attribute: 'revision', eq: head.revision };
+    head.revision === 0
+      ? { attribute: 'revision', missing: true }
+      : { attribute: 'revision', eq: head.revision };
   const { open, ...rest } = changes;
   return {
     update: ctx.ns.head(head.collection_id),
@@ -206,7 +208,12 @@ async function loadSegment(ctx: NsCtx, ref: StoredSegment): Promise<Segment> {
   });
 }
 
-async function loadSnapshot(ctx: NsCtx, manifestKey: string, manifest: Manifest, uri: string): Promise<Snapshot | undefined> {
+async function loadSnapshot(
+  ctx: NsCtx,
+  manifestKey: string,
+  manifest: Manifest,
+  uri: string,
+): Promise<Snapshot | undefined> {
   if (!Object.hasOwn(manifest.features, uri)) return undefined;
   const feature = manifest.features[uri]!;
   return cachesOf(ctx.ports.index).snapshots.get(`${manifestKey} ${uri}`, async () => {
@@ -225,7 +232,8 @@ async function loadSnapshot(ctx: NsCtx, manifestKey: string, manifest: Manifest,
 
 /** What a failed read of a stored object means to a caller. */
 function readFault(error: unknown): unknown {
-  if (error instanceof BlobMissing) return new AppError('index_unavailable', { cause: error, internal: error.message });
+  if (error instanceof BlobMissing)
+    return new AppError('index_unavailable', { cause: error, internal: error.message });
   if (error instanceof VectorError) {
     return new AppError(error.code === 'segment_missing' ? 'index_unavailable' : 'index_corrupt', {
       cause: error,
@@ -303,7 +311,11 @@ export function segmentKey(ctx: NsCtx, collectionId: string): string {
  *
  * @throws VectorError vector_invalid, row_invalid, commit_too_large
  */
-export async function putSegment(ctx: NsCtx, collectionId: string, input: SegmentInput): Promise<StoredSegment> {
+export async function putSegment(
+  ctx: NsCtx,
+  collectionId: string,
+  input: SegmentInput,
+): Promise<StoredSegment> {
   const { bytes, description } = encodeSegment(input);
   const key = segmentKey(ctx, collectionId);
   await ctx.ports.index.put(key, bytes, { contentType: 'application/octet-stream', ifAbsent: true });
@@ -367,7 +379,10 @@ export async function commitIndex(
   for (let attempt = 0; attempt < commitTries; attempt++) {
     if (attempt > 0) await pause(Math.min(200, 4 * 2 ** Math.min(attempt, 6)) * jitter(ctx));
     const nowMs = clock.now();
-    const [tokenRow, ...headRows] = await table.getMany([ctx.ns.commitToken(ids[0]!, token), ...ids.map((id) => ctx.ns.head(id))]);
+    const [tokenRow, ...headRows] = await table.getMany([
+      ctx.ns.commitToken(ids[0]!, token),
+      ...ids.map((id) => ctx.ns.head(id)),
+    ]);
     if (tokenRow && Number(tokenRow.expires_at) >= Math.floor(nowMs / 1000)) {
       const done = tokenRow.versions as Record<string, number>;
       return { repeated: true, versions: ids.map((id) => Number(done[id])) };
@@ -381,15 +396,16 @@ export async function commitIndex(
         throw new SequenceLost(ids[i]!, sequence.batch_id);
       }
     }
-    const manifests = await Promise.all(
-      heads.map((head) => loadManifest(ctx, head.manifest_key)),
-    ).catch((error: unknown) => {
-      throw readFault(error);
-    });
+    const manifests = await Promise.all(heads.map((head) => loadManifest(ctx, head.manifest_key))).catch(
+      (error: unknown) => {
+        throw readFault(error);
+      },
+    );
     const puts: Promise<unknown>[] = [];
     for (const [i, change] of changes.entries()) {
       const head = heads[i]!;
-      const isSmall = change.additions.length > 0 && change.additions.every((addition) => 'every' in addition);
+      const isSmall =
+        change.additions.length > 0 && change.additions.every((addition) => 'every' in addition);
       const before = isSmall ? await fold(ctx, change.collection_id, manifests[i]!) : manifests[i]!;
       const next = appendSegments(forgetOld(before, nowMs), change.additions);
       const manifestKey = `${keyPrefix(ctx, change.collection_id)}man/${String(next.version).padStart(10, '0')}-${freshName(ctx)}.json`;
@@ -434,7 +450,9 @@ export async function commitIndex(
       if (ids.some((_, i) => at(ids.length + 2 * i))) continue;
       for (const [i, id] of ids.entries()) {
         if (at(ids.length + 2 * i + 1)) {
-          throw new AppError('collection_not_found', { detail: `The collection ${id} was deleted meanwhile.` });
+          throw new AppError('collection_not_found', {
+            detail: `The collection ${id} was deleted meanwhile.`,
+          });
         }
       }
       const callersFailed = error.failures.filter((failure) => failure.index < callers.length);
@@ -495,7 +513,8 @@ export async function collectGarbage(ctx: NsCtx, collectionId: string): Promise<
   const named = keysOf(forgetOld(manifest, clock.now()));
   if (head.manifest_key !== null) named.add(head.manifest_key);
   const gone = old.filter((key) => !named.has(key));
-  for (let i = 0; i < gone.length; i += 16) await Promise.all(gone.slice(i, i + 16).map((key) => index.delete(key)));
+  for (let i = 0; i < gone.length; i += 16)
+    await Promise.all(gone.slice(i, i + 16).map((key) => index.delete(key)));
   return gone.length;
 }
 
@@ -526,7 +545,17 @@ export async function patchColumns(
   const additions: Addition[] =
     changed.length === 0
       ? []
-      : [{ every: true, segment: await putSegment(ctx, collectionId, { kind: 'columns', dims: 0, metric: null, rows: changed }) }];
+      : [
+          {
+            every: true,
+            segment: await putSegment(ctx, collectionId, {
+              kind: 'columns',
+              dims: 0,
+              metric: null,
+              rows: changed,
+            }),
+          },
+        ];
   await commitIndex(ctx, [{ collection_id: collectionId, additions, document_delta: 0 }], options);
 }
 
@@ -544,7 +573,13 @@ export async function deleteRows(
   options: CommitOptions,
 ): Promise<void> {
   const tombs = ids.map((id) => ({ id }));
-  const segment = await putSegment(ctx, collectionId, { kind: 'delta', dims: 0, metric: null, rows: [], tombs });
+  const segment = await putSegment(ctx, collectionId, {
+    kind: 'delta',
+    dims: 0,
+    metric: null,
+    rows: [],
+    tombs,
+  });
   await commitIndex(
     ctx,
     [{ collection_id: collectionId, additions: [{ every: true, segment }], document_delta: documentDelta }],

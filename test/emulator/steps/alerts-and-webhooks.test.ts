@@ -149,6 +149,23 @@ describe('a webhook', () => {
     await heard('/tested', 3);
   });
 
+  it('of the organisation hears of every namespace, in the spelling of clients', async () => {
+    const { webhook_id } = await client.call('POST', '/v1/organizations/webhooks', {
+      webhook_name: `all-${space.namespaceName}`,
+      event_types: ['batch.completed'],
+      channels: [{ channel: 'webhook', configs: { url: `${receiver.url}/organisation` } }],
+    });
+    try {
+      await putTexts(space, setup, ['news for everybody']);
+      const { batch_id } = await triggerBatch(space, setup);
+      await until('the event of this batch', () =>
+        receiver.at('/organisation').find((one) => one.body.subject.id === batch_id),
+      );
+    } finally {
+      await client.call('DELETE', `/v1/organizations/webhooks/${webhook_id}`);
+    }
+  });
+
   it('signs with both secrets while a rotation lasts', async () => {
     const made = await hook('rotated', { events: ['webhook.test'] });
     const rotated = await client.call('POST', `${space.path}/webhooks/${made.webhook_id}/rotate-secret`);
@@ -258,6 +275,36 @@ describe('an alert', () => {
       after.results.find((execution: Json) => execution.batch_id === quiet.batch_id) ?? { triggered: false },
     ).toMatchObject({ triggered: false });
     expect(receiver.at('/alert')).toHaveLength(1);
+  });
+
+  it('may ask a retriever instead of a condition, in the spelling of clients', async () => {
+    const alert = await client.call(
+      'POST',
+      '/v1/alerts',
+      {
+        name: 'like-rockets',
+        retriever_id: 'text_search',
+        inputs: { query: 'rockets fly' },
+        threshold: { field: 'score', operator: 'gte', value: 0.7 },
+        notification_config: {
+          channels: [{ channel_type: 'webhook', config: { url: `${receiver.url}/alike` } }],
+          include_matches: true,
+        },
+      },
+      { 'X-Namespace': space.namespaceId },
+    );
+    expect(alert).toMatchObject({ kind: 'retriever', alert_name: 'like-rockets' });
+    await putTexts(space, setup, ['rockets fly high', 'potatoes grow']);
+    const batch = await runBatch(space, setup);
+    const [one] = await heard('/alike');
+    verify(one!, alert.notification_config.channels[0].config.signing_secret);
+    const { results } = await client.call('GET', `${space.path}/alerts/${alert.alert_id}/executions`);
+    expect(results[0]).toMatchObject({ batch_id: batch.batch_id, triggered: true });
+    expect(results[0].matches[0]).toMatchObject({
+      collection_id: setup.collectionId,
+      score: expect.any(Number),
+    });
+    await client.call('DELETE', `${space.path}/alerts/${alert.alert_id}`);
   });
 
   it('is read by name, listed, changed and deleted', async () => {

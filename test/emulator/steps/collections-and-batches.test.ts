@@ -224,6 +224,24 @@ describe('a batch', () => {
     ).toEqual([draft.batch_id]);
   });
 
+  it('that is cancelled after it was triggered is FAILED, says so, and shows nothing', async () => {
+    const setup = await makeCollection(space, 'cancelled');
+    await putTexts(space, setup, ['kept out']);
+    const { batch_id } = await triggerBatch(space, setup);
+    const reply = await client.ask('POST', `${setup.bucket}/batches/${batch_id}/cancel`, {
+      reason: 'not today',
+    });
+    const batch = await batchEnd(space, setup, batch_id);
+    // Whoever comes too late is told so, and then the batch is whole.
+    if (reply.status === 409) expect(batch.status).toBe('COMPLETED');
+    else
+      expect({ status: reply.status, batch }).toMatchObject({
+        status: 200,
+        batch: { status: 'FAILED', failure_reason: 'canceled' },
+      });
+    expect(await listDocuments(space, setup)).toHaveLength(reply.status === 409 ? 1 : 0);
+  });
+
   it('waits for a running one of its collection, and both are done in the end', async () => {
     const setup = await makeCollection(space, 'in-turn');
     await putTexts(

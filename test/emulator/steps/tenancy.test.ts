@@ -272,6 +272,38 @@ describe('after all that', () => {
 });
 
 describe('the two forms of a path', () => {
+  const named: readonly (readonly [string, string, string])[] = [
+    ['buckets', 'bucket', 'texts'],
+    ['collections', 'collection', 'texts'],
+    ['plugins', 'plugin', 'word_embed@1.0.0'],
+    ['retrievers', 'retriever', 'search'],
+    ['taxonomies', 'taxonomy', 'topics'],
+    ['clusters', 'cluster', 'themes'],
+    ['alerts', 'alert', 'alert'],
+    ['webhooks', 'webhook', 'hook'],
+  ];
+
+  it.each(named)(
+    'give %s the same, listed by GET and by POST, read by id and by name',
+    async (noun, kind, name) => {
+      const { client, namespaceId, namespaceName } = space;
+      const idOf = (one: Json) => one[`${kind}_id`] as string;
+      const lists = [
+        await client.call('GET', `${space.path}/${noun}`),
+        await client.call('POST', `${space.path}/${noun}/list`, {}),
+        await client.call('GET', `/v1/${noun}`, undefined, { 'X-Namespace': namespaceId }),
+        await client.call('POST', `/v1/${noun}/list`, {}, { 'X-Namespace': namespaceName }),
+      ];
+      for (const list of lists) expect(list.results.map(idOf)).toEqual([ids[kind]]);
+      for (const word of [ids[kind], name]) {
+        expect(idOf(await client.call('GET', `${space.path}/${noun}/${word}`))).toBe(ids[kind]);
+        expect(
+          idOf(await client.call('GET', `/v1/${noun}/${word}/`, undefined, { 'X-Namespace': namespaceName })),
+        ).toBe(ids[kind]);
+      }
+    },
+  );
+
   it('name the namespace by id or by name, in the path or in the header, and must not differ', async () => {
     const { client } = space;
     for (const namespace of [space.namespaceId, space.namespaceName]) {

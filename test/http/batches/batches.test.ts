@@ -10,7 +10,12 @@ describe('trigger', () => {
   it('answers 202 with a batch that waits, a task, a job for the starter and an event', async () => {
     const world = await makeWorld();
     const collection = await world.addCollection('articles');
-    const reply = await world.call('POST', `${buckets}/articles/batches/trigger`, { collection_ids: ['articles'] }, { 'X-Request-Id': 'req-1' });
+    const reply = await world.call(
+      'POST',
+      `${buckets}/articles/batches/trigger`,
+      { collection_ids: ['articles'] },
+      { 'X-Request-Id': 'req-1' },
+    );
     expect(reply.status).toBe(202);
     expect(reply.body).toMatchObject({
       status: 'PENDING',
@@ -24,7 +29,11 @@ describe('trigger', () => {
     expect(jobsOf(world)).toEqual([await jobFor(world.ctx, world.bucketId, reply.body.batch_id)]);
     expect(eventsOf(world, 'batch.submitted')).toHaveLength(1);
     const task = await world.call('GET', `/v1/tasks/${reply.body.task_id}`);
-    expect(task.body).toMatchObject({ status: 'PENDING', task_type: 'api_buckets_batches_process', additional_data: { batch_id: reply.body.batch_id } });
+    expect(task.body).toMatchObject({
+      status: 'PENDING',
+      task_type: 'api_buckets_batches_process',
+      additional_data: { batch_id: reply.body.batch_id },
+    });
   });
 
   it('takes every enabled collection that reads the bucket when none is named', async () => {
@@ -40,14 +49,29 @@ describe('trigger', () => {
     const world = await makeWorld();
     await world.addCollection('articles');
     const other = await makeApp();
-    const made = await world.call('POST', buckets, { name: 'other', bucket_schema: { properties: { text: { type: 'text' } } } });
-    expectError(await world.call('POST', `${buckets}/bkt_00000000000000000000/batches/trigger`, {}), 'bucket_not_found');
-    expectError(await world.call('POST', `${buckets}/articles/batches/trigger`, { collection_ids: ['col_00000000000000000000'] }), 'collection_not_found');
-    const mismatch = await world.call('POST', `${buckets}/${made.body.bucket_id}/batches/trigger`, { collection_ids: ['articles'] });
+    const made = await world.call('POST', buckets, {
+      name: 'other',
+      bucket_schema: { properties: { text: { type: 'text' } } },
+    });
+    expectError(
+      await world.call('POST', `${buckets}/bkt_00000000000000000000/batches/trigger`, {}),
+      'bucket_not_found',
+    );
+    expectError(
+      await world.call('POST', `${buckets}/articles/batches/trigger`, {
+        collection_ids: ['col_00000000000000000000'],
+      }),
+      'collection_not_found',
+    );
+    const mismatch = await world.call('POST', `${buckets}/${made.body.bucket_id}/batches/trigger`, {
+      collection_ids: ['articles'],
+    });
     expectError(mismatch, 'collection_source_mismatch');
     expect(mismatch.body.error.message).toContain('articles');
     expectError(await world.call('POST', `${buckets}/other/batches/trigger`), 'collection_source_mismatch');
-    expect(faults(await world.call('POST', `${buckets}/articles/batches/trigger`, { collections: [] }))).toEqual(['body.collections: extra_forbidden']);
+    expect(
+      faults(await world.call('POST', `${buckets}/articles/batches/trigger`, { collections: [] })),
+    ).toEqual(['body.collections: extra_forbidden']);
     const random = 'bkt_00000000000000000000';
     expectSameRefusal(
       await other.call('POST', `${buckets}/${world.bucketId}/batches/trigger`, {}),
@@ -55,25 +79,45 @@ describe('trigger', () => {
       await other.call('POST', `${buckets}/${random}/batches/trigger`, {}),
       random,
     );
-    expectError(await world.as({ ...world.principal, permissions: ['read'] }).call('POST', `${buckets}/articles/batches/trigger`), 'key_not_permitted');
+    expectError(
+      await world
+        .as({ ...world.principal, permissions: ['read'] })
+        .call('POST', `${buckets}/articles/batches/trigger`),
+      'key_not_permitted',
+    );
   });
 
   it('of a collection makes one batch for each of its buckets', async () => {
     const world = await makeWorld();
-    const second = (await world.call('POST', buckets, { name: 'second', bucket_schema: { properties: { text: { type: 'text' } } } })).body.bucket_id;
-    const collection = await world.addCollection('both', ['embedder'], { source: { type: 'bucket', bucket_ids: [world.bucketId, second] } });
+    const second = (
+      await world.call('POST', buckets, {
+        name: 'second',
+        bucket_schema: { properties: { text: { type: 'text' } } },
+      })
+    ).body.bucket_id;
+    const collection = await world.addCollection('both', ['embedder'], {
+      source: { type: 'bucket', bucket_ids: [world.bucketId, second] },
+    });
     const reply = await world.call('POST', '/v1/namespaces/{ns}/collections/both/trigger');
     expect(reply.status).toBe(202);
     expect(reply.body.batch_ids).toHaveLength(2);
-    expect(reply.body).toMatchObject({ collection_id: collection.id, source_bucket_ids: [world.bucketId, second], total_tiers: 1 });
-    const one = await world.call('POST', '/v1/namespaces/{ns}/collections/both/trigger', { include_buckets: ['second'] });
+    expect(reply.body).toMatchObject({
+      collection_id: collection.id,
+      source_bucket_ids: [world.bucketId, second],
+      total_tiers: 1,
+    });
+    const one = await world.call('POST', '/v1/namespaces/{ns}/collections/both/trigger', {
+      include_buckets: ['second'],
+    });
     expect(one.body.batch_ids).toEqual([reply.body.batch_ids[1]]);
   });
 
   it('of the same request at the same moment makes one batch', async () => {
     const world = await makeWorld();
     await world.addCollection('articles');
-    const replies = await Promise.all(Array.from({ length: 16 }, () => world.call('POST', `${buckets}/articles/batches/trigger`)));
+    const replies = await Promise.all(
+      Array.from({ length: 16 }, () => world.call('POST', `${buckets}/articles/batches/trigger`)),
+    );
     expect(new Set(replies.map((reply) => reply.body.batch_id)).size).toBe(1);
     expect(jobsOf(world)).toHaveLength(1);
   });
@@ -84,9 +128,17 @@ describe('draft, add, submit', () => {
     const world = await makeWorld();
     await world.addCollection('articles');
     const ids = await world.addObjects(['a', 'b', 'c', 'd']);
-    const draft = await world.call('POST', `${buckets}/articles/batches`, { object_ids: [ids[0]!], batch_name: 'first' });
+    const draft = await world.call('POST', `${buckets}/articles/batches`, {
+      object_ids: [ids[0]!],
+      batch_name: 'first',
+    });
     expect(draft.status).toBe(200);
-    expect(draft.body).toMatchObject({ status: 'DRAFT', object_ids: [ids[0]], object_count: 1, batch_name: 'first' });
+    expect(draft.body).toMatchObject({
+      status: 'DRAFT',
+      object_ids: [ids[0]],
+      object_count: 1,
+      batch_name: 'first',
+    });
     const path = `${buckets}/articles/batches/${draft.body.batch_id}`;
     const added = await world.call('POST', `${path}/objects`, { object_ids: [ids[2]!, ids[0]!] });
     expect(added.body.object_ids).toEqual([ids[0], ids[2]]);
@@ -94,8 +146,13 @@ describe('draft, add, submit', () => {
     expect(submitted.body.status).toBe('PENDING');
     expectError(await world.call('POST', `${path}/objects`, { object_ids: [ids[1]!] }), 'batch_wrong_state');
     await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, draft.body.batch_id));
-    expect((await world.call('GET', path)).body).toMatchObject({ status: 'COMPLETED', progress: { total: 2, processed: 2 } });
-    const documents = await world.call('POST', '/v1/namespaces/{ns}/collections/articles/documents/list', { sort: { field: 'text' } });
+    expect((await world.call('GET', path)).body).toMatchObject({
+      status: 'COMPLETED',
+      progress: { total: 2, processed: 2 },
+    });
+    const documents = await world.call('POST', '/v1/namespaces/{ns}/collections/articles/documents/list', {
+      sort: { field: 'text' },
+    });
     expect(documents.body.results.map((document: { text: string }) => document.text)).toEqual(['a', 'c']);
     expectError(await world.call('POST', `${path}/submit`), 'batch_wrong_state');
   });
@@ -103,10 +160,14 @@ describe('draft, add, submit', () => {
   it('refuses objects that are not in the bucket, naming each', async () => {
     const world = await makeWorld();
     const [id] = await world.addObjects(['a']);
-    const reply = await world.call('POST', `${buckets}/articles/batches`, { object_ids: [id, 'obj_x', 'obj_y'] });
+    const reply = await world.call('POST', `${buckets}/articles/batches`, {
+      object_ids: [id, 'obj_x', 'obj_y'],
+    });
     expectError(reply, 'object_not_found');
     expect(faults(reply)).toEqual(['body.object_ids.1: object_unknown', 'body.object_ids.2: object_unknown']);
-    expect(faults(await world.call('POST', `${buckets}/articles/batches`, { object_ids: [] }))).toHaveLength(1);
+    expect(faults(await world.call('POST', `${buckets}/articles/batches`, { object_ids: [] }))).toHaveLength(
+      1,
+    );
   });
 
   it('lists an object that was deleted before the batch ran as a failure', async () => {
@@ -124,7 +185,9 @@ describe('draft, add, submit', () => {
       error_summary: { object_not_found: 1 },
     });
     const failures = await world.call('GET', `${path}/failures`);
-    expect(failures.body.results).toMatchObject([{ object_id: ids[3], code: 'object_not_found', error_type: 'permanent' }]);
+    expect(failures.body.results).toMatchObject([
+      { object_id: ids[3], code: 'object_not_found', error_type: 'permanent' },
+    ]);
   });
 
   it('ends CANCELED when it is cancelled before it ran', async () => {
@@ -148,7 +211,10 @@ describe('lists and single reads', () => {
     const second = (await world.call('POST', `${buckets}/articles/batches/trigger`)).body.batch_id;
     const all = await world.call('GET', `${buckets}/articles/batches`);
     expect(all.body.results.map((batch: { batch_id: string }) => batch.batch_id)).toEqual([second, first]);
-    const pending = await world.call('POST', `${buckets}/articles/batches/list`, { status: 'PENDING', collection_id: collection.id });
+    const pending = await world.call('POST', `${buckets}/articles/batches/list`, {
+      status: 'PENDING',
+      collection_id: collection.id,
+    });
     expect(pending.body.results.map((batch: { batch_id: string }) => batch.batch_id)).toEqual([second]);
     const tasks = await world.call('POST', '/v1/tasks/list', { status: 'COMPLETED' });
     expect(tasks.body.results).toHaveLength(1);
@@ -160,10 +226,21 @@ describe('lists and single reads', () => {
     await world.addCollection('articles');
     const { batch_id, task_id } = (await world.call('POST', `${buckets}/articles/batches/trigger`)).body;
     const other = await makeApp();
-    expectError(await world.call('GET', `${buckets}/articles/batches/btch_00000000000000000000`), 'batch_not_found');
-    expectError(await other.call('GET', `${buckets}/${world.bucketId}/batches/${batch_id}`), 'bucket_not_found');
+    expectError(
+      await world.call('GET', `${buckets}/articles/batches/btch_00000000000000000000`),
+      'batch_not_found',
+    );
+    expectError(
+      await other.call('GET', `${buckets}/${world.bucketId}/batches/${batch_id}`),
+      'bucket_not_found',
+    );
     const random = 'task_00000000000000000000';
-    expectSameRefusal(await other.call('GET', `/v1/tasks/${task_id}`), task_id, await other.call('GET', `/v1/tasks/${random}`), random);
+    expectSameRefusal(
+      await other.call('GET', `/v1/tasks/${task_id}`),
+      task_id,
+      await other.call('GET', `/v1/tasks/${random}`),
+      random,
+    );
     const narrowed = world.as({ ...world.principal, namespaceIds: ['ns_00000000000000000000'] });
     expectError(await narrowed.call('GET', `/v1/tasks/${task_id}`), 'task_not_found');
     expect((await narrowed.call('GET', '/v1/tasks')).body.total_count).toBe(0);
@@ -187,7 +264,11 @@ describe('retry', () => {
     await world.addCollection('articles');
     await world.addObjects(['good', 'never', 'later']);
     world.runner.behave = (row) =>
-      row.data === 'never' ? { fail: 'plugin_row_failed' } : row.data === 'later' ? { fail: 'plugin_timeout', retryable: true } : {};
+      row.data === 'never'
+        ? { fail: 'plugin_row_failed' }
+        : row.data === 'later'
+          ? { fail: 'plugin_timeout', retryable: true }
+          : {};
     const { batch_id } = (await world.call('POST', `${buckets}/articles/batches/trigger`)).body;
     await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batch_id));
     world.runner.behave = () => ({});
@@ -195,7 +276,10 @@ describe('retry', () => {
     const path = `${buckets}/articles/batches/${batch_id}`;
     await world.call('POST', `${path}/retry`, { retry_mode: 'transient_only', max_failure_share: 0.5 });
     await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batch_id));
-    expect((await world.call('GET', path)).body).toMatchObject({ status: 'COMPLETED', progress: { total: 3, processed: 2, failed: 1 } });
+    expect((await world.call('GET', path)).body).toMatchObject({
+      status: 'COMPLETED',
+      progress: { total: 3, processed: 2, failed: 1 },
+    });
     expect(world.runner.calls.flatMap((call) => call.rows.map((row) => row.data))).toEqual(['later']);
   });
 });

@@ -4,7 +4,11 @@ import type { LabelModel } from '../../../functions/core/labels/label-model.ts';
 import type { ClusterEvent } from '../../../functions/core/resources/clusters/steps.ts';
 import { clusterStep } from '../../../functions/core/resources/clusters/steps.ts';
 import type { ClusterJob } from '../../../functions/core/resources/clusters/store.ts';
-import type { ClustererEvent, Labels, Prepared } from '../../../functions/core/resources/clusters/workflow.ts';
+import type {
+  ClustererEvent,
+  Labels,
+  Prepared,
+} from '../../../functions/core/resources/clusters/workflow.ts';
 import type { App } from '../app.ts';
 
 const keyOf = (url: string) => new URL(url).pathname.replace(/^\//, '');
@@ -14,9 +18,13 @@ export async function fakeClusterer(app: App, event: ClustererEvent): Promise<vo
   const { blobs } = app.ports;
   const bytes = await blobs.get(keyOf(event.vectors_url));
   const vectors = new Float32Array(bytes.buffer, bytes.byteOffset, event.rows * event.dims);
-  const lines = Buffer.from(await blobs.get(keyOf(event.texts_url))).toString('utf8').trim().split('\n');
+  const lines = Buffer.from(await blobs.get(keyOf(event.texts_url)))
+    .toString('utf8')
+    .trim()
+    .split('\n');
   const documents = lines.map((line) => JSON.parse(line) as { document_id: string; text: string });
-  if (bytes.byteLength !== event.rows * event.dims * 4 || documents.length !== event.rows) throw new Error('the input does not fit its own numbers');
+  if (bytes.byteLength !== event.rows * event.dims * 4 || documents.length !== event.rows)
+    throw new Error('the input does not fit its own numbers');
   const axis = documents.map((_, i) => {
     const row = [...vectors.subarray(i * event.dims, (i + 1) * event.dims)];
     return row.indexOf(Math.max(...row));
@@ -43,7 +51,12 @@ export async function fakeClusterer(app: App, event: ClustererEvent): Promise<vo
     const cluster = names.get(axis[i]!);
     return { document_id, cluster_id: cluster ?? 'noise', probability: cluster ? 0.9 : 0 };
   });
-  const points = documents.map(({ document_id }, i) => ({ document_id, x: axis[i]!, y: i, ...(event.map.n_components === 3 ? { z: 1 } : {}) }));
+  const points = documents.map(({ document_id }, i) => ({
+    document_id,
+    x: axis[i]!,
+    y: i,
+    ...(event.map.n_components === 3 ? { z: 1 } : {}),
+  }));
   const noise = members.filter((member) => member.cluster_id === 'noise').length;
   const result = {
     num_clusters: clusters.length,
@@ -100,5 +113,12 @@ export async function runCluster(app: App, job: ClusterJob, options: RunOptions 
 
 /** The job of a run that the API answered with. */
 export function jobFor(app: App, clusterId: string, runId: string): ClusterJob {
-  return { kind: 'cluster', org_id: app.principal.orgId, namespace_id: app.namespace, cluster_id: clusterId, run_id: runId, request_id: 'req1' };
+  return {
+    kind: 'cluster',
+    org_id: app.principal.orgId,
+    namespace_id: app.namespace,
+    cluster_id: clusterId,
+    run_id: runId,
+    request_id: 'req1',
+  };
 }

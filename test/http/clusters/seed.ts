@@ -3,10 +3,20 @@
 import { derivedId } from '../../../functions/core/ids.ts';
 import type { StoredCollection } from '../../../functions/core/resources/collections/service.ts';
 import { getCollection } from '../../../functions/core/resources/collections/service.ts';
-import type { BatchRef, DocumentBody, JsonObject } from '../../../functions/core/resources/documents/service.ts';
+import type {
+  BatchRef,
+  DocumentBody,
+  JsonObject,
+} from '../../../functions/core/resources/documents/service.ts';
 import { insertRow, stageRow, toRow } from '../../../functions/core/resources/documents/store.ts';
 import { pluginStore } from '../../../functions/core/resources/plugins/store.ts';
-import { commitIndex, documentsUri, openSequence, putSegment, readHead } from '../../../functions/core/store/vector-index.ts';
+import {
+  commitIndex,
+  documentsUri,
+  openSequence,
+  putSegment,
+  readHead,
+} from '../../../functions/core/store/vector-index.ts';
 import { flattenColumns } from '../../../functions/core/vectors/columns.ts';
 import type { App } from '../app.ts';
 
@@ -28,7 +38,14 @@ export async function seedCollection(app: App, name = 'articles'): Promise<Store
       archive_key: 'plugins/toy.zip',
       archive_bytes: 100,
       root: '',
-      features: [{ feature_type: 'embedding', feature_name: 'toy_embedding', embedding_dim: dims, distance_metric: 'cosine' }],
+      features: [
+        {
+          feature_type: 'embedding',
+          feature_name: 'toy_embedding',
+          embedding_dim: dims,
+          distance_metric: 'cosine',
+        },
+      ],
       input_mappings: { text: 'text' },
       compute_profile: {},
       has_realtime: false,
@@ -45,7 +62,9 @@ export async function seedCollection(app: App, name = 'articles'): Promise<Store
   const collection = await app.call('POST', '/v1/namespaces/{ns}/collections', {
     name,
     source: { type: 'bucket', bucket_ids: [bucket.body.bucket_id] },
-    feature_extractors: [{ feature_extractor_name: 'toy_embed', version: '1.0.0', input_mappings: { text: 'text' } }],
+    feature_extractors: [
+      { feature_extractor_name: 'toy_embed', version: '1.0.0', input_mappings: { text: 'text' } },
+    ],
   });
   if (collection.status !== 200) throw new Error(JSON.stringify(collection.body));
   return getCollection(ctx, collection.body.collection_id);
@@ -60,10 +79,18 @@ export interface SeedDocument {
 let batches = 0;
 
 /** One committed batch of these documents. A document that is there already is made anew. */
-export async function seedBatch(app: App, collection: StoredCollection, documents: readonly SeedDocument[]): Promise<BatchRef> {
+export async function seedBatch(
+  app: App,
+  collection: StoredCollection,
+  documents: readonly SeedDocument[],
+): Promise<BatchRef> {
   const { ctx } = app;
   batches += 1;
-  const batch = { bucket_id: collection.source.bucket_ids[0]!, batch_id: derivedId('batch', 'seed', batches), attempt: 1 };
+  const batch = {
+    bucket_id: collection.source.bucket_ids[0]!,
+    batch_id: derivedId('batch', 'seed', batches),
+    attempt: 1,
+  };
   const opened = openSequence(ctx, await readHead(ctx, collection.id), batch);
   await ctx.ports.table.write([opened.write!]);
   const head = await readHead(ctx, collection.id);
@@ -86,24 +113,57 @@ export async function seedBatch(app: App, collection: StoredCollection, document
       created_at: new Date(ctx.ports.clock.now()).toISOString(),
       updated_at: new Date(ctx.ports.clock.now()).toISOString(),
     };
-    const slot = { seq: opened.seq, object_id: `obj_${id}`, object_version: opened.seq, content_hash: 'h', body: JSON.stringify(body) };
+    const slot = {
+      seq: opened.seq,
+      object_id: `obj_${id}`,
+      object_version: opened.seq,
+      content_hash: 'h',
+      body: JSON.stringify(body),
+    };
     const item = await ctx.ports.table.get(ctx.ns.document(collection.id, id));
     if (!item) fresh += 1;
-    const write = item ? stageRow(ctx, collection.id, toRow(item), head, slot) : insertRow(ctx, collection.id, id, slot);
+    const write = item
+      ? stageRow(ctx, collection.id, toRow(item), head, slot)
+      : insertRow(ctx, collection.id, id, slot);
     if (write) await ctx.ports.table.write([write]);
   }
   const columns = documents.map(({ id, fields }) => ({ id, columns: flattenColumns(fields) }));
-  const rows = documents.flatMap(({ id, vector, fields }) => (vector ? [{ id, vector, columns: flattenColumns(fields) }] : []));
+  const rows = documents.flatMap(({ id, vector, fields }) =>
+    vector ? [{ id, vector, columns: flattenColumns(fields) }] : [],
+  );
   const additions = [
-    { uri: documentsUri, dims: 0, metric: null, segment: await putSegment(ctx, collection.id, { kind: 'data', dims: 0, metric: null, rows: columns }) },
+    {
+      uri: documentsUri,
+      dims: 0,
+      metric: null,
+      segment: await putSegment(ctx, collection.id, { kind: 'data', dims: 0, metric: null, rows: columns }),
+    },
     ...(rows.length === 0
       ? []
-      : [{ uri: featureUri, dims, metric: 'cosine' as const, segment: await putSegment(ctx, collection.id, { kind: 'data', dims, metric: 'cosine', rows }) }]),
+      : [
+          {
+            uri: featureUri,
+            dims,
+            metric: 'cosine' as const,
+            segment: await putSegment(ctx, collection.id, { kind: 'data', dims, metric: 'cosine', rows }),
+          },
+        ]),
   ];
-  await commitIndex(ctx, [{ collection_id: collection.id, additions, document_delta: fresh, sequence: batch }], { token: batch.batch_id });
+  await commitIndex(
+    ctx,
+    [{ collection_id: collection.id, additions, document_delta: fresh, sequence: batch }],
+    { token: batch.batch_id },
+  );
   const ids = documents.map(({ id }) => id);
   await ctx.ports.table.write([
-    { put: { ...ctx.ns.batch(batch.bucket_id, batch.batch_id), ...batch, status: 'COMPLETED', committed_attempt: 1 } },
+    {
+      put: {
+        ...ctx.ns.batch(batch.bucket_id, batch.batch_id),
+        ...batch,
+        status: 'COMPLETED',
+        committed_attempt: 1,
+      },
+    },
     {
       put: {
         ...ctx.ns.receipt(batch.batch_id, 1, 0),
@@ -124,7 +184,11 @@ export async function seedBatch(app: App, collection: StoredCollection, document
 
 /** Documents on the axes: `doc_a0`, `doc_a1` ... near the first axis, `doc_b0` ... near the second. */
 export function axisDocuments(groups: Readonly<Record<string, number>>): SeedDocument[] {
-  const words: Record<string, string> = { a: 'quantum entangled qubits', b: 'football league goal', c: 'bread oven dough' };
+  const words: Record<string, string> = {
+    a: 'quantum entangled qubits',
+    b: 'football league goal',
+    c: 'bread oven dough',
+  };
   return Object.entries(groups).flatMap(([axis, count], place) =>
     Array.from({ length: count }, (_, i) => ({
       id: `doc_${axis}${i}`,

@@ -28,8 +28,19 @@ describe('create', () => {
         enabled: true,
         max_failure_share: 0.1,
         document_count: 0,
-        feature_extractor: { ...extractor, feature_extractor_id: 'embedder_1_0_0', input_mappings: { text: 'text' } },
-        features: [{ feature_uri: 'mixpeek://embedder@1.0.0/embedder_embedding', embedding_dim: 4, distance_metric: 'cosine', primary: true }],
+        feature_extractor: {
+          ...extractor,
+          feature_extractor_id: 'embedder_1_0_0',
+          input_mappings: { text: 'text' },
+        },
+        features: [
+          {
+            feature_uri: 'mixpeek://embedder@1.0.0/embedder_embedding',
+            embedding_dim: 4,
+            distance_metric: 'cosine',
+            primary: true,
+          },
+        ],
       });
       expect(body.feature_extractors[0]).toEqual(body.feature_extractor);
       expect(body.name).toBe(body.collection_name);
@@ -40,17 +51,27 @@ describe('create', () => {
     const world = await makeWorld();
     const reply = await world.call('POST', base, {
       name: 'short',
-      feature_extractor: { feature_extractor_name: 'embedder', version: 'v1', input_mappings: [{ input_key: 'text', path: 'title' }] },
+      feature_extractor: {
+        feature_extractor_name: 'embedder',
+        version: 'v1',
+        input_mappings: [{ input_key: 'text', path: 'title' }],
+      },
       source: { type: 'bucket', bucket_ids: [world.bucketId] },
     });
-    expect(reply.body.feature_extractor).toMatchObject({ version: '1.0.0', input_mappings: { text: 'title' } });
+    expect(reply.body.feature_extractor).toMatchObject({
+      version: '1.0.0',
+      input_mappings: { text: 'title' },
+    });
   });
 
   it('names every fault at once: an unknown plugin with those that are there, an unknown property with those of the bucket', async () => {
     const world = await makeWorld();
     const reply = await world.call('POST', base, {
       name: 'wrong',
-      feature_extractors: [{ feature_extractor_name: 'nobody', version: '1.0.0' }, { ...extractor, input_mappings: { text: 'body' } }],
+      feature_extractors: [
+        { feature_extractor_name: 'nobody', version: '1.0.0' },
+        { ...extractor, input_mappings: { text: 'body' } },
+      ],
       source: { type: 'bucket', bucket_ids: [world.bucketId] },
     });
     expectError(reply, 'request_invalid');
@@ -65,15 +86,36 @@ describe('create', () => {
 
   it('refuses what is missing, what mixes spellings, and what it does not know', async () => {
     const world = await makeWorld();
-    expect(faults(await world.call('POST', base, {}))).toEqual(expect.arrayContaining(['body.source: missing']));
+    expect(faults(await world.call('POST', base, {}))).toEqual(
+      expect.arrayContaining(['body.source: missing']),
+    );
     const source = { type: 'bucket', bucket_ids: [world.bucketId] };
-    expect(faults(await world.call('POST', base, { source }))).toEqual(['body.name: missing', 'body.feature_extractors: missing']);
-    expect(faults(await world.call('POST', base, { name: 'a', collection_name: 'b', feature_extractor: extractor, source }))).toEqual([
-      'body.collection_name: wrong_value',
+    expect(faults(await world.call('POST', base, { source }))).toEqual([
+      'body.name: missing',
+      'body.feature_extractors: missing',
     ]);
-    expect(faults(await world.call('POST', base, { name: 'a', feature_extractor: extractor, source, sorce: 1 }))).toEqual(['body.sorce: extra_forbidden']);
     expect(
-      faults(await world.call('POST', base, { name: 'a', feature_extractor: extractor, source, alert_applications: [{ alert_id: 'alt_none' }] })),
+      faults(
+        await world.call('POST', base, {
+          name: 'a',
+          collection_name: 'b',
+          feature_extractor: extractor,
+          source,
+        }),
+      ),
+    ).toEqual(['body.collection_name: wrong_value']);
+    expect(
+      faults(await world.call('POST', base, { name: 'a', feature_extractor: extractor, source, sorce: 1 })),
+    ).toEqual(['body.sorce: extra_forbidden']);
+    expect(
+      faults(
+        await world.call('POST', base, {
+          name: 'a',
+          feature_extractor: extractor,
+          source,
+          alert_applications: [{ alert_id: 'alt_none' }],
+        }),
+      ),
     ).toEqual(['body.alert_applications.0.alert_id: reference_unknown']);
     expect((await world.call('GET', base)).body.total_count).toBe(0);
   });
@@ -81,9 +123,18 @@ describe('create', () => {
   it('answers 404 for a bucket that is not there or another’s, and 409 for a name that is taken', async () => {
     const world = await makeWorld();
     const other = await makeApp();
-    const foreign = (await other.call('POST', '/v1/namespaces/{ns}/buckets', { name: 'b', bucket_schema: { properties: { text: { type: 'text' } } } })).body.bucket_id;
+    const foreign = (
+      await other.call('POST', '/v1/namespaces/{ns}/buckets', {
+        name: 'b',
+        bucket_schema: { properties: { text: { type: 'text' } } },
+      })
+    ).body.bucket_id;
     const make = (name: string, bucket: string) =>
-      world.call('POST', base, { name, feature_extractor: extractor, source: { type: 'bucket', bucket_ids: [bucket] } });
+      world.call('POST', base, {
+        name,
+        feature_extractor: extractor,
+        source: { type: 'bucket', bucket_ids: [bucket] },
+      });
     const random = 'bkt_00000000000000000000';
     expectSameRefusal(await make('x', foreign), foreign, await make('x', random), random);
     expect((await make('taken', world.bucketId)).status).toBe(200);
@@ -103,18 +154,44 @@ describe('read, change, delete', () => {
     ];
     for (const reply of replies) expect(reply.body).toEqual(replies[0]!.body);
     const random = 'col_00000000000000000000';
-    expectSameRefusal(await other.call('GET', `${base}/${id}`), id, await other.call('GET', `${base}/${random}`), random);
+    expectSameRefusal(
+      await other.call('GET', `${base}/${id}`),
+      id,
+      await other.call('GET', `${base}/${random}`),
+      random,
+    );
     expect((await world.call('GET', `${base}/${id}/features`)).body.features).toHaveLength(1);
   });
 
   it('changes what may change, keeps what documents hang on, and tells a stale version', async () => {
     const world = await makeWorld();
     await world.addCollection('articles');
-    const changed = await world.call('PATCH', `${base}/articles`, { description: 'news', max_failure_share: 0.5, enabled: false }, { 'If-Match': '"1"' });
-    expect(changed.body).toMatchObject({ description: 'news', max_failure_share: 0.5, enabled: false, version: 2 });
-    expectError(await world.call('PATCH', `${base}/articles`, { enabled: true }, { 'If-Match': '"1"' }), 'request_stale');
-    expect(faults(await world.call('PATCH', `${base}/articles`, { feature_extractors: [extractor] }))).toEqual(['body.feature_extractors: extra_forbidden']);
-    expect((await world.call('POST', `${base}/list`, { filters: { field: 'enabled', operator: 'eq', value: false } })).body.total_count).toBe(1);
+    const changed = await world.call(
+      'PATCH',
+      `${base}/articles`,
+      { description: 'news', max_failure_share: 0.5, enabled: false },
+      { 'If-Match': '"1"' },
+    );
+    expect(changed.body).toMatchObject({
+      description: 'news',
+      max_failure_share: 0.5,
+      enabled: false,
+      version: 2,
+    });
+    expectError(
+      await world.call('PATCH', `${base}/articles`, { enabled: true }, { 'If-Match': '"1"' }),
+      'request_stale',
+    );
+    expect(
+      faults(await world.call('PATCH', `${base}/articles`, { feature_extractors: [extractor] })),
+    ).toEqual(['body.feature_extractors: extra_forbidden']);
+    expect(
+      (
+        await world.call('POST', `${base}/list`, {
+          filters: { field: 'enabled', operator: 'eq', value: false },
+        })
+      ).body.total_count,
+    ).toBe(1);
   });
 
   it('keeps its bucket and its plugin from being deleted, naming itself', async () => {

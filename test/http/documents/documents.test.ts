@@ -8,7 +8,9 @@ import { expectError, expectSameRefusal, faults } from '../expect.ts';
 
 const base = '/v1/namespaces/{ns}/collections/articles/documents';
 
-async function withDocuments(texts: readonly string[] = ['one', 'two', 'three']): Promise<{ world: World; ids: string[]; collectionId: string }> {
+async function withDocuments(
+  texts: readonly string[] = ['one', 'two', 'three'],
+): Promise<{ world: World; ids: string[]; collectionId: string }> {
   const world = await makeWorld();
   const { id: collectionId } = await world.addCollection('articles');
   await world.addObjects(texts, { metadata: { source: 'wire', topic: 'physics' } });
@@ -29,7 +31,15 @@ describe('read', () => {
       text: 'one',
       topic: 'physics',
       metadata: { text: 'one', topic: 'physics', source: 'wire' },
-      _internal: { lineage: { bucket_id: world.bucketId, feature_extractor_id: 'embedder_1_0_0', ordinal: 0, object_version: 1 }, enrichments: [] },
+      _internal: {
+        lineage: {
+          bucket_id: world.bucketId,
+          feature_extractor_id: 'embedder_1_0_0',
+          ordinal: 0,
+          object_version: 1,
+        },
+        enrichments: [],
+      },
     });
     expect(reply.body._internal.lineage.object_id).toMatch(/^obj_/);
     expect(reply.body._internal.lineage.batch_id).toMatch(/^btch_/);
@@ -43,7 +53,12 @@ describe('read', () => {
     const other = await makeApp();
     const random = 'doc_00000000000000000000';
     expectError(await world.call('GET', `${base}/${random}`), 'document_not_found');
-    expectSameRefusal(await other.call('GET', `${base}/${ids[0]}`), ids[0]!, await other.call('GET', `${base}/${random}`), random);
+    expectSameRefusal(
+      await other.call('GET', `${base}/${ids[0]}`),
+      ids[0]!,
+      await other.call('GET', `${base}/${random}`),
+      random,
+    );
   });
 });
 
@@ -60,7 +75,9 @@ describe('list', () => {
     } while (cursor);
     expect(seen.toSorted()).toEqual(ids);
     const second = await world.call('GET', `${base}?limit=20&page=2`);
-    expect(second.body.results.map((document: { document_id: string }) => document.document_id)).toEqual(seen.slice(20, 40));
+    expect(second.body.results.map((document: { document_id: string }) => document.document_id)).toEqual(
+      seen.slice(20, 40),
+    );
   });
 
   it('filters by any spelling of a field, sorts, searches, and warns of a field that nobody has', async () => {
@@ -74,11 +91,26 @@ describe('list', () => {
     }
     expect(await texts({ sort: { field: 'text', direction: 'desc' } })).toEqual(['c', 'b', 'a']);
     expect(await texts({ search: 'c' })).toEqual(expect.arrayContaining(['c']));
-    expect(await texts({ filters: { AND: [{ field: 'topic', operator: 'eq', value: 'physics' }, { field: 'text', operator: 'in', value: ['a', 'c'] }] }, sort: { field: 'text' } })).toEqual(['a', 'c']);
-    const unknown = await world.call('POST', `${base}/list`, { filters: { field: 'colour', operator: 'eq', value: 'red' } });
+    expect(
+      await texts({
+        filters: {
+          AND: [
+            { field: 'topic', operator: 'eq', value: 'physics' },
+            { field: 'text', operator: 'in', value: ['a', 'c'] },
+          ],
+        },
+        sort: { field: 'text' },
+      }),
+    ).toEqual(['a', 'c']);
+    const unknown = await world.call('POST', `${base}/list`, {
+      filters: { field: 'colour', operator: 'eq', value: 'red' },
+    });
     expect(unknown.body.results).toEqual([]);
     expect(unknown.body.warnings.join()).toContain('colour');
-    expectError(await world.call('POST', `${base}/list`, { filters: { field: 'text', operator: 'like', value: 'a' } }), 'request_invalid');
+    expectError(
+      await world.call('POST', `${base}/list`, { filters: { field: 'text', operator: 'like', value: 'a' } }),
+      'request_invalid',
+    );
     expectError(await world.call('POST', `${base}/list`, { cursor: 'made.up' }), 'request_bad_cursor');
   });
 
@@ -86,19 +118,37 @@ describe('list', () => {
     const world = await makeWorld();
     await world.addCollection('articles');
     expect((await world.call('GET', base)).body).toMatchObject({ results: [], total_count: 0 });
-    expectError(await world.call('POST', `${base}/list`, { filters: { field: 'a', operator: 'between', value: 1 } }), 'request_invalid');
+    expectError(
+      await world.call('POST', `${base}/list`, { filters: { field: 'a', operator: 'between', value: 1 } }),
+      'request_invalid',
+    );
   });
 });
 
 describe('change', () => {
   it('is seen by a filtered list as soon as it has answered, and by every read', async () => {
     const { world, ids } = await withDocuments();
-    const reply = await world.call('PATCH', `${base}/${ids[1]}`, { topic: 'biology', tags: ['a', 'b'], metadata: { year: 2026 } });
+    const reply = await world.call('PATCH', `${base}/${ids[1]}`, {
+      topic: 'biology',
+      tags: ['a', 'b'],
+      metadata: { year: 2026 },
+    });
     expect(reply.status).toBe(200);
     expect(reply.body).toMatchObject({ topic: 'biology', tags: ['a', 'b'], year: 2026, source: 'wire' });
-    const found = await world.call('POST', `${base}/list`, { filters: { AND: [{ field: 'topic', operator: 'eq', value: 'biology' }, { field: 'tags', operator: 'eq', value: 'b' }] } });
-    expect(found.body.results.map((document: { document_id: string }) => document.document_id)).toEqual([ids[1]]);
-    const before = await world.call('POST', `${base}/list`, { filters: { field: 'topic', operator: 'eq', value: 'physics' } });
+    const found = await world.call('POST', `${base}/list`, {
+      filters: {
+        AND: [
+          { field: 'topic', operator: 'eq', value: 'biology' },
+          { field: 'tags', operator: 'eq', value: 'b' },
+        ],
+      },
+    });
+    expect(found.body.results.map((document: { document_id: string }) => document.document_id)).toEqual([
+      ids[1],
+    ]);
+    const before = await world.call('POST', `${base}/list`, {
+      filters: { field: 'topic', operator: 'eq', value: 'physics' },
+    });
     expect(before.body.total_count).toBe(2);
     expect((await world.call('GET', `${base}/${ids[1]}`)).body._internal.version).toBe(2);
   });
@@ -107,16 +157,37 @@ describe('change', () => {
     const { world, ids } = await withDocuments();
     const reply = await world.call('PUT', `${base}/${ids[0]}`, { title: 'new' });
     expect(reply.body.metadata).toEqual({ title: 'new' });
-    expect((await world.call('POST', `${base}/list`, { filters: { field: 'source', operator: 'exists', value: true } })).body.total_count).toBe(2);
+    expect(
+      (
+        await world.call('POST', `${base}/list`, {
+          filters: { field: 'source', operator: 'exists', value: true },
+        })
+      ).body.total_count,
+    ).toBe(2);
   });
 
   it('refuses names that are kept, a stale version, a foreign document and a document that grows too large', async () => {
     const { world, ids } = await withDocuments();
-    const reserved = await world.call('PATCH', `${base}/${ids[0]}`, { document_id: 'x', _internal: {}, metadata: { collection_id: 'y' }, ok: 1 });
+    const reserved = await world.call('PATCH', `${base}/${ids[0]}`, {
+      document_id: 'x',
+      _internal: {},
+      metadata: { collection_id: 'y' },
+      ok: 1,
+    });
     expectError(reserved, 'request_invalid');
-    expect(faults(reserved)).toEqual(['body.document_id: field_reserved', 'body._internal: field_reserved', 'body.metadata.collection_id: field_reserved']);
-    expectError(await world.call('PATCH', `${base}/${ids[0]}`, { a: 1 }, { 'If-Match': '"7"' }), 'request_stale');
-    expectError(await world.call('PATCH', `${base}/doc_00000000000000000000`, { a: 1 }), 'document_not_found');
+    expect(faults(reserved)).toEqual([
+      'body.document_id: field_reserved',
+      'body._internal: field_reserved',
+      'body.metadata.collection_id: field_reserved',
+    ]);
+    expectError(
+      await world.call('PATCH', `${base}/${ids[0]}`, { a: 1 }, { 'If-Match': '"7"' }),
+      'request_stale',
+    );
+    expectError(
+      await world.call('PATCH', `${base}/doc_00000000000000000000`, { a: 1 }),
+      'document_not_found',
+    );
     const large = Object.fromEntries(Array.from({ length: 3 }, (_, i) => [`part${i}`, 'x'.repeat(100_000)]));
     expectError(await world.call('PATCH', `${base}/${ids[0]}`, large), 'document_too_large');
     expect((await world.call('GET', `${base}/${ids[0]}`)).body._internal.version).toBe(1);
@@ -127,7 +198,12 @@ describe('change', () => {
     const body = 'y'.repeat(120_000);
     expect((await world.call('PATCH', `${base}/${ids[0]}`, { body })).status).toBe(200);
     expect((await world.call('GET', `${base}/${ids[0]}`)).body.body).toBe(body);
-    const row = await world.ports.table.get(world.ctx.ns.document((await world.call('GET', '/v1/namespaces/{ns}/collections/articles')).body.collection_id, ids[0]!));
+    const row = await world.ports.table.get(
+      world.ctx.ns.document(
+        (await world.call('GET', '/v1/namespaces/{ns}/collections/articles')).body.collection_id,
+        ids[0]!,
+      ),
+    );
     expect(JSON.stringify(row).length).toBeLessThan(10_000);
   });
 });
@@ -146,7 +222,10 @@ describe('delete', () => {
   it('stays deleted when the bucket is run again, and comes back when that is forced', async () => {
     const { world, ids, collectionId } = await withDocuments();
     await world.call('DELETE', `${base}/${ids[0]}`);
-    for (const [dedup_strategy, count] of [['skip', 2], ['force', 3]] as const) {
+    for (const [dedup_strategy, count] of [
+      ['skip', 2],
+      ['force', 3],
+    ] as const) {
       const { batch_id } = await triggerBucket(world.ctx, world.bucketId, undefined, { dedup_strategy });
       await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batch_id));
       expect(await indexedIds(world.ctx, collectionId)).toHaveLength(count);
@@ -159,7 +238,12 @@ describe('delete', () => {
     const { world, ids } = await withDocuments();
     const writer = world.as({ ...world.principal, permissions: ['read', 'write'] });
     expectError(await writer.call('DELETE', `${base}/${ids[0]}`), 'key_not_permitted');
-    expectError(await world.as({ ...world.principal, permissions: ['read'] }).call('PATCH', `${base}/${ids[0]}`, { a: 1 }), 'key_not_permitted');
+    expectError(
+      await world
+        .as({ ...world.principal, permissions: ['read'] })
+        .call('PATCH', `${base}/${ids[0]}`, { a: 1 }),
+      'key_not_permitted',
+    );
     expectError(await world.as(undefined).call('GET', base), 'key_invalid');
   });
 });

@@ -31,6 +31,19 @@ const named = (name: string) => Object.assign(new Error('text of the service'), 
 beforeEach(() => void aws.reset());
 
 describe('reads', () => {
+  it('of rows that are asked for side by side are one call, which each of them gets its row or the failure from', async () => {
+    const other = { pk: 'P', sk: 'T' };
+    aws.on(BatchGetItemCommand).resolvesOnce({ Responses: { granary: [{ pk: { S: 'P' }, sk: { S: 'T' }, n: { N: '2' } }] } });
+    expect(await Promise.all([table.get(key), table.get(other), table.get(key)])).toEqual([undefined, { ...other, n: 2 }, undefined]);
+    expect(aws.calls()).toHaveLength(1);
+    expect(aws.call(0).args[0].input).toEqual({
+      RequestItems: { granary: { Keys: [marshalledKey, { pk: { S: 'P' }, sk: { S: 'T' } }], ConsistentRead: true } },
+    });
+    aws.on(BatchGetItemCommand).rejects(named('ResourceNotFoundException'));
+    const outcomes = await Promise.allSettled([table.get(key), table.get(other)]);
+    expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+  });
+
   it('are consistent', async () => {
     aws.on(GetItemCommand).resolves({ Item: { ...marshalledKey, n: { N: '1' } } });
     aws.on(QueryCommand).resolves({ Items: [] });

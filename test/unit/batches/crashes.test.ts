@@ -3,7 +3,14 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { setCrashHook } from '../../../functions/core/crash.ts';
 import { derivedId } from '../../../functions/core/ids.ts';
 import { findBatch } from '../../../functions/core/resources/batches/store.ts';
-import { admitBatch, commitBatch, failBatch, finishBatch, planBatch, runChunk } from '../../../functions/core/resources/batches/workflow.ts';
+import {
+  admitBatch,
+  commitBatch,
+  failBatch,
+  finishBatch,
+  planBatch,
+  runChunk,
+} from '../../../functions/core/resources/batches/workflow.ts';
 import { triggerBucket } from '../../../functions/core/resources/batches/service.ts';
 import { getDocuments } from '../../../functions/core/resources/documents/service.ts';
 import { readHead, snapshot } from '../../../functions/core/store/vector-index.ts';
@@ -60,23 +67,44 @@ async function runWithDeaths(world: World): Promise<string> {
   return batch_id;
 }
 
-async function expectComplete(world: World, batchId: string, objectIds: readonly string[], collectionIds: readonly string[]) {
+async function expectComplete(
+  world: World,
+  batchId: string,
+  objectIds: readonly string[],
+  collectionIds: readonly string[],
+) {
   const batch = await findBatch(world.ctx, world.bucketId, batchId);
-  expect(batch).toMatchObject({ status: 'COMPLETED', progress: { total: 600, processed: 600, failed: 0, skipped: 0 } });
+  expect(batch).toMatchObject({
+    status: 'COMPLETED',
+    progress: { total: 600, processed: 600, failed: 0, skipped: 0 },
+  });
   for (const collectionId of collectionIds) {
     const wanted = objectIds.flatMap((id, i) =>
-      Array.from({ length: i % 7 === 0 ? 2 : 1 }, (_, ordinal) => derivedId('document', collectionId, id, ordinal)),
+      Array.from({ length: i % 7 === 0 ? 2 : 1 }, (_, ordinal) =>
+        derivedId('document', collectionId, id, ordinal),
+      ),
     );
     const ids = await indexedIds(world.ctx, collectionId);
     expect(ids).toEqual(wanted.toSorted());
-    const documents = await getDocuments(world.ctx, ids.map((document_id) => ({ collection_id: collectionId, document_id })));
+    const documents = await getDocuments(
+      world.ctx,
+      ids.map((document_id) => ({ collection_id: collectionId, document_id })),
+    );
     expect(documents.every((document) => document !== undefined)).toBe(true);
-    const { snapshot: vectors } = await snapshot(world.ctx, collectionId, 'mixpeek://embedder@1.0.0/embedder_embedding');
+    const { snapshot: vectors } = await snapshot(
+      world.ctx,
+      collectionId,
+      'mixpeek://embedder@1.0.0/embedder_embedding',
+    );
     expect(vectors!.liveCount).toBe(wanted.length);
     expect((await readHead(world.ctx, collectionId)).document_count).toBe(wanted.length);
     expect(await world.ports.table.get(world.ctx.ns.running(collectionId))).toBeUndefined();
   }
-  expect(eventsOf(world, 'batch.completed').map((event) => event.event_id).filter((id, i, all) => all.indexOf(id) === i)).toHaveLength(1);
+  expect(
+    eventsOf(world, 'batch.completed')
+      .map((event) => event.event_id)
+      .filter((id, i, all) => all.indexOf(id) === i),
+  ).toHaveLength(1);
 }
 
 describe('a worker that dies', () => {
@@ -204,7 +232,9 @@ describe('a chunk that is delivered twice', () => {
     await finishBatch(ctx, next);
     wake();
     await late;
-    const [document] = await getDocuments(ctx, [{ collection_id: collection.id, document_id: derivedId('document', collection.id, objectId!, 0) }]);
+    const [document] = await getDocuments(ctx, [
+      { collection_id: collection.id, document_id: derivedId('document', collection.id, objectId!, 0) },
+    ]);
     expect(document!.fields.text).toBe('second');
     expect((await readHead(ctx, collection.id)).document_count).toBe(1);
   });
@@ -219,7 +249,9 @@ describe('a trigger whose answer was lost on the way', () => {
     let made: string | undefined;
     table.write = async (writes, token) => {
       await write(writes, token);
-      const batch = writes.flatMap((one) => ('put' in one && one.put.sk.startsWith('BTCH#') ? [String(one.put.batch_id)] : []))[0];
+      const batch = writes.flatMap((one) =>
+        'put' in one && one.put.sk.startsWith('BTCH#') ? [String(one.put.batch_id)] : [],
+      )[0];
       if (!batch || made) return;
       made = batch;
       const job = await jobFor(ctx, world.bucketId, batch);

@@ -5,7 +5,11 @@ import { triggerBucket } from '../../../functions/core/resources/batches/service
 import type { BatchEvent } from '../../../functions/core/resources/batches/steps.ts';
 import { batchStep, chunkStep, postProcessingOf } from '../../../functions/core/resources/batches/steps.ts';
 import { admitBatch } from '../../../functions/core/resources/batches/workflow.ts';
-import { clearAborted, getDocuments, patchDocument } from '../../../functions/core/resources/documents/service.ts';
+import {
+  clearAborted,
+  getDocuments,
+  patchDocument,
+} from '../../../functions/core/resources/documents/service.ts';
 import { readHead } from '../../../functions/core/store/vector-index.ts';
 import type { World } from './world.ts';
 import { indexedIds, jobFor, makeWorld, pointersOf } from './world.ts';
@@ -13,16 +17,26 @@ import { indexedIds, jobFor, makeWorld, pointersOf } from './world.ts';
 /** Runs a batch by the names of its steps, as the Lambdas are called. */
 async function runBySteps(world: World, options: { readonly force?: boolean } = {}): Promise<string> {
   const { ctx, ports } = world;
-  const { batch_id } = await triggerBucket(ctx, world.bucketId, undefined, options.force ? { dedup_strategy: 'force' } : {});
+  const { batch_id } = await triggerBucket(
+    ctx,
+    world.bucketId,
+    undefined,
+    options.force ? { dedup_strategy: 'force' } : {},
+  );
   const job = await jobFor(ctx, world.bucketId, batch_id);
   expect(await admitBatch(workflowContext(ports, job), job)).toBe('start');
   const call = (event: object) => batchStep(ports, { ...job, ...event } as BatchEvent);
   try {
     const plan = (await call({ step: 'plan' })) as { chunks_key: string };
-    for (const item of await pointersOf(ctx, plan.chunks_key)) await chunkStep(ports, { job, item }, ports.clock.now() + 300_000);
+    for (const item of await pointersOf(ctx, plan.chunks_key))
+      await chunkStep(ports, { job, item }, ports.clock.now() + 300_000);
     await call({ step: 'commit' });
   } catch (error) {
-    const Cause = JSON.stringify({ errorType: (error as Error).name, errorMessage: (error as Error).message, trace: ['at x'] });
+    const Cause = JSON.stringify({
+      errorType: (error as Error).name,
+      errorMessage: (error as Error).message,
+      trace: ['at x'],
+    });
     await call({ step: 'fail', error: { Error: (error as Error).name, Cause } });
     return batch_id;
   }
@@ -47,7 +61,10 @@ describe('the steps by name', () => {
     const Cause = JSON.stringify({ errorMessage: 'no such retriever' });
     expect(
       postProcessingOf({
-        post_errors: { taxonomies: { Error: 'retriever_not_found', Cause }, alerts: { Error: 'States.Timeout', Cause: 'too long' } },
+        post_errors: {
+          taxonomies: { Error: 'retriever_not_found', Cause },
+          alerts: { Error: 'States.Timeout', Cause: 'too long' },
+        },
         cluster_runs: [
           { cluster_id: 'clust_1', run_id: 'run_1', succeeded: true },
           { cluster_id: 'clust_2', run_id: 'run_2', succeeded: false, error: 'cluster_invalid' },
@@ -55,8 +72,20 @@ describe('the steps by name', () => {
         alerts: { failures: [{ id: 'alt_1', error: 'alert_invalid', message: 'bad field' }] },
       }),
     ).toEqual([
-      { step: 'taxonomies', id: null, status: 'failed', error: 'retriever_not_found', message: 'no such retriever' },
-      { step: 'clusters', id: 'clust_2', status: 'failed', error: 'cluster_invalid', message: 'the run run_2 failed' },
+      {
+        step: 'taxonomies',
+        id: null,
+        status: 'failed',
+        error: 'retriever_not_found',
+        message: 'no such retriever',
+      },
+      {
+        step: 'clusters',
+        id: 'clust_2',
+        status: 'failed',
+        error: 'cluster_invalid',
+        message: 'the run run_2 failed',
+      },
       { step: 'alerts', id: null, status: 'failed', error: 'States.Timeout', message: 'too long' },
       { step: 'alerts', id: 'alt_1', status: 'failed', error: 'alert_invalid', message: 'bad field' },
     ]);
@@ -74,7 +103,8 @@ describe('garbage', () => {
     world.runner.behave = () => ({ fail: 'plugin_row_failed' });
     await runBySteps(world, { force: true });
     world.runner.behave = () => ({});
-    const count = async () => (await world.ports.index.list(`${world.namespace}/${collection.id}/`)).blobs.length;
+    const count = async () =>
+      (await world.ports.index.list(`${world.namespace}/${collection.id}/`)).blobs.length;
     const before = await count();
     world.ports.clock.advance(47 * 3_600_000);
     await runBySteps(world);
@@ -83,8 +113,12 @@ describe('garbage', () => {
     await runBySteps(world);
     expect(await count()).toBeLessThan(before / 2);
     expect(await indexedIds(world.ctx, collection.id)).toEqual(ids);
-    const found = await world.call('POST', '/v1/namespaces/{ns}/collections/all/documents/list', { filters: { field: 'n', operator: 'eq', value: 99 } });
-    expect(found.body.results.map((document: { document_id: string }) => document.document_id)).toEqual([ids[0]]);
+    const found = await world.call('POST', '/v1/namespaces/{ns}/collections/all/documents/list', {
+      filters: { field: 'n', operator: 'eq', value: 99 },
+    });
+    expect(found.body.results.map((document: { document_id: string }) => document.document_id)).toEqual([
+      ids[0],
+    ]);
   });
 });
 
@@ -108,7 +142,10 @@ describe('sequences of failed batches', () => {
     expect(await clearAborted(world.ctx, collection.id, 1)).toBe(3);
     expect((await readHead(world.ctx, collection.id)).aborted).toEqual([]);
     expect(rows()).toHaveLength(2);
-    const documents = await getDocuments(world.ctx, ids.map((document_id) => ({ collection_id: collection.id, document_id })));
+    const documents = await getDocuments(
+      world.ctx,
+      ids.map((document_id) => ({ collection_id: collection.id, document_id })),
+    );
     expect(documents.map((document) => document?.fields.text).toSorted()).toEqual(['a', 'b']);
   });
 });

@@ -1,18 +1,34 @@
 // A batch from trigger to finish, in process: what it makes, when it can be seen, and what stays when it fails.
 import { describe, expect, it } from 'vitest';
 import { derivedId } from '../../../functions/core/ids.ts';
-import { planBatch, admitBatch, commitBatch, failBatch, finishBatch, runChunk } from '../../../functions/core/resources/batches/workflow.ts';
+import {
+  planBatch,
+  admitBatch,
+  commitBatch,
+  failBatch,
+  finishBatch,
+  runChunk,
+} from '../../../functions/core/resources/batches/workflow.ts';
 import { findBatch } from '../../../functions/core/resources/batches/store.ts';
-import { documentsOfBatch, getDocuments, vectorsOf } from '../../../functions/core/resources/documents/service.ts';
+import {
+  documentsOfBatch,
+  getDocuments,
+  vectorsOf,
+} from '../../../functions/core/resources/documents/service.ts';
 import { readHead, snapshot } from '../../../functions/core/store/vector-index.ts';
 import { search } from '../../../functions/core/vectors/search.ts';
 import type { World } from './world.ts';
 import { eventsOf, indexedIds, jobFor, jobsOf, makeWorld, pointersOf, runBatch, vectorFor } from './world.ts';
 
-const texts = (count: number, prefix = 'article') => Array.from({ length: count }, (_, i) => `${prefix} ${i}`);
+const texts = (count: number, prefix = 'article') =>
+  Array.from({ length: count }, (_, i) => `${prefix} ${i}`);
 
 async function trigger(world: World, body: Record<string, unknown> = {}): Promise<string> {
-  const reply = await world.call('POST', `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/trigger`, body);
+  const reply = await world.call(
+    'POST',
+    `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/trigger`,
+    body,
+  );
   expect(reply.status).toBe(202);
   return reply.body.batch_id;
 }
@@ -45,7 +61,10 @@ describe('a batch that goes well', () => {
     expect(batch.progress).toEqual({ total: 2_500, processed: 2_500, failed: 0, skipped: 0, percent: 100 });
     const ids = await indexedIds(world.ctx, collection.id);
     expect(ids).toHaveLength(2_500);
-    const documents = await getDocuments(world.ctx, ids.map((document_id) => ({ collection_id: collection.id, document_id })));
+    const documents = await getDocuments(
+      world.ctx,
+      ids.map((document_id) => ({ collection_id: collection.id, document_id })),
+    );
     expect(new Set(documents.map((document) => document!.lineage.object_id))).toEqual(new Set(objectIds));
     expect((await readHead(world.ctx, collection.id)).document_count).toBe(2_500);
 
@@ -54,7 +73,9 @@ describe('a batch that goes well', () => {
     const found = search(view.snapshot!, { queries: [vectorFor('article 1234 0')], k: 1 });
     expect(found.matches[0]![0]!.id).toBe(derivedId('document', collection.id, objectIds[1234]!, 0));
     expect((await vectorsOf(world.ctx, collection, found.matches[0]![0]!.id))[uri]).toHaveLength(4);
-    expect(world.runner.tenants.every((tenant) => tenant === `${world.principal.orgId}/${world.namespace}`)).toBe(true);
+    expect(
+      world.runner.tenants.every((tenant) => tenant === `${world.principal.orgId}/${world.namespace}`),
+    ).toBe(true);
   });
 
   it('shows nothing before the commit and everything after it', async () => {
@@ -84,11 +105,19 @@ describe('a batch that goes well', () => {
     await world.addObjects(texts(5));
     const batchId = await run(world);
     const ref = { bucket_id: world.bucketId, batch_id: batchId, attempt: 1 };
-    expect((await documentsOfBatch(world.ctx, ref, one.id)).toSorted()).toEqual(await indexedIds(world.ctx, one.id));
-    expect((await documentsOfBatch(world.ctx, ref, two.id)).toSorted()).toEqual(await indexedIds(world.ctx, two.id));
+    expect((await documentsOfBatch(world.ctx, ref, one.id)).toSorted()).toEqual(
+      await indexedIds(world.ctx, one.id),
+    );
+    expect((await documentsOfBatch(world.ctx, ref, two.id)).toSorted()).toEqual(
+      await indexedIds(world.ctx, two.id),
+    );
     expect((await read(world, batchId)).progress.total).toBe(10);
     expect(eventsOf(world, 'batch.completed')).toHaveLength(1);
-    expect(eventsOf(world, 'collection.documents.batch_completed').map((e) => e.subject.id).toSorted()).toEqual([one.id, two.id].toSorted());
+    expect(
+      eventsOf(world, 'collection.documents.batch_completed')
+        .map((e) => e.subject.id)
+        .toSorted(),
+    ).toEqual([one.id, two.id].toSorted());
   });
 
   it('is completed with a total of 0 when the bucket is empty', async () => {
@@ -103,14 +132,19 @@ describe('a batch that goes well', () => {
     const world = await makeWorld();
     const collection = await world.addCollection('all');
     const ids = await world.addObjects(['kept', 'blank', 'dropped']);
-    world.runner.behave = (row) => (row.data === 'blank' ? { vector: null } : row.data === 'dropped' ? { outputs: 0 } : {});
+    world.runner.behave = (row) =>
+      row.data === 'blank' ? { vector: null } : row.data === 'dropped' ? { outputs: 0 } : {};
     const batch = await read(world, await run(world));
     expect(batch.status).toBe('COMPLETED');
     expect(batch.progress).toMatchObject({ total: 3, processed: 3, failed: 0 });
     expect(await indexedIds(world.ctx, collection.id)).toEqual(
       [ids[0]!, ids[1]!].map((id) => derivedId('document', collection.id, id, 0)).toSorted(),
     );
-    const { snapshot: vectors } = await snapshot(world.ctx, collection.id, 'mixpeek://embedder@1.0.0/embedder_embedding');
+    const { snapshot: vectors } = await snapshot(
+      world.ctx,
+      collection.id,
+      'mixpeek://embedder@1.0.0/embedder_embedding',
+    );
     expect(vectors!.liveCount).toBe(1);
   });
 
@@ -122,8 +156,18 @@ describe('a batch that goes well', () => {
     await run(world);
     const list = (await world.call('GET', '/v1/namespaces/{ns}/collections/all/documents')).body;
     expect(list.total_count).toBe(3);
-    expect(list.results.map((d: { _internal: { lineage: { ordinal: number } } }) => d._internal.lineage.ordinal).toSorted()).toEqual([0, 1, 2]);
-    expect(list.results[0]).toMatchObject({ text: 'long text', source: 'wire', piece: 'p', field_document_id: 'mine', collection_id: collection.id });
+    expect(
+      list.results
+        .map((d: { _internal: { lineage: { ordinal: number } } }) => d._internal.lineage.ordinal)
+        .toSorted(),
+    ).toEqual([0, 1, 2]);
+    expect(list.results[0]).toMatchObject({
+      text: 'long text',
+      source: 'wire',
+      piece: 'p',
+      field_document_id: 'mine',
+      collection_id: collection.id,
+    });
     expect(list.results[0].metadata).toMatchObject({ text: 'long text', source: 'wire' });
   });
 
@@ -145,7 +189,14 @@ describe('a batch that goes well', () => {
   it('counts objects without the property that the extractor reads as skipped', async () => {
     const world = await makeWorld();
     await world.addCollection('titles', ['embedder'], {
-      feature_extractors: [{ feature_extractor_name: 'embedder', version: '1.0.0', parameters: undefined, input_mappings: { text: 'title' } }],
+      feature_extractors: [
+        {
+          feature_extractor_name: 'embedder',
+          version: '1.0.0',
+          parameters: undefined,
+          input_mappings: { text: 'title' },
+        },
+      ],
     });
     await world.addObjects(['no title']);
     const batch = await read(world, await run(world));
@@ -165,7 +216,9 @@ describe('two batches one after the other', () => {
     const second = await read(world, await run(world));
     expect(second.progress).toMatchObject({ total: 15, processed: 6, skipped: 9, failed: 0 });
     expect(await indexedIds(world.ctx, collection.id)).toHaveLength(15);
-    const [rewritten] = await getDocuments(world.ctx, [{ collection_id: collection.id, document_id: derivedId('document', collection.id, ids[0]!, 0) }]);
+    const [rewritten] = await getDocuments(world.ctx, [
+      { collection_id: collection.id, document_id: derivedId('document', collection.id, ids[0]!, 0) },
+    ]);
     expect(rewritten!.fields.text).toBe('rewritten');
     expect(rewritten!.source_version).toBe(2);
     const third = await read(world, await run(world, { dedup_strategy: 'force' }));
@@ -185,11 +238,17 @@ describe('two batches one after the other', () => {
     await run(world);
     const first = derivedId('document', collection.id, id!, 0);
     expect(await indexedIds(world.ctx, collection.id)).toEqual([first]);
-    const { snapshot: vectors } = await snapshot(world.ctx, collection.id, 'mixpeek://embedder@1.0.0/embedder_embedding');
+    const { snapshot: vectors } = await snapshot(
+      world.ctx,
+      collection.id,
+      'mixpeek://embedder@1.0.0/embedder_embedding',
+    );
     expect(vectors!.liveCount).toBe(0);
     expect((await readHead(world.ctx, collection.id)).document_count).toBe(1);
     const gone = derivedId('document', collection.id, id!, 2);
-    expect((await world.call('GET', `/v1/namespaces/{ns}/collections/all/documents/${gone}`)).status).toBe(404);
+    expect((await world.call('GET', `/v1/namespaces/{ns}/collections/all/documents/${gone}`)).status).toBe(
+      404,
+    );
   });
 
   it('run one at a time: the second waits until the first has ended', async () => {
@@ -200,7 +259,11 @@ describe('two batches one after the other', () => {
     expect(await admitBatch(world.ctx, first)).toBe('start');
     expect(await admitBatch(world.ctx, first)).toBe('start');
     const plan = await planBatch(world.ctx, first);
-    const second = await jobFor(world.ctx, world.bucketId, await trigger(world, { collection_ids: [collection.id], dedup_strategy: 'force' }));
+    const second = await jobFor(
+      world.ctx,
+      world.bucketId,
+      await trigger(world, { collection_ids: [collection.id], dedup_strategy: 'force' }),
+    );
     expect(await admitBatch(world.ctx, second)).toBe('wait');
     const waiting = await read(world, second.batch_id);
     expect(waiting).toMatchObject({ status: 'PENDING', lifecycle: 'queued' });
@@ -238,29 +301,41 @@ describe('a batch in which objects fail', () => {
     expect(batch.status).toBe('COMPLETED');
     expect(batch.progress).toMatchObject({ total: 20, processed: 19, failed: 1 });
     expect(batch.error_summary).toEqual({ plugin_row_failed: 1 });
-    const failures = (await world.call('GET', `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/${batchId}/failures`)).body;
+    const failures = (
+      await world.call('GET', `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/${batchId}/failures`)
+    ).body;
     expect(failures.results).toHaveLength(1);
-    expect(failures.results[0]).toMatchObject({ code: 'plugin_row_failed', property: 'text', retryable: false });
+    expect(failures.results[0]).toMatchObject({
+      code: 'plugin_row_failed',
+      property: 'text',
+      retryable: false,
+    });
   });
 
   it('fails above the tolerated share, shows nothing, and a retry commits the good and the repaired together', async () => {
     const world = await makeWorld();
     const collection = await world.addCollection('all');
     const ids = await world.addObjects(texts(1_500));
-    world.runner.behave = (row) => (Number(row.data.split(' ')[1]) % 5 === 0 ? { fail: 'plugin_row_failed' } : {});
+    world.runner.behave = (row) =>
+      Number(row.data.split(' ')[1]) % 5 === 0 ? { fail: 'plugin_row_failed' } : {};
     const batchId = await run(world);
     const failed = await read(world, batchId);
     expect(failed).toMatchObject({ status: 'FAILED', failure_reason: 'batch_too_many_failures' });
     expect(failed.progress).toMatchObject({ total: 1_500, processed: 1_200, failed: 300 });
     expect(await indexedIds(world.ctx, collection.id)).toEqual([]);
-    expect((await world.call('GET', '/v1/namespaces/{ns}/collections/all/documents')).body.total_count).toBe(0);
+    expect((await world.call('GET', '/v1/namespaces/{ns}/collections/all/documents')).body.total_count).toBe(
+      0,
+    );
     expect(eventsOf(world, 'batch.failed')).toHaveLength(1);
 
     world.runner.behave = () => ({});
     world.runner.calls.length = 0;
     // What changes meanwhile does not count: the retry runs on what was frozen.
     await world.rewriteObject(ids[5]!, 'changed later');
-    const retried = await world.call('POST', `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/${batchId}/retry`);
+    const retried = await world.call(
+      'POST',
+      `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/${batchId}/retry`,
+    );
     expect(retried.status).toBe(200);
     expect(retried.body).toMatchObject({ status: 'PENDING', attempt: 2 });
     await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batchId));
@@ -269,11 +344,83 @@ describe('a batch in which objects fail', () => {
     expect(done.progress).toMatchObject({ total: 1_500, processed: 1_500, failed: 0 });
     expect(world.runner.calls.reduce((sum, call) => sum + call.rows.length, 0)).toBe(300);
     expect(await indexedIds(world.ctx, collection.id)).toHaveLength(1_500);
-    const { snapshot: vectors } = await snapshot(world.ctx, collection.id, 'mixpeek://embedder@1.0.0/embedder_embedding');
+    const { snapshot: vectors } = await snapshot(
+      world.ctx,
+      collection.id,
+      'mixpeek://embedder@1.0.0/embedder_embedding',
+    );
     expect(vectors!.liveCount).toBe(1_500);
-    const [document] = await getDocuments(world.ctx, [{ collection_id: collection.id, document_id: derivedId('document', collection.id, ids[5]!, 0) }]);
+    const [document] = await getDocuments(world.ctx, [
+      { collection_id: collection.id, document_id: derivedId('document', collection.id, ids[5]!, 0) },
+    ]);
     expect(document!.fields.text).toBe('article 5');
     expect((await readHead(world.ctx, collection.id)).document_count).toBe(1_500);
+  });
+
+  it('is tried again on kept results when the index has swept them, and on frozen objects when those are gone too', async () => {
+    for (const lost of ['index', 'both'] as const) {
+      const world = await makeWorld();
+      const collection = await world.addCollection('all');
+      await world.addObjects(texts(10));
+      world.runner.behave = (row) =>
+        Number(row.data.split(' ')[1]) % 2 ? { fail: 'plugin_row_failed' } : {};
+      const batchId = await run(world);
+      for (const { key } of (await world.ports.index.list('')).blobs) await world.ports.index.delete(key);
+      if (lost === 'both') {
+        for (const { key } of (await world.ports.blobs.list('batches/')).blobs)
+          if (key.includes('/kept/')) await world.ports.blobs.delete(key);
+      }
+      world.runner.behave = () => ({});
+      world.runner.calls.length = 0;
+      await world.call('POST', `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/${batchId}/retry`);
+      await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batchId));
+      expect(await read(world, batchId)).toMatchObject({
+        status: 'COMPLETED',
+        progress: { total: 10, processed: 10 },
+      });
+      expect(world.runner.calls.reduce((sum, call) => sum + call.rows.length, 0)).toBe(
+        lost === 'index' ? 5 : 10,
+      );
+      const { snapshot: vectors } = await snapshot(
+        world.ctx,
+        collection.id,
+        'mixpeek://embedder@1.0.0/embedder_embedding',
+      );
+      expect(vectors!.liveCount).toBe(10);
+    }
+  });
+
+  it('does not bring back, when tried again, what another batch has made newer meanwhile', async () => {
+    const world = await makeWorld();
+    const collection = await world.addCollection('all');
+    const ids = await world.addObjects(texts(4));
+    world.runner.behave = (row) => (row.data === 'article 3' ? { fail: 'plugin_row_failed' } : {});
+    const batchId = await run(world);
+    expect((await read(world, batchId)).status).toBe('FAILED');
+    world.runner.behave = () => ({});
+    await world.rewriteObject(ids[0]!, 'newer');
+    await run(world, { batch_name: 'between' });
+    await world.call('POST', `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/${batchId}/retry`);
+    await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batchId));
+    expect(await read(world, batchId)).toMatchObject({
+      status: 'COMPLETED',
+      progress: { total: 4, processed: 3, skipped: 1 },
+    });
+    const documentId = derivedId('document', collection.id, ids[0]!, 0);
+    const [document] = await getDocuments(world.ctx, [
+      { collection_id: collection.id, document_id: documentId },
+    ]);
+    expect(document!.fields.text).toBe('newer');
+    const { snapshot: vectors } = await snapshot(
+      world.ctx,
+      collection.id,
+      'mixpeek://embedder@1.0.0/embedder_embedding',
+    );
+    expect(search(vectors!, { queries: [vectorFor('newer 0')], k: 1 }).matches[0]![0]).toMatchObject({
+      id: documentId,
+      score: expect.closeTo(1, 5),
+    });
+    expect((await readHead(world.ctx, collection.id)).document_count).toBe(4);
   });
 
   it('takes the share of the trigger before that of the collection', async () => {
@@ -291,7 +438,9 @@ describe('a batch in which objects fail', () => {
     const world = await makeWorld();
     await world.addCollection('all');
     await world.addObjects(texts(3));
-    world.runner.answer = () => ({ error: { code: 'plugin_load_failed', message: 'ImportError: no module', retryable: false } });
+    world.runner.answer = () => ({
+      error: { code: 'plugin_load_failed', message: 'ImportError: no module', retryable: false },
+    });
     const batchId = await run(world);
     const batch = await read(world, batchId);
     expect(batch).toMatchObject({ status: 'FAILED', error_summary: { plugin_load_failed: 3 } });
@@ -303,7 +452,9 @@ describe('a batch in which objects fail', () => {
     await world.addCollection('all');
     await world.addObjects(texts(3));
     world.runner.answer = () =>
-      world.runner.calls.length === 1 ? { error: { code: 'runner_unavailable', message: 'busy', retryable: true } } : undefined;
+      world.runner.calls.length === 1
+        ? { error: { code: 'runner_unavailable', message: 'busy', retryable: true } }
+        : undefined;
     expect((await read(world, await run(world))).status).toBe('COMPLETED');
     expect(world.runner.calls).toHaveLength(2);
   });
@@ -316,7 +467,12 @@ describe('a batch in which objects fail', () => {
     const batch = await read(world, await run(world, { max_failure_share: 0.5 }));
     expect(batch).toMatchObject({ status: 'COMPLETED', error_summary: { vector_not_finite: 1 } });
     world.runner.answer = (event) => ({
-      outputs: event.rows.map((row) => ({ row: row.row, ordinal: 0, columns: {}, features: { embedder_embedding: row.row } })),
+      outputs: event.rows.map((row) => ({
+        row: row.row,
+        ordinal: 0,
+        columns: {},
+        features: { embedder_embedding: row.row },
+      })),
       vectors: { embedder_embedding: { dims: 3, count: event.rows.length, data_base64: '' } },
       failures: [],
     });
@@ -366,7 +522,11 @@ describe('a batch that cannot end well', () => {
     expect((await runChunk(world.ctx, pointer!)).done).toBe(false);
     expect(await indexedIds(world.ctx, collection.id)).toEqual([]);
     expect((await world.call('POST', `${path}/cancel`)).status).toBe(409);
-    expect(eventsOf(world, 'batch.failed', 'batch.canceled').map((e) => e.event_type).toSorted()).toEqual(['batch.canceled', 'batch.failed']);
+    expect(
+      eventsOf(world, 'batch.failed', 'batch.canceled')
+        .map((e) => e.event_type)
+        .toSorted(),
+    ).toEqual(['batch.canceled', 'batch.failed']);
     // The collection is free for the next one, and a later commit does not make the cancelled one visible.
     expect((await read(world, await run(world))).status).toBe('COMPLETED');
     expect(await indexedIds(world.ctx, collection.id)).toHaveLength(3);
@@ -375,14 +535,42 @@ describe('a batch that cannot end well', () => {
   it('fails when its plugin is not deployed five minutes after it was asked for', async () => {
     const world = await makeWorld();
     await world.addCollection('all');
-    await world.ports.table.write([{ update: world.ctx.ns.resource('PLUGIN', 'embedder_1_0_0'), set: { deployment: 'not_deployed' } }]);
+    await world.ports.table.write([
+      { update: world.ctx.ns.resource('PLUGIN', 'embedder_1_0_0'), set: { deployment: 'not_deployed' } },
+    ]);
     const job = await jobFor(world.ctx, world.bucketId, await trigger(world));
     expect(await admitBatch(world.ctx, job)).toBe('wait');
     world.ports.clock.advance(4 * 60_000);
     expect(await admitBatch(world.ctx, job)).toBe('wait');
     world.ports.clock.advance(61_000);
     expect(await admitBatch(world.ctx, job)).toBe('drop');
-    expect(await read(world, job.batch_id)).toMatchObject({ status: 'FAILED', failure_reason: 'plugin_not_deployed' });
+    expect(await read(world, job.batch_id)).toMatchObject({
+      status: 'FAILED',
+      failure_reason: 'plugin_not_deployed',
+    });
+  });
+
+  it('is looked at again by the sweeper: soon while it waits to begin, at its deadline while it runs, never afterwards', async () => {
+    const world = await makeWorld();
+    await world.addCollection('all');
+    await world.addObjects(texts(1));
+    const dueMinutes = async () => {
+      const item = world.ports.table.dump().find((one) => one.sk.startsWith('BTCH#'))!;
+      return item.due_at === undefined
+        ? undefined
+        : Math.round((Date.parse(String(item.due_at)) - world.ports.clock.now()) / 60_000);
+    };
+    const job = await jobFor(world.ctx, world.bucketId, await trigger(world));
+    expect(await dueMinutes()).toBe(10);
+    world.ports.clock.advance(5 * 60_000);
+    await admitBatch(world.ctx, job);
+    expect(await dueMinutes()).toBe(10);
+    const plan = await planBatch(world.ctx, job);
+    expect(await dueMinutes()).toBe(361);
+    for (const pointer of await pointersOf(world.ctx, plan.chunks_key)) await runChunk(world.ctx, pointer);
+    await commitBatch(world.ctx, job);
+    await finishBatch(world.ctx, job);
+    expect(await dueMinutes()).toBeUndefined();
   });
 
   it('gives its locks to the next batch when it died, and cannot commit any more then', async () => {
@@ -400,7 +588,10 @@ describe('a batch that cannot end well', () => {
     expect((await read(world, next)).status).toBe('COMPLETED');
     expect(await indexedIds(world.ctx, collection.id)).toHaveLength(2);
     expect(await admitBatch(world.ctx, dead)).toBe('drop');
-    expect(await read(world, dead.batch_id)).toMatchObject({ status: 'FAILED', failure_reason: 'batch_deadline' });
+    expect(await read(world, dead.batch_id)).toMatchObject({
+      status: 'FAILED',
+      failure_reason: 'batch_deadline',
+    });
   });
 
   it('is not called failed once its documents are visible: the fault is listed instead', async () => {
@@ -412,11 +603,20 @@ describe('a batch that cannot end well', () => {
     const plan = await planBatch(world.ctx, job);
     for (const pointer of await pointersOf(world.ctx, plan.chunks_key)) await runChunk(world.ctx, pointer);
     await commitBatch(world.ctx, job);
-    expect((await world.call('POST', `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/${job.batch_id}/cancel`)).status).toBe(409);
+    expect(
+      (
+        await world.call(
+          'POST',
+          `/v1/namespaces/{ns}/buckets/${world.bucketId}/batches/${job.batch_id}/cancel`,
+        )
+      ).status,
+    ).toBe(409);
     await failBatch(world.ctx, job, { reason: 'States.Timeout', detail: 'took too long' });
     const batch = await read(world, job.batch_id);
     expect(batch.status).toBe('COMPLETED');
-    expect(batch.post_processing).toEqual([{ step: 'finish', id: null, status: 'failed', error: 'States.Timeout', message: 'took too long' }]);
+    expect(batch.post_processing).toEqual([
+      { step: 'finish', id: null, status: 'failed', error: 'States.Timeout', message: 'took too long' },
+    ]);
     expect((await findBatch(world.ctx, world.bucketId, job.batch_id))!.committed_attempt).toBe(1);
   });
 

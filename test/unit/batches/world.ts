@@ -7,7 +7,14 @@ import type { FunctionCaller } from '../../../functions/core/ports.ts';
 import type { ChunkPointer } from '../../../functions/core/resources/batches/files.ts';
 import type { BatchJob } from '../../../functions/core/resources/batches/store.ts';
 import { findBatch } from '../../../functions/core/resources/batches/store.ts';
-import { admitBatch, commitBatch, failBatch, finishBatch, planBatch, runChunk } from '../../../functions/core/resources/batches/workflow.ts';
+import {
+  admitBatch,
+  commitBatch,
+  failBatch,
+  finishBatch,
+  planBatch,
+  runChunk,
+} from '../../../functions/core/resources/batches/workflow.ts';
 import type { StoredCollection } from '../../../functions/core/resources/collections/service.ts';
 import { createCollection } from '../../../functions/core/resources/collections/service.ts';
 import { objectItem } from '../../../functions/core/resources/objects/store.ts';
@@ -86,7 +93,12 @@ export function makeRunner(): FakeRunner {
       for (const row of event.rows) {
         const act = runner.behave(row, event);
         if (act.fail !== undefined) {
-          failures.push({ row: row.row, code: act.fail, message: `row ${row.row} was refused`, retryable: act.retryable ?? false });
+          failures.push({
+            row: row.row,
+            code: act.fail,
+            message: `row ${row.row} was refused`,
+            retryable: act.retryable ?? false,
+          });
           continue;
         }
         const count = act.outputs ?? 1;
@@ -95,7 +107,8 @@ export function makeRunner(): FakeRunner {
           const features: Record<string, number | null> = {};
           for (const feature of event.features) {
             const list = vectors.get(feature.name)!;
-            const vector = act.vector === undefined ? vectorFor(`${row.data} ${ordinal}`, feature.dims) : act.vector;
+            const vector =
+              act.vector === undefined ? vectorFor(`${row.data} ${ordinal}`, feature.dims) : act.vector;
             features[feature.name] = vector === null ? null : list.push([...vector]) - 1;
           }
           outputs.push({ row: row.row, ordinal, columns: act.columns ?? {}, features });
@@ -125,11 +138,21 @@ export interface World extends App {
   readonly runner: FakeRunner;
   readonly bucketId: string;
   /** Puts objects into the bucket by the row, without a request each. */
-  addObjects(texts: readonly string[], more?: { readonly metadata?: Record<string, string> }): Promise<string[]>;
+  addObjects(
+    texts: readonly string[],
+    more?: { readonly metadata?: Record<string, string> },
+  ): Promise<string[]>;
   /** Changes the text of an object. */
   rewriteObject(objectId: string, text: string): Promise<void>;
-  addPlugin(name: string, features?: readonly { readonly name: string; readonly dims: number }[]): Promise<StoredPlugin>;
-  addCollection(name: string, plugins?: readonly string[], more?: Record<string, unknown>): Promise<StoredCollection>;
+  addPlugin(
+    name: string,
+    features?: readonly { readonly name: string; readonly dims: number }[],
+  ): Promise<StoredPlugin>;
+  addCollection(
+    name: string,
+    plugins?: readonly string[],
+    more?: Record<string, unknown>,
+  ): Promise<StoredCollection>;
 }
 
 /** @param stores other stores than memory ones */
@@ -140,15 +163,33 @@ export async function makeWorld(stores: Partial<TestPorts> = {}): Promise<World>
   const bucket = await createBucket(ctx, {
     name: 'articles',
     bucket_schema: {
-      properties: { text: { type: 'text', required: false }, title: { type: 'text', required: false }, image: { type: 'image', required: false } },
+      properties: {
+        text: { type: 'text', required: false },
+        title: { type: 'text', required: false },
+        image: { type: 'image', required: false },
+      },
     },
   });
   let made = 0;
-  const objectOf = (objectId: string, version: number, text: string, metadata: Record<string, string> = {}) => ({
+  const objectOf = (
+    objectId: string,
+    version: number,
+    text: string,
+    metadata: Record<string, string> = {},
+  ) => ({
     object_id: objectId,
     bucket_id: bucket.id,
     version,
-    blobs: [{ blob_id: `blob_${objectId.slice(4)}`, property: 'text', type: 'text', data: text, mime_type: 'text/plain', size_bytes: text.length }],
+    blobs: [
+      {
+        blob_id: `blob_${objectId.slice(4)}`,
+        property: 'text',
+        type: 'text',
+        data: text,
+        mime_type: 'text/plain',
+        size_bytes: text.length,
+      },
+    ],
     metadata,
     key_prefix: null,
     created_at: '2026-01-01T00:00:00.000Z',
@@ -160,12 +201,16 @@ export async function makeWorld(stores: Partial<TestPorts> = {}): Promise<World>
     bucketId: bucket.id,
     async addObjects(texts, more = {}) {
       const ids = texts.map(() => `obj_${String(made++).padStart(20, '0')}`);
-      await ports.table.writeMany(texts.map((text, i) => ({ put: objectItem(ctx, objectOf(ids[i]!, 1, text, more.metadata)) })));
+      await ports.table.writeMany(
+        texts.map((text, i) => ({ put: objectItem(ctx, objectOf(ids[i]!, 1, text, more.metadata)) })),
+      );
       return ids;
     },
     async rewriteObject(objectId, text) {
       const item = await ports.table.get(ctx.ns.object(bucket.id, objectId));
-      await ports.table.writeMany([{ put: objectItem(ctx, objectOf(objectId, Number(item!.version) + 1, text)) }]);
+      await ports.table.writeMany([
+        { put: objectItem(ctx, objectOf(objectId, Number(item!.version) + 1, text)) },
+      ]);
     },
     async addPlugin(name, features = [{ name: `${name}_embedding`, dims }]) {
       return pluginStore.create(ctx, {
@@ -197,7 +242,11 @@ export async function makeWorld(stores: Partial<TestPorts> = {}): Promise<World>
       return createCollection(ctx, {
         name,
         source: { type: 'bucket', bucket_ids: [bucket.id] },
-        feature_extractors: plugins.map((plugin) => ({ feature_extractor_name: plugin, version: '1.0.0', parameters: undefined })),
+        feature_extractors: plugins.map((plugin) => ({
+          feature_extractor_name: plugin,
+          version: '1.0.0',
+          parameters: undefined,
+        })),
         extractors_key: 'feature_extractors',
         ...more,
       } as Parameters<typeof createCollection>[1]);
@@ -224,7 +273,11 @@ export function eventsOf(world: App, ...types: readonly string[]): GranaryEvent[
     .filter((item) => item.pk.startsWith('OUTBOX#'))
     .sort((a, b) => (a.sk < b.sk ? -1 : 1))
     .map((item) => outboxMessage(item))
-    .flatMap((message) => (message.to === 'bus' && (types.length === 0 || types.includes(message.event.event_type)) ? [message.event] : []));
+    .flatMap((message) =>
+      message.to === 'bus' && (types.length === 0 || types.includes(message.event.event_type))
+        ? [message.event]
+        : [],
+    );
 }
 
 /** The job of a batch, as the starter would get it. */

@@ -2,13 +2,23 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { algorithmFaults, algorithmNames, algorithmParameters, wanted } from '../../../functions/core/resources/clusters/algorithms.ts';
+import {
+  algorithmFaults,
+  algorithmNames,
+  algorithmParameters,
+  wanted,
+} from '../../../functions/core/resources/clusters/algorithms.ts';
 
 const at = { name: ['body', 'algorithm', 'name'], params: ['body', 'algorithm', 'params'] };
 
 describe('algorithms', () => {
   it('are those that the clusterer has, with the same parameters, ranges and defaults', () => {
-    const theirs = JSON.parse(readFileSync(new URL('../../../functions/clusterer/algorithms/parameters.json', import.meta.url), 'utf8'));
+    const theirs = JSON.parse(
+      readFileSync(
+        new URL('../../../functions/clusterer/algorithms/parameters.json', import.meta.url),
+        'utf8',
+      ),
+    );
     expect(algorithmParameters).toEqual(theirs);
   });
 
@@ -22,7 +32,11 @@ describe('algorithms', () => {
           const { minimum, maximum, exclusive_minimum: above } = rule;
           if (minimum !== undefined) expect(faults(minimum)).toEqual([]);
           if (maximum !== undefined) expect(faults(maximum)).toEqual([]);
-          wrong.push(minimum === undefined ? above : minimum - 1, maximum === undefined ? undefined : maximum + 1, Number.NaN);
+          wrong.push(
+            minimum === undefined ? above : minimum - 1,
+            maximum === undefined ? undefined : maximum + 1,
+            Number.NaN,
+          );
           if (rule.type === 'integer') wrong.push(2.5);
           if (!rule.nullable) wrong.push(null);
         }
@@ -30,7 +44,13 @@ describe('algorithms', () => {
           expect([parameter, value, faults(value)]).toEqual([
             parameter,
             value,
-            [expect.objectContaining({ type: 'parameter_wrong', location: [...at.params, parameter], message: expect.stringContaining(wanted(rule)) })],
+            [
+              expect.objectContaining({
+                type: 'parameter_wrong',
+                location: [...at.params, parameter],
+                message: expect.stringContaining(wanted(rule)),
+              }),
+            ],
           ]);
         }
       }
@@ -39,9 +59,17 @@ describe('algorithms', () => {
 
   it('are refused by any other name, own properties of objects included, with the list', () => {
     for (const name of ['dbscan', 'constructor', '__proto__', 'HDBSCAN', '']) {
-      expect(algorithmFaults(name, {}, at)).toEqual([expect.objectContaining({ type: 'algorithm_unknown', location: at.name, fix: 'one of: hdbscan, kmeans' })]);
+      expect(algorithmFaults(name, {}, at)).toEqual([
+        expect.objectContaining({
+          type: 'algorithm_unknown',
+          location: at.name,
+          fix: 'one of: hdbscan, kmeans',
+        }),
+      ]);
     }
-    expect(algorithmFaults('kmeans', { constructor: 1, toString: 2 }, at).map((fault) => fault.type)).toEqual(['parameter_unknown', 'parameter_unknown']);
+    expect(algorithmFaults('kmeans', { constructor: 1, toString: 2 }, at).map((fault) => fault.type)).toEqual(
+      ['parameter_unknown', 'parameter_unknown'],
+    );
   });
 
   it('name the parameter that is meant where it is known', () => {
@@ -53,7 +81,8 @@ describe('algorithms', () => {
     fc.assert(
       fc.property(fc.string(), fc.dictionary(fc.string(), fc.jsonValue()), (name, params) => {
         for (const algorithm of [name, ...algorithmNames]) {
-          for (const fault of algorithmFaults(algorithm, params, at)) expect(fault.message.length).toBeLessThan(400);
+          for (const fault of algorithmFaults(algorithm, params, at))
+            expect(fault.message.length).toBeLessThan(400);
         }
       }),
     );

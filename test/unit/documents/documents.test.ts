@@ -4,9 +4,21 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { setCrashHook } from '../../../functions/core/crash.ts';
 import type { NsCtx } from '../../../functions/core/context.ts';
 import { triggerBucket } from '../../../functions/core/resources/batches/service.ts';
-import { admitBatch, commitBatch, finishBatch, planBatch, runChunk } from '../../../functions/core/resources/batches/workflow.ts';
+import {
+  admitBatch,
+  commitBatch,
+  finishBatch,
+  planBatch,
+  runChunk,
+} from '../../../functions/core/resources/batches/workflow.ts';
 import type { StoredCollection } from '../../../functions/core/resources/collections/service.ts';
-import { deleteDocument, enrichDocuments, getDocuments, patchDocument, presentDocument } from '../../../functions/core/resources/documents/service.ts';
+import {
+  deleteDocument,
+  enrichDocuments,
+  getDocuments,
+  patchDocument,
+  presentDocument,
+} from '../../../functions/core/resources/documents/service.ts';
 import { documentsSnapshot } from '../../../functions/core/store/vector-index.ts';
 import { flattenColumns } from '../../../functions/core/vectors/columns.ts';
 import { columnsOf } from '../../../functions/core/vectors/snapshot.ts';
@@ -15,7 +27,9 @@ import { indexedIds, jobFor, makeWorld, pointersOf, runBatch } from '../batches/
 
 afterEach(() => setCrashHook(undefined));
 
-async function processed(count: number): Promise<{ world: World; ctx: NsCtx; collection: StoredCollection; ids: string[] }> {
+async function processed(
+  count: number,
+): Promise<{ world: World; ctx: NsCtx; collection: StoredCollection; ids: string[] }> {
   const world = await makeWorld();
   const collection = await world.addCollection('all');
   await world.addObjects(Array.from({ length: count }, (_, i) => `text ${i}`));
@@ -27,7 +41,10 @@ async function processed(count: number): Promise<{ world: World; ctx: NsCtx; col
 /** The index shows exactly the visible documents, each with exactly the columns of its fields. */
 async function expectSame(ctx: NsCtx, collection: StoredCollection, ids: readonly string[]): Promise<void> {
   const snapshot = await documentsSnapshot(ctx, collection.id);
-  const documents = await getDocuments(ctx, ids.map((document_id) => ({ collection_id: collection.id, document_id })));
+  const documents = await getDocuments(
+    ctx,
+    ids.map((document_id) => ({ collection_id: collection.id, document_id })),
+  );
   for (const [i, id] of ids.entries()) {
     const columns = snapshot && columnsOf(snapshot, id);
     columns?.delete('_internal.created_at');
@@ -39,7 +56,9 @@ async function expectSame(ctx: NsCtx, collection: StoredCollection, ids: readonl
 describe('changes by requests', () => {
   it('at the same moment on one document are all applied, and rows and index end up the same', async () => {
     const { ctx, collection, ids } = await processed(3);
-    await Promise.all(Array.from({ length: 8 }, (_, w) => patchDocument(ctx, collection, ids[0]!, { [`writer_${w}`]: w })));
+    await Promise.all(
+      Array.from({ length: 8 }, (_, w) => patchDocument(ctx, collection, ids[0]!, { [`writer_${w}`]: w })),
+    );
     const [document] = await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]);
     for (let w = 0; w < 8; w++) expect(document!.fields[`writer_${w}`]).toBe(w);
     expect(document!.revision).toBe(9);
@@ -55,10 +74,14 @@ describe('changes by requests', () => {
     await patchDocument(ctx, collection, ids[0]!, { note: 'before the chunk' });
     for (const pointer of await pointersOf(ctx, plan.chunks_key)) await runChunk(ctx, pointer);
     await patchDocument(ctx, collection, ids[0]!, { note: 'after the chunk' });
-    expect((await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]))[0]!.fields.note).toBe('after the chunk');
+    expect(
+      (await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]))[0]!.fields.note,
+    ).toBe('after the chunk');
     await commitBatch(ctx, job);
     await finishBatch(ctx, job);
-    expect((await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]))[0]!.fields.note).toBeUndefined();
+    expect(
+      (await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]))[0]!.fields.note,
+    ).toBeUndefined();
     await expectSame(ctx, collection, ids);
   });
 
@@ -71,32 +94,53 @@ describe('changes by requests', () => {
       await expect(patchDocument(ctx, collection, ids[0]!, { note: point })).rejects.toThrow('killed');
       setCrashHook(undefined);
     }
-    expect((await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]))[0]!.revision).toBe(1);
+    expect(
+      (await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]))[0]!.revision,
+    ).toBe(1);
     await expectSame(ctx, collection, ids);
   });
 
   it('in any order and overlap leave rows and index the same', async () => {
     const step = fc.oneof(
-      fc.record({ kind: fc.constant('patch' as const), at: fc.nat(2), field: fc.constantFrom('a', 'b'), value: fc.integer({ min: 0, max: 3 }) }),
+      fc.record({
+        kind: fc.constant('patch' as const),
+        at: fc.nat(2),
+        field: fc.constantFrom('a', 'b'),
+        value: fc.integer({ min: 0, max: 3 }),
+      }),
       fc.record({ kind: fc.constant('delete' as const), at: fc.nat(2) }),
-      fc.record({ kind: fc.constant('enrich' as const), at: fc.nat(2), field: fc.constantFrom('a', 'b'), value: fc.integer({ min: 4, max: 7 }) }),
+      fc.record({
+        kind: fc.constant('enrich' as const),
+        at: fc.nat(2),
+        field: fc.constantFrom('a', 'b'),
+        value: fc.integer({ min: 4, max: 7 }),
+      }),
     );
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.array(step, { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 4 }), async (rounds) => {
-        const { ctx, collection, ids } = await processed(3);
-        let token = 0;
-        for (const round of rounds) {
-          await Promise.allSettled(
-            round.map((one) => {
-              const id = ids[one.at]!;
-              if (one.kind === 'delete') return deleteDocument(ctx, collection, id);
-              if (one.kind === 'patch') return patchDocument(ctx, collection, id, { [one.field]: one.value });
-              return enrichDocuments(ctx, collection.id, [{ document_id: id, set: { [one.field]: one.value } }], { token: `run-${token++}` });
-            }),
-          );
-          await expectSame(ctx, collection, ids);
-        }
-      }),
+      fc.asyncProperty(
+        fc.array(fc.array(step, { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 4 }),
+        async (rounds) => {
+          const { ctx, collection, ids } = await processed(3);
+          let token = 0;
+          for (const round of rounds) {
+            await Promise.allSettled(
+              round.map((one) => {
+                const id = ids[one.at]!;
+                if (one.kind === 'delete') return deleteDocument(ctx, collection, id);
+                if (one.kind === 'patch')
+                  return patchDocument(ctx, collection, id, { [one.field]: one.value });
+                return enrichDocuments(
+                  ctx,
+                  collection.id,
+                  [{ document_id: id, set: { [one.field]: one.value } }],
+                  { token: `run-${token++}` },
+                );
+              }),
+            );
+            await expectSame(ctx, collection, ids);
+          }
+        },
+      ),
       { numRuns: 25 },
     );
   });
@@ -108,7 +152,16 @@ describe('enrichments', () => {
     const changes = ids.map((document_id, i) => ({
       document_id,
       set: { auto_topic: i % 2 ? 'odd' : 'even' },
-      provenance: [{ taxonomy_id: 'tax_1', version: 1, field: 'auto_topic', value: i % 2 ? 'odd' : 'even', score: 0.9, matched_document_id: 'doc_x' }],
+      provenance: [
+        {
+          taxonomy_id: 'tax_1',
+          version: 1,
+          field: 'auto_topic',
+          value: i % 2 ? 'odd' : 'even',
+          score: 0.9,
+          matched_document_id: 'doc_x',
+        },
+      ],
     }));
     expect(await enrichDocuments(ctx, collection.id, changes, { token: 'run-1' })).toEqual({ enriched: 120 });
     await expectSame(ctx, collection, ids);
@@ -116,10 +169,25 @@ describe('enrichments', () => {
     expect(presentDocument(first!)).toMatchObject({
       auto_topic: 'even',
       metadata: { auto_topic: 'even' },
-      _internal: { enrichments: [{ taxonomy_id: 'tax_1', field: 'auto_topic', value: 'even', score: 0.9, matched_document_id: 'doc_x' }] },
+      _internal: {
+        enrichments: [
+          {
+            taxonomy_id: 'tax_1',
+            field: 'auto_topic',
+            value: 'even',
+            score: 0.9,
+            matched_document_id: 'doc_x',
+          },
+        ],
+      },
     });
     // A later run of the same taxonomy takes the place of the earlier one's entries.
-    await enrichDocuments(ctx, collection.id, changes.map((c) => ({ ...c, provenance: [{ ...c.provenance[0]!, version: 2 }] })), { token: 'run-2' });
+    await enrichDocuments(
+      ctx,
+      collection.id,
+      changes.map((c) => ({ ...c, provenance: [{ ...c.provenance[0]!, version: 2 }] })),
+      { token: 'run-2' },
+    );
     const [again] = await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]);
     expect(again!.enrichments.map((entry) => entry.version)).toEqual([2]);
   });
@@ -139,7 +207,10 @@ describe('enrichments', () => {
       { token: 'run' },
     );
     expect(done).toEqual({ enriched: 1 });
-    const documents = await getDocuments(ctx, ids.map((document_id) => ({ collection_id: collection.id, document_id })));
+    const documents = await getDocuments(
+      ctx,
+      ids.map((document_id) => ({ collection_id: collection.id, document_id })),
+    );
     expect(documents.map((document) => document?.fields.topic)).toEqual([undefined, undefined, 'x']);
     expect(documents[2]!.fields).not.toHaveProperty('_internal');
     await expectSame(ctx, collection, ids);
@@ -169,9 +240,13 @@ describe('enrichments', () => {
         patched = patchDocument(ctx, collection, ids[0]!, { topic: 'by hand' });
       }
     });
-    await enrichDocuments(ctx, collection.id, [{ document_id: ids[0]!, set: { topic: 'derived' } }], { token: 'run' });
+    await enrichDocuments(ctx, collection.id, [{ document_id: ids[0]!, set: { topic: 'derived' } }], {
+      token: 'run',
+    });
     await patched;
-    expect((await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]))[0]!.fields.topic).toBe('by hand');
+    expect(
+      (await getDocuments(ctx, [{ collection_id: collection.id, document_id: ids[0]! }]))[0]!.fields.topic,
+    ).toBe('by hand');
     await expectSame(ctx, collection, ids);
   });
 });
@@ -197,11 +272,17 @@ describe('long texts', () => {
     const world = await makeWorld();
     await world.addCollection('all');
     await world.addObjects([...Array.from({ length: 10 }, (_, i) => `fine ${i}`), 'large']);
-    const columns = Object.fromEntries(Array.from({ length: 10 }, (_, i) => [`part_${i}`, 'x'.repeat(60_000)]));
+    const columns = Object.fromEntries(
+      Array.from({ length: 10 }, (_, i) => [`part_${i}`, 'x'.repeat(60_000)]),
+    );
     world.runner.behave = (row) => (row.data === 'large' ? { columns } : {});
     const { batch_id } = await triggerBucket(world.ctx, world.bucketId, undefined, {});
     await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batch_id));
     const batch = (await world.call('GET', `/v1/namespaces/{ns}/buckets/articles/batches/${batch_id}`)).body;
-    expect(batch).toMatchObject({ status: 'COMPLETED', progress: { processed: 10, failed: 1 }, error_summary: { document_too_large: 1 } });
+    expect(batch).toMatchObject({
+      status: 'COMPLETED',
+      progress: { processed: 10, failed: 1 },
+      error_summary: { document_too_large: 1 },
+    });
   });
 });

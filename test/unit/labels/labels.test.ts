@@ -12,7 +12,10 @@ import type { Answered, FakeModel } from './server.ts';
 import { completion, fakeModel } from './server.ts';
 
 const options: LabelOptions = { summaries: true, keywords: true, samplesMax: 3, sampleCharactersMax: 60 };
-const cluster = (i: number, samples: readonly string[] = [`text ${i}`]): ClusterSample & { label: string } => ({
+const cluster = (
+  i: number,
+  samples: readonly string[] = [`text ${i}`],
+): ClusterSample & { label: string } => ({
   cluster_id: `cl_${i}`,
   num_members: 10,
   keywords: [`word${i}`],
@@ -20,7 +23,15 @@ const cluster = (i: number, samples: readonly string[] = [`text ${i}`]): Cluster
   label: `words ${i}`,
 });
 const answerOf = (names: Record<string, string>, more: object = {}) =>
-  JSON.stringify({ clusters: Object.entries(names).map(([cluster_id, label]) => ({ cluster_id, label, summary: 'What they share.', keywords: ['one', 'two'], ...more })) });
+  JSON.stringify({
+    clusters: Object.entries(names).map(([cluster_id, label]) => ({
+      cluster_id,
+      label,
+      summary: 'What they share.',
+      keywords: ['one', 'two'],
+      ...more,
+    })),
+  });
 const noTime = { untilMs: Number.MAX_SAFE_INTEGER, now: () => 0, pause: async () => undefined };
 
 describe('the prompt', () => {
@@ -56,7 +67,11 @@ describe('the prompt', () => {
   });
 
   it('the schema asks for exactly what the options want, about the clusters of the prompt', () => {
-    const { schema } = labelPrompt([cluster(0), cluster(1)], { ...options, summaries: false, keywords: false }, []);
+    const { schema } = labelPrompt(
+      [cluster(0), cluster(1)],
+      { ...options, summaries: false, keywords: false },
+      [],
+    );
     expect(schema).toEqual({
       type: 'object',
       properties: {
@@ -77,12 +92,17 @@ describe('the prompt', () => {
 });
 
 describe('the check of an answer', () => {
-  const check = (text: string, used: string[] = []) => checkAnswer(text, [cluster(0), cluster(1)], options, used);
+  const check = (text: string, used: string[] = []) =>
+    checkAnswer(text, [cluster(0), cluster(1)], options, used);
 
   it('takes a good answer', () => {
     const { names, faults } = check(answerOf({ cl_0: 'Quantum computing', cl_1: 'Fußball & Ligen' }));
     expect(faults).toEqual([]);
-    expect(names.get('cl_0')).toEqual({ label: 'Quantum computing', summary: 'What they share.', keywords: ['one', 'two'] });
+    expect(names.get('cl_0')).toEqual({
+      label: 'Quantum computing',
+      summary: 'What they share.',
+      keywords: ['one', 'two'],
+    });
     expect(names.get('cl_1')!.label).toBe('Fußball & Ligen');
   });
 
@@ -91,7 +111,10 @@ describe('the check of an answer', () => {
     ['a list', '[]'],
     ['more keys', JSON.stringify({ clusters: [], note: 'x' })],
     ['a key inside', JSON.stringify({ clusters: [{ cluster_id: 'cl_0', label: 'a', tool: 'rm' }] })],
-    ['a label that is no text', JSON.stringify({ clusters: [{ cluster_id: 'cl_0', label: { toString: 'x' } }] })],
+    [
+      'a label that is no text',
+      JSON.stringify({ clusters: [{ cluster_id: 'cl_0', label: { toString: 'x' } }] }),
+    ],
     ['a prototype', '{"__proto__": {"clusters": []}}'],
   ])('refuses an answer that is %s as a whole', (_, text) => {
     const { names, faults } = check(text);
@@ -118,21 +141,34 @@ describe('the check of an answer', () => {
   });
 
   it('takes no label twice, none that is used, none for a cluster that it did not ask about, and says what is missing', () => {
-    expect(check(answerOf({ cl_0: 'Football', cl_1: 'FOOTBALL!'.replace('!', '') })).faults).toEqual(['cl_1: the label is that of another cluster.']);
-    expect(check(answerOf({ cl_0: 'Football', cl_1: 'Bread' }), ['football']).faults).toEqual(['cl_0: the label is that of another cluster.']);
+    expect(check(answerOf({ cl_0: 'Football', cl_1: 'FOOTBALL!'.replace('!', '') })).faults).toEqual([
+      'cl_1: the label is that of another cluster.',
+    ]);
+    expect(check(answerOf({ cl_0: 'Football', cl_1: 'Bread' }), ['football']).faults).toEqual([
+      'cl_0: the label is that of another cluster.',
+    ]);
     const stray = check(answerOf({ cl_7: 'Football', cl_0: 'Bread' }));
-    expect(stray.faults).toEqual(['The model named a cluster that it was not asked about.', 'cl_1: the model did not name it.']);
+    expect(stray.faults).toEqual([
+      'The model named a cluster that it was not asked about.',
+      'cl_1: the model did not name it.',
+    ]);
     expect([...stray.names.keys()]).toEqual(['cl_0']);
   });
 
   it('drops a summary or keywords that cannot be shown and keeps the label', () => {
-    const { names, faults } = check(answerOf({ cl_0: 'A', cl_1: 'B' }, { summary: '<script>', keywords: ['fine', '<b>', 'x'.repeat(41)] }));
+    const { names, faults } = check(
+      answerOf({ cl_0: 'A', cl_1: 'B' }, { summary: '<script>', keywords: ['fine', '<b>', 'x'.repeat(41)] }),
+    );
     expect(names.get('cl_0')).toEqual({ label: 'A', summary: undefined, keywords: ['fine'] });
     expect(faults).toHaveLength(4);
   });
 
   it('never lets through a label with markup, controls or a repetition, whatever the text is', () => {
-    const label = fc.oneof(fc.string({ unit: 'binary' }), fc.string(), fc.constantFrom('<b>', 'x', '\u0000', 'https://a.b', 'X'));
+    const label = fc.oneof(
+      fc.string({ unit: 'binary' }),
+      fc.string(),
+      fc.constantFrom('<b>', 'x', '\u0000', 'https://a.b', 'X'),
+    );
     fc.assert(
       fc.property(label, label, (a, b) => {
         const { names } = check(answerOf({ cl_0: a, cl_1: b }));
@@ -149,7 +185,9 @@ describe('the check of an answer', () => {
 });
 
 describe('naming all clusters', () => {
-  const scripted = (script: (n: number, user: string) => string | Error): LabelModel & { asked: string[] } => {
+  const scripted = (
+    script: (n: number, user: string) => string | Error,
+  ): LabelModel & { asked: string[] } => {
     const asked: string[] = [];
     return {
       name: 'scripted',
@@ -165,7 +203,9 @@ describe('naming all clusters', () => {
   const idsOf = (user: string) => [...user.matchAll(/"cluster_id":"(cl_\d+)"/g)].map((match) => match[1]!);
 
   it('asks in prompts of bounded size and forbids the labels that are taken', async () => {
-    const model = scripted((_, user) => answerOf(Object.fromEntries(idsOf(user).map((id) => [id, `Topic ${id}`.replace('_', ' ')]))));
+    const model = scripted((_, user) =>
+      answerOf(Object.fromEntries(idsOf(user).map((id) => [id, `Topic ${id}`.replace('_', ' ')]))),
+    );
     const clusters = Array.from({ length: clustersPerPrompt * 2 + 3 }, (_, i) => cluster(i));
     const { names, faults } = await nameClusters(model, clusters, options, noTime);
     expect(faults).toEqual([]);
@@ -177,18 +217,40 @@ describe('naming all clusters', () => {
   it('asks again when the model is busy, with longer and longer pauses, and gives up with the reason', async () => {
     const pauses: number[] = [];
     const busy = scripted(() => new LabelModelFailure('The labelling model answered with status 429.', true));
-    const { names, faults } = await nameClusters(busy, [cluster(0)], options, { ...noTime, pause: async (ms) => void pauses.push(ms) });
-    expect([names.size, faults, pauses]).toEqual([0, ['The labelling model answered with status 429.'], [1000, 2000]]);
-    const recovers = scripted((n) => (n === 0 ? new LabelModelFailure('busy', true) : answerOf({ cl_0: 'Topic' })));
+    const { names, faults } = await nameClusters(busy, [cluster(0)], options, {
+      ...noTime,
+      pause: async (ms) => void pauses.push(ms),
+    });
+    expect([names.size, faults, pauses]).toEqual([
+      0,
+      ['The labelling model answered with status 429.'],
+      [1000, 2000],
+    ]);
+    const recovers = scripted((n) =>
+      n === 0 ? new LabelModelFailure('busy', true) : answerOf({ cl_0: 'Topic' }),
+    );
     expect((await nameClusters(recovers, [cluster(0)], options, noTime)).names.size).toBe(1);
   });
 
   it('does not ask again after a refusal, keeps what was named before, and stops when the time is over', async () => {
     const clusters = Array.from({ length: clustersPerPrompt + 1 }, (_, i) => cluster(i));
-    const refuses = scripted((n, user) => (n === 1 ? new LabelModelFailure('refused', false) : answerOf(Object.fromEntries(idsOf(user).map((id) => [id, `Topic ${id}`.replace('_', ' ')])))));
+    const refuses = scripted((n, user) =>
+      n === 1
+        ? new LabelModelFailure('refused', false)
+        : answerOf(Object.fromEntries(idsOf(user).map((id) => [id, `Topic ${id}`.replace('_', ' ')]))),
+    );
     const named = await nameClusters(refuses, clusters, options, noTime);
-    expect([named.names.size, named.faults, refuses.asked.length]).toEqual([clustersPerPrompt, ['refused'], 2]);
-    const late = await nameClusters(scripted(() => answerOf({})), clusters, options, { ...noTime, untilMs: 0 });
+    expect([named.names.size, named.faults, refuses.asked.length]).toEqual([
+      clustersPerPrompt,
+      ['refused'],
+      2,
+    ]);
+    const late = await nameClusters(
+      scripted(() => answerOf({})),
+      clusters,
+      options,
+      { ...noTime, untilMs: 0 },
+    );
     expect(late.faults).toEqual([expect.stringContaining('no time left')]);
   });
 
@@ -200,13 +262,30 @@ describe('naming all clusters', () => {
   });
 
   it('asks about a bounded number of clusters and says so', async () => {
-    const model = scripted((_, user) => answerOf(Object.fromEntries(idsOf(user).map((id) => [id, `Topic ${id}`.replace('_', ' ')]))));
-    const { names, faults } = await nameClusters(model, Array.from({ length: clustersNamedMax + 5 }, (_, i) => cluster(i)), options, noTime);
-    expect([names.size, faults]).toEqual([clustersNamedMax, [`The model was asked about the ${clustersNamedMax} largest of ${clustersNamedMax + 5} clusters.`]]);
+    const model = scripted((_, user) =>
+      answerOf(Object.fromEntries(idsOf(user).map((id) => [id, `Topic ${id}`.replace('_', ' ')]))),
+    );
+    const { names, faults } = await nameClusters(
+      model,
+      Array.from({ length: clustersNamedMax + 5 }, (_, i) => cluster(i)),
+      options,
+      noTime,
+    );
+    expect([names.size, faults]).toEqual([
+      clustersNamedMax,
+      [`The model was asked about the ${clustersNamedMax} largest of ${clustersNamedMax + 5} clusters.`],
+    ]);
   });
 
   it('lets a fault of ours through instead of hiding it among those of the model', async () => {
-    await expect(nameClusters(scripted(() => new TypeError('ours')), [cluster(0)], options, noTime)).rejects.toThrow('ours');
+    await expect(
+      nameClusters(
+        scripted(() => new TypeError('ours')),
+        [cluster(0)],
+        options,
+        noTime,
+      ),
+    ).rejects.toThrow('ours');
   });
 });
 
@@ -216,7 +295,10 @@ describe('the client', () => {
 
   const client = async (answer: (n: number) => Answered, key?: string) => {
     server = await fakeModel((_, n) => answer(n));
-    return openAiLabelModel({ kind: 'openai', base_url: `${server.baseUrl}/`, model: 'namer-1' }, { apiKey: key === undefined ? undefined : async () => key, allowLoopback: true });
+    return openAiLabelModel(
+      { kind: 'openai', base_url: `${server.baseUrl}/`, model: 'namer-1' },
+      { apiKey: key === undefined ? undefined : async () => key, allowLoopback: true },
+    );
   };
   const prompt = labelPrompt([cluster(0)], options, []);
 
@@ -228,7 +310,10 @@ describe('the client', () => {
     expect(asked!.headers.authorization).toBe('Bearer sk-test');
     expect(asked!.body).toMatchObject({
       model: 'namer-1',
-      messages: [{ role: 'system', content: prompt.system }, { role: 'user', content: prompt.user }],
+      messages: [
+        { role: 'system', content: prompt.system },
+        { role: 'user', content: prompt.user },
+      ],
       response_format: { type: 'json_schema', json_schema: { strict: true, schema: prompt.schema } },
     });
     expect(asked!.body).not.toHaveProperty('tools');
@@ -244,26 +329,45 @@ describe('the client', () => {
     ['429', { status: 429, body: '{}' }, /status 429/, true],
     ['503', { status: 503, body: 'busy' }, /status 503/, true],
     ['401', { status: 401, body: '{"error":"key sk-test is wrong"}' }, /status 401/, false],
-    ['a redirect', { status: 302, headers: { Location: 'http://127.0.0.1:1/steal' }, body: '' }, /status 302/, false],
+    [
+      'a redirect',
+      { status: 302, headers: { Location: 'http://127.0.0.1:1/steal' }, body: '' },
+      /status 302/,
+      false,
+    ],
     ['no JSON', { body: '<html>' }, /did not answer with JSON/, false],
     ['another shape', { body: '{"choices": []}' }, /chat completion/, false],
-    ['a refusal without text', { body: JSON.stringify({ choices: [{ message: { content: null, refusal: 'no' } }] }) }, /without a text/, false],
+    [
+      'a refusal without text',
+      { body: JSON.stringify({ choices: [{ message: { content: null, refusal: 'no' } }] }) },
+      /without a text/,
+      false,
+    ],
     ['an answer that was cut off', completion('{"clusters":[', 'length'), /cut off/, false],
     ['an endless answer', { body: 'x'.repeat(1_100_000) }, /longer than/, false],
-  ])('%s is a failure that says so, and whether to try again, without the key or the answer', async (_, answer, message, retryable) => {
-    const model = await client(() => answer, 'sk-test');
-    const failure = await model.complete(prompt, 5_000).catch((error: unknown) => error);
-    expect(failure).toBeInstanceOf(LabelModelFailure);
-    expect((failure as LabelModelFailure).message).toMatch(message);
-    expect((failure as LabelModelFailure).message).not.toContain('sk-test');
-    expect((failure as LabelModelFailure).retryable).toBe(retryable);
-    expect(server!.asked).toHaveLength(1);
-  });
+  ])(
+    '%s is a failure that says so, and whether to try again, without the key or the answer',
+    async (_, answer, message, retryable) => {
+      const model = await client(() => answer, 'sk-test');
+      const failure = await model.complete(prompt, 5_000).catch((error: unknown) => error);
+      expect(failure).toBeInstanceOf(LabelModelFailure);
+      expect((failure as LabelModelFailure).message).toMatch(message);
+      expect((failure as LabelModelFailure).message).not.toContain('sk-test');
+      expect((failure as LabelModelFailure).retryable).toBe(retryable);
+      expect(server!.asked).toHaveLength(1);
+    },
+  );
 
   it('loopback is reached in the local stage only', async () => {
     server = await fakeModel(() => completion('{}'));
-    const model = openAiLabelModel({ kind: 'openai', base_url: server.baseUrl, model: 'm' }, { allowLoopback: false });
-    await expect(model.complete(prompt, 5_000)).rejects.toMatchObject({ name: 'LabelModelFailure', retryable: false });
+    const model = openAiLabelModel(
+      { kind: 'openai', base_url: server.baseUrl, model: 'm' },
+      { allowLoopback: false },
+    );
+    await expect(model.complete(prompt, 5_000)).rejects.toMatchObject({
+      name: 'LabelModelFailure',
+      retryable: false,
+    });
     expect(server.asked).toEqual([]);
   });
 });
@@ -271,7 +375,12 @@ describe('the client', () => {
 describe('the setting of a stage', () => {
   it('is nothing or an OpenAI-compatible server', () => {
     expect(readLabelModel({})).toBeUndefined();
-    const model = { kind: 'openai', base_url: 'https://api.example.com/v1', model: 'm', secret_name: 'granary/key' };
+    const model = {
+      kind: 'openai',
+      base_url: 'https://api.example.com/v1',
+      model: 'm',
+      secret_name: 'granary/key',
+    };
     expect(readLabelModel(model)).toEqual(model);
   });
 

@@ -24,7 +24,13 @@ export interface FakeModel {
 
 /** A completion with this text. */
 export function completion(text: string, finish = 'stop'): Answered {
-  return { body: JSON.stringify({ id: 'c1', object: 'chat.completion', choices: [{ index: 0, message: { role: 'assistant', content: text }, finish_reason: finish }] }) };
+  return {
+    body: JSON.stringify({
+      id: 'c1',
+      object: 'chat.completion',
+      choices: [{ index: 0, message: { role: 'assistant', content: text }, finish_reason: finish }],
+    }),
+  };
 }
 
 /** @param answer gets the request and its number, from 0 */
@@ -34,7 +40,11 @@ export async function fakeModel(answer: (asked: Asked, n: number) => Answered): 
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
     request.on('end', () => {
-      const one = { path: request.url ?? '', headers: request.headers, body: JSON.parse(Buffer.concat(chunks).toString('utf8')) };
+      const one = {
+        path: request.url ?? '',
+        headers: request.headers,
+        body: JSON.parse(Buffer.concat(chunks).toString('utf8')),
+      };
       asked.push(one);
       const { status = 200, headers = {}, body } = answer(one, asked.length - 1);
       response.writeHead(status, { 'Content-Type': 'application/json', ...headers });

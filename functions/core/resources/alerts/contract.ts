@@ -1,7 +1,18 @@
 // Alerts: told when a batch makes or changes documents that meet a condition, or that a retriever finds. Tutorial step 9.
 import * as z from 'zod';
 import { route } from '../../http/route.ts';
-import { DeleteReply, Description, FilterTree, ListBody, ListQuery, listReply, Metadata, Timestamp, TitleName, Warnings } from '../../http/schemas.ts';
+import {
+  DeleteReply,
+  Description,
+  FilterTree,
+  ListBody,
+  ListQuery,
+  listReply,
+  Metadata,
+  Timestamp,
+  TitleName,
+  Warnings,
+} from '../../http/schemas.ts';
 
 const Id = z.string().min(1).max(200);
 const Url = z.string().min(1).max(4000);
@@ -100,19 +111,34 @@ function channelsOf(body: Body): ChannelInput[] | undefined {
 
 function normalise(body: Body, ctx: z.RefinementCtx) {
   const differ = (path: string, other: string) =>
-    ctx.addIssue({ code: 'custom', path: [path], message: `"${other}" and "${path}" mean the same and differ`, params: { fix: 'send one of them' } });
-  if (body.name !== undefined && body.alert_name !== undefined && body.name !== body.alert_name) differ('name', 'alert_name');
-  if (body.collection_id !== undefined && body.collection_ids && JSON.stringify([body.collection_id]) !== JSON.stringify(body.collection_ids)) {
+    ctx.addIssue({
+      code: 'custom',
+      path: [path],
+      message: `"${other}" and "${path}" mean the same and differ`,
+      params: { fix: 'send one of them' },
+    });
+  if (body.name !== undefined && body.alert_name !== undefined && body.name !== body.alert_name)
+    differ('name', 'alert_name');
+  if (
+    body.collection_id !== undefined &&
+    body.collection_ids &&
+    JSON.stringify([body.collection_id]) !== JSON.stringify(body.collection_ids)
+  ) {
     differ('collection_ids', 'collection_id');
   }
   const [first] = body.notification_config?.channels ?? [];
-  if (body.notification && first && (first.channel_type !== body.notification.type || first.config?.url !== body.notification.url)) {
+  if (
+    body.notification &&
+    first &&
+    (first.channel_type !== body.notification.type || first.config?.url !== body.notification.url)
+  ) {
     differ('notification_config', 'notification');
   }
   return {
     name: body.alert_name ?? body.name,
     description: body.description,
-    collection_ids: body.collection_ids ?? (body.collection_id === undefined ? undefined : [body.collection_id]),
+    collection_ids:
+      body.collection_ids ?? (body.collection_id === undefined ? undefined : [body.collection_id]),
     collections_key: body.collection_ids ? 'collection_ids' : 'collection_id',
     condition: body.condition,
     retriever_id: body.retriever_id,
@@ -132,12 +158,20 @@ function normalise(body: Body, ctx: z.RefinementCtx) {
 
 export const CreateAlertBody = z.strictObject(shape).transform((body, ctx) => {
   const need = (path: string, what: string) =>
-    ctx.addIssue({ code: 'custom', path: [path], message: `required, ${what} is expected`, params: { type: 'missing' } });
+    ctx.addIssue({
+      code: 'custom',
+      path: [path],
+      message: `required, ${what} is expected`,
+      params: { type: 'missing' },
+    });
   const alert = normalise(body, ctx);
   if (alert.name === undefined) need('alert_name', 'a name');
-  if (alert.condition === undefined && !alert.retriever_id) need('condition', 'a condition on documents, or a retriever_id,');
-  if (alert.condition !== undefined && !alert.collection_ids) need('collection_id', 'the id or name of a collection');
-  if (!alert.channels) need('notification', 'where to send it, such as {"type": "webhook", "url": "https://..."},');
+  if (alert.condition === undefined && !alert.retriever_id)
+    need('condition', 'a condition on documents, or a retriever_id,');
+  if (alert.condition !== undefined && !alert.collection_ids)
+    need('collection_id', 'the id or name of a collection');
+  if (!alert.channels)
+    need('notification', 'where to send it, such as {"type": "webhook", "url": "https://..."},');
   return { ...alert, name: alert.name ?? '', channels: alert.channels ?? [] };
 });
 export type CreateAlertBody = z.output<typeof CreateAlertBody>;
@@ -148,10 +182,17 @@ export type UpdateAlertBody = z.output<typeof UpdateAlertBody>;
 
 const ChannelReply = z.object({
   channel_type: z.literal('webhook'),
-  channel_id: z.string().meta({ description: 'the endpoint behind the channel: its deliveries are at .../webhooks/{id}/deliveries' }),
+  channel_id: z
+    .string()
+    .meta({
+      description: 'the endpoint behind the channel: its deliveries are at .../webhooks/{id}/deliveries',
+    }),
   config: z.object({
     url: z.string(),
-    signing_secret: z.string().nullable().meta({ description: 'shown whole once, when the channel is made; then "redacted"; null: unsigned' }),
+    signing_secret: z
+      .string()
+      .nullable()
+      .meta({ description: 'shown whole once, when the channel is made; then "redacted"; null: unsigned' }),
   }),
 });
 
@@ -171,8 +212,16 @@ export const Alert = z
     trigger_on: z.enum(['results', 'no_results']),
     min_count: z.int(),
     threshold: Threshold.nullable(),
-    notification: z.object({ type: z.literal('webhook'), url: z.string(), signing_secret: z.string().nullable() }),
-    notification_config: z.object({ channels: z.array(ChannelReply), include_matches: z.boolean(), include_scores: z.boolean() }),
+    notification: z.object({
+      type: z.literal('webhook'),
+      url: z.string(),
+      signing_secret: z.string().nullable(),
+    }),
+    notification_config: z.object({
+      channels: z.array(ChannelReply),
+      include_matches: z.boolean(),
+      include_scores: z.boolean(),
+    }),
     cooldown_seconds: z.int(),
     renotify_interval_seconds: z.int().nullable(),
     enabled: z.boolean(),
@@ -202,7 +251,9 @@ export const AlertExecution = z
       .nullable()
       .meta({ description: 'the condition held, and why nobody was told' }),
     match_count: z.int(),
-    matches: z.array(z.object({ document_id: z.string(), collection_id: z.string(), score: z.number().nullable() })).meta({ description: 'at most 100' }),
+    matches: z
+      .array(z.object({ document_id: z.string(), collection_id: z.string(), score: z.number().nullable() }))
+      .meta({ description: 'at most 100' }),
     source_documents: z.array(z.string()),
     channel_ids: z.array(z.string()),
     error_message: z.string().nullable(),
@@ -215,7 +266,14 @@ export type AlertExecution = z.input<typeof AlertExecution>;
 const tag = 'alerts';
 const base = '/v1/namespaces/{namespace}/alerts';
 const one = `${base}/{alert}` as const;
-const changeErrors = ['alert_not_found', 'alert_invalid', 'alert_name_taken', 'alert_changed', 'request_stale', 'quota_exceeded'] as const;
+const changeErrors = [
+  'alert_not_found',
+  'alert_invalid',
+  'alert_name_taken',
+  'alert_changed',
+  'request_stale',
+  'quota_exceeded',
+] as const;
 
 export const routes = {
   createAlert: route({
@@ -226,7 +284,13 @@ export const routes = {
     summary: 'Be told when a batch brings documents that meet a condition',
     body: CreateAlertBody,
     reply: Alert,
-    errors: ['alert_invalid', 'alert_name_taken', 'quota_exceeded', 'collection_not_found', 'retriever_not_found'],
+    errors: [
+      'alert_invalid',
+      'alert_name_taken',
+      'quota_exceeded',
+      'collection_not_found',
+      'retriever_not_found',
+    ],
     example: {
       body: {
         alert_name: 'quantum-articles',
@@ -236,7 +300,15 @@ export const routes = {
       },
     },
   }),
-  listAlerts: route({ operation: 'listAlerts', method: 'GET', path: base, tag, summary: 'List alerts, newest first', query: ListQuery, reply: listReply(Alert) }),
+  listAlerts: route({
+    operation: 'listAlerts',
+    method: 'GET',
+    path: base,
+    tag,
+    summary: 'List alerts, newest first',
+    query: ListQuery,
+    reply: listReply(Alert),
+  }),
   searchAlerts: route({
     operation: 'searchAlerts',
     method: 'POST',
@@ -267,9 +339,35 @@ export const routes = {
     reply: AlertExecution,
     errors: ['alert_execution_not_found'],
   }),
-  getAlert: route({ operation: 'getAlert', method: 'GET', path: one, tag, summary: 'Read an alert by id or name', reply: Alert, errors: ['alert_not_found'] }),
-  putAlert: route({ operation: 'putAlert', method: 'PUT', path: one, tag, summary: 'Change an alert', body: UpdateAlertBody, reply: Alert, errors: changeErrors }),
-  patchAlert: route({ operation: 'patchAlert', method: 'PATCH', path: one, tag, summary: 'Change parts of an alert', body: UpdateAlertBody, reply: Alert, errors: changeErrors }),
+  getAlert: route({
+    operation: 'getAlert',
+    method: 'GET',
+    path: one,
+    tag,
+    summary: 'Read an alert by id or name',
+    reply: Alert,
+    errors: ['alert_not_found'],
+  }),
+  putAlert: route({
+    operation: 'putAlert',
+    method: 'PUT',
+    path: one,
+    tag,
+    summary: 'Change an alert',
+    body: UpdateAlertBody,
+    reply: Alert,
+    errors: changeErrors,
+  }),
+  patchAlert: route({
+    operation: 'patchAlert',
+    method: 'PATCH',
+    path: one,
+    tag,
+    summary: 'Change parts of an alert',
+    body: UpdateAlertBody,
+    reply: Alert,
+    errors: changeErrors,
+  }),
   deleteAlert: route({
     operation: 'deleteAlert',
     method: 'DELETE',

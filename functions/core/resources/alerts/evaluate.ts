@@ -1,6 +1,7 @@
 // Which documents of a batch meet an alert: by the alert's condition, or among what its retriever finds.
-import { matches, parseCondition } from '../../conditions/index.ts';
+
 import { fieldValue } from '../../conditions/field.ts';
+import { matches, parseCondition } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
 import type { BatchRef } from '../documents/service.ts';
@@ -50,7 +51,10 @@ export class BatchDocuments {
     const kept: string[] = [];
     for (let i = 0; i < ids.length; i += 500) {
       const slice = ids.slice(i, i + 500);
-      const documents = await getDocuments(this.#ctx, slice.map((document_id) => ({ collection_id: collectionId, document_id })));
+      const documents = await getDocuments(
+        this.#ctx,
+        slice.map((document_id) => ({ collection_id: collectionId, document_id })),
+      );
       for (const [j, document] of documents.entries()) {
         if (document?.lineage.batch_id === this.#batch.batch_id) kept.push(slice[j]!);
       }
@@ -120,17 +124,26 @@ async function evaluateRetriever(
     allow_partial: false,
     rest: {},
   });
-  if (alert.trigger_on === 'no_results') return { holds: result.documents.length === 0, count: 0, matches: [] };
+  if (alert.trigger_on === 'no_results')
+    return { holds: result.documents.length === 0, count: 0, matches: [] };
   const own = new Set<string>();
   for (const collectionId of collectionIds) {
     const ids = new Set(await documents.ids(collectionId));
-    const hits = result.documents.filter((hit) => hit.collection_id === collectionId && ids.has(hit.document_id));
-    for (const id of await documents.own(collectionId, hits.map((hit) => hit.document_id))) own.add(`${collectionId} ${id}`);
+    const hits = result.documents.filter(
+      (hit) => hit.collection_id === collectionId && ids.has(hit.document_id),
+    );
+    for (const id of await documents.own(
+      collectionId,
+      hits.map((hit) => hit.document_id),
+    ))
+      own.add(`${collectionId} ${id}`);
   }
   const found = result.documents.filter((hit) => own.has(`${hit.collection_id} ${hit.document_id}`));
   return {
     holds: found.length >= alert.min_count && passes(alert.threshold, found[0]),
     count: found.length,
-    matches: found.slice(0, matchesMax).map(({ document_id, collection_id, score }) => ({ document_id, collection_id, score })),
+    matches: found
+      .slice(0, matchesMax)
+      .map(({ document_id, collection_id, score }) => ({ document_id, collection_id, score })),
   };
 }

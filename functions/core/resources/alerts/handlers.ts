@@ -6,7 +6,15 @@ import type { ListInput } from '../../page.ts';
 import { mergeListInput, pageOfAll } from '../../page.ts';
 import type { Alert, AlertExecution, routes } from './contract.ts';
 import type { AlertView, StoredExecution } from './service.ts';
-import { createAlert, deleteAlert, getAlert, getExecution, listAlerts, listExecutions, updateAlert } from './service.ts';
+import {
+  createAlert,
+  deleteAlert,
+  getAlert,
+  getExecution,
+  listAlerts,
+  listExecutions,
+  updateAlert,
+} from './service.ts';
 
 type Json = Alert['metadata'];
 
@@ -14,7 +22,11 @@ function toAlert(ctx: NsCtx, { alert, state, secrets }: AlertView): Alert {
   const channels = alert.channels.map(({ webhook_id, url, signed }) => {
     const made = secrets.get(webhook_id);
     const secret = made !== undefined ? made : signed ? 'redacted' : null;
-    return { channel_type: 'webhook' as const, channel_id: webhook_id, config: { url, signing_secret: secret } };
+    return {
+      channel_type: 'webhook' as const,
+      channel_id: webhook_id,
+      config: { url, signing_secret: secret },
+    };
   });
   const [first] = channels;
   return {
@@ -33,7 +45,11 @@ function toAlert(ctx: NsCtx, { alert, state, secrets }: AlertView): Alert {
     min_count: alert.min_count,
     threshold: alert.threshold,
     notification: { type: 'webhook', url: first!.config.url, signing_secret: first!.config.signing_secret },
-    notification_config: { channels, include_matches: alert.include_matches, include_scores: alert.include_scores },
+    notification_config: {
+      channels,
+      include_matches: alert.include_matches,
+      include_scores: alert.include_scores,
+    },
     cooldown_seconds: alert.cooldown_seconds,
     renotify_interval_seconds: alert.renotify_interval_seconds,
     enabled: alert.enabled,
@@ -77,8 +93,10 @@ export const handlers: Handlers<typeof routes> = {
   listAllAlertExecutions: ({ ctx, query }) => executions(ctx, undefined, query),
   getAlertExecution: async ({ ctx, params }) => toExecution(await getExecution(ctx, params.execution!)),
   getAlert: async ({ ctx, params }) => answer(ctx, await getAlert(ctx, params.alert!)),
-  putAlert: async ({ ctx, params, body, ifMatch }) => answer(ctx, await updateAlert(ctx, params.alert!, body, ifMatch)),
-  patchAlert: async ({ ctx, params, body, ifMatch }) => answer(ctx, await updateAlert(ctx, params.alert!, body, ifMatch)),
+  putAlert: async ({ ctx, params, body, ifMatch }) =>
+    answer(ctx, await updateAlert(ctx, params.alert!, body, ifMatch)),
+  patchAlert: async ({ ctx, params, body, ifMatch }) =>
+    answer(ctx, await updateAlert(ctx, params.alert!, body, ifMatch)),
   deleteAlert: async ({ ctx, params, ifMatch }) => {
     const alert = await deleteAlert(ctx, params.alert!, ifMatch);
     return { success: true as const, message: `Alert ${alert.name} deleted.` };

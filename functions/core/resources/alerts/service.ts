@@ -20,7 +20,14 @@ import { createOwnedEndpoint, deleteOwnedEndpoint } from '../webhooks/service.ts
 import type { ChannelInput, CreateAlertBody, UpdateAlertBody } from './contract.ts';
 import { channelTypes } from './contract.ts';
 import type { AlertState, StoredAlert, StoredChannel, StoredExecution, StoredThreshold } from './store.ts';
-import { alertStore, findExecution, pageOfExecutions, positionOf, readStates, removeExecutions } from './store.ts';
+import {
+  alertStore,
+  findExecution,
+  pageOfExecutions,
+  positionOf,
+  readStates,
+  removeExecutions,
+} from './store.ts';
 
 export type { AlertState, StoredAlert, StoredExecution } from './store.ts';
 
@@ -46,10 +53,18 @@ function channelFaults(ctx: NsCtx, channels: readonly ChannelInput[]): FieldFaul
       ];
     }
     const location = ['body', ...channel.at.url];
-    if (channel.url === undefined) return [{ type: 'missing', location, message: 'required, an https URL is expected' }];
+    if (channel.url === undefined)
+      return [{ type: 'missing', location, message: 'required, an https URL is expected' }];
     const fault = findTargetFault(channel.url, ctx.ports.settings.allowLoopback);
     if (!fault) return [];
-    return [{ type: 'url_refused', location, message: fault.message, ...(fault.fix === undefined ? {} : { fix: fault.fix }) }];
+    return [
+      {
+        type: 'url_refused',
+        location,
+        message: fault.message,
+        ...(fault.fix === undefined ? {} : { fix: fault.fix }),
+      },
+    ];
   });
 }
 
@@ -65,7 +80,12 @@ function conditionFaults(condition: unknown): FieldFault[] {
 }
 
 /** Ids of the collections that a request names; unknown ones are added to `faults`. */
-async function resolveCollections(ctx: NsCtx, named: readonly string[], key: string, faults: FieldFault[]): Promise<string[]> {
+async function resolveCollections(
+  ctx: NsCtx,
+  named: readonly string[],
+  key: string,
+  faults: FieldFault[],
+): Promise<string[]> {
   const ids: string[] = [];
   for (const [i, idOrName] of named.entries()) {
     const collection = await findCollection(ctx, idOrName);
@@ -101,7 +121,12 @@ async function resolveRetriever(
   const definition = definitionOf(retriever);
   const checked = checkInputs(definition.input_schema, definition.input_names, inputs);
   for (const { type, path, message, fix } of checked.faults) {
-    faults.push({ type, location: ['body', ...(path as Path)], message, ...(fix === undefined ? {} : { fix }) });
+    faults.push({
+      type,
+      location: ['body', ...(path as Path)],
+      message,
+      ...(fix === undefined ? {} : { fix }),
+    });
   }
   ctx.warnings.push(...checked.warnings);
   return retriever;
@@ -132,13 +157,20 @@ interface MadeChannels {
 }
 
 /** Makes the hidden endpoints; should one of them fail, those before it are taken away again. */
-async function makeChannels(ctx: NsCtx, alertId: string, inputs: readonly ChannelInput[]): Promise<MadeChannels> {
+async function makeChannels(
+  ctx: NsCtx,
+  alertId: string,
+  inputs: readonly ChannelInput[],
+): Promise<MadeChannels> {
   const channels: StoredChannel[] = [];
   const secrets = new Map<string, string | null>();
   try {
     for (const input of inputs) {
       const endpoint = { url: input.url!, headers: input.headers, signing_secret: input.signing_secret };
-      const { webhook, secret } = await createOwnedEndpoint(ctx, alertId, endpoint, ['body', ...input.at.url]);
+      const { webhook, secret } = await createOwnedEndpoint(ctx, alertId, endpoint, [
+        'body',
+        ...input.at.url,
+      ]);
       channels.push({ webhook_id: webhook.id, url: webhook.url, signed: secret !== null });
       secrets.set(webhook.id, secret);
     }
@@ -173,9 +205,17 @@ export async function createAlert(ctx: NsCtx, body: CreateAlertBody): Promise<Al
     faults.push(...conditionFaults(body.condition));
     retrieverOnly(body, faults);
   }
-  const collectionIds = await resolveCollections(ctx, body.collection_ids ?? [], body.collections_key, faults);
+  const collectionIds = await resolveCollections(
+    ctx,
+    body.collection_ids ?? [],
+    body.collections_key,
+    faults,
+  );
   const inputs = body.inputs ?? {};
-  const retriever = !isCondition && body.retriever_id ? await resolveRetriever(ctx, body.retriever_id, inputs, faults) : undefined;
+  const retriever =
+    !isCondition && body.retriever_id
+      ? await resolveRetriever(ctx, body.retriever_id, inputs, faults)
+      : undefined;
   faults.push(...channelFaults(ctx, body.channels));
   if (faults.length > 0) throw invalid('alert_invalid', faults);
 
@@ -208,15 +248,24 @@ export async function createAlert(ctx: NsCtx, body: CreateAlertBody): Promise<Al
     return { alert, state: { last_fired_at: null, firing: false }, secrets };
   } catch (error) {
     // The row was refused for good, so nothing names these endpoints. After any other failure it may be there.
-    if (isAppError(error, 'alert_name_taken', 'quota_exceeded', 'collection_not_found', 'retriever_not_found')) await dropChannels(ctx, channels);
+    if (
+      isAppError(error, 'alert_name_taken', 'quota_exceeded', 'collection_not_found', 'retriever_not_found')
+    )
+      await dropChannels(ctx, channels);
     throw error;
   }
 }
 
 const nameTaken = (name: string) =>
-  new AppError('alert_name_taken', { detail: `An alert named "${name}" exists already. Choose another name, or update that one.` });
+  new AppError('alert_name_taken', {
+    detail: `An alert named "${name}" exists already. Choose another name, or update that one.`,
+  });
 
-async function view(ctx: NsCtx, alert: StoredAlert, secrets: AlertView['secrets'] = new Map()): Promise<AlertView> {
+async function view(
+  ctx: NsCtx,
+  alert: StoredAlert,
+  secrets: AlertView['secrets'] = new Map(),
+): Promise<AlertView> {
   const [state] = await readStates(ctx, [alert.id]);
   return { alert, state: state!, secrets };
 }
@@ -229,42 +278,76 @@ export async function getAlert(ctx: NsCtx, idOrName: string): Promise<AlertView>
 /** All of the namespace, newest first; their number is bounded by the quota. */
 export async function listAlerts(ctx: NsCtx): Promise<AlertView[]> {
   const alerts = await alertStore.list(ctx);
-  const states = await readStates(ctx, alerts.map((alert) => alert.id));
+  const states = await readStates(
+    ctx,
+    alerts.map((alert) => alert.id),
+  );
   return alerts.map((alert, i) => ({ alert, state: states[i]!, secrets: new Map() }));
 }
 
 /** Channels after an update: those whose URL stays keep their endpoint and secret, unless a new secret is given. */
-async function changedChannels(ctx: NsCtx, alert: StoredAlert, inputs: readonly ChannelInput[]): Promise<MadeChannels & { readonly dropped: StoredChannel[] }> {
+async function changedChannels(
+  ctx: NsCtx,
+  alert: StoredAlert,
+  inputs: readonly ChannelInput[],
+): Promise<MadeChannels & { readonly dropped: StoredChannel[] }> {
   const kept: StoredChannel[] = [];
   const fresh: ChannelInput[] = [];
   for (const input of inputs) {
     const same = alert.channels.find((channel) => channel.url === input.url && !kept.includes(channel));
-    const keeps = same && input.headers === undefined && (input.signing_secret === undefined || input.signing_secret === 'redacted');
+    const keeps =
+      same &&
+      input.headers === undefined &&
+      (input.signing_secret === undefined || input.signing_secret === 'redacted');
     if (keeps) kept.push(same);
     else fresh.push(input);
   }
   const made = await makeChannels(ctx, alert.id, fresh);
-  return { channels: [...kept, ...made.channels], secrets: made.secrets, dropped: alert.channels.filter((channel) => !kept.includes(channel)) };
+  return {
+    channels: [...kept, ...made.channels],
+    secrets: made.secrets,
+    dropped: alert.channels.filter((channel) => !kept.includes(channel)),
+  };
 }
 
 /** @throws AppError alert_not_found, alert_invalid, alert_name_taken, alert_changed, request_stale, quota_exceeded */
-export async function updateAlert(ctx: NsCtx, idOrName: string, body: UpdateAlertBody, ifMatch?: number): Promise<AlertView> {
+export async function updateAlert(
+  ctx: NsCtx,
+  idOrName: string,
+  body: UpdateAlertBody,
+  ifMatch?: number,
+): Promise<AlertView> {
   const before = await alertStore.get(ctx, idOrName);
   checkVersion(ifMatch, before.revision);
   const faults: FieldFault[] = [];
-  const other = before.alert_kind === 'condition' ? (body.retriever_id ? 'retriever_id' : undefined) : body.condition === undefined ? undefined : 'condition';
+  const other =
+    before.alert_kind === 'condition'
+      ? body.retriever_id
+        ? 'retriever_id'
+        : undefined
+      : body.condition === undefined
+        ? undefined
+        : 'condition';
   if (other) {
-    faults.push({ type: 'kind_mismatch', location: ['body', other], message: `this alert has a ${before.alert_kind} and keeps it`, fix: 'make another alert' });
+    faults.push({
+      type: 'kind_mismatch',
+      location: ['body', other],
+      message: `this alert has a ${before.alert_kind} and keeps it`,
+      fix: 'make another alert',
+    });
   } else if (before.alert_kind === 'condition') {
     if (body.condition !== undefined) faults.push(...conditionFaults(body.condition));
     retrieverOnly(body, faults);
   }
-  const inputs = body.inputs === undefined ? (JSON.parse(before.inputs) as Record<string, unknown>) : (body.inputs ?? {});
+  const inputs =
+    body.inputs === undefined ? (JSON.parse(before.inputs) as Record<string, unknown>) : (body.inputs ?? {});
   const retriever =
     before.alert_kind === 'retriever' && !other
       ? await resolveRetriever(ctx, body.retriever_id ?? before.retriever_id!, inputs, faults)
       : undefined;
-  const collectionIds = body.collection_ids ? await resolveCollections(ctx, body.collection_ids, body.collections_key, faults) : before.collection_ids;
+  const collectionIds = body.collection_ids
+    ? await resolveCollections(ctx, body.collection_ids, body.collections_key, faults)
+    : before.collection_ids;
   if (body.channels) faults.push(...channelFaults(ctx, body.channels));
   if (faults.length > 0) throw invalid('alert_invalid', faults);
 
@@ -287,12 +370,18 @@ export async function updateAlert(ctx: NsCtx, idOrName: string, body: UpdateAler
       ...(body.include_matches === undefined ? {} : { include_matches: body.include_matches }),
       ...(body.include_scores === undefined ? {} : { include_scores: body.include_scores }),
       ...(body.cooldown_seconds === undefined ? {} : { cooldown_seconds: body.cooldown_seconds ?? 0 }),
-      ...(body.renotify_interval_seconds === undefined ? {} : { renotify_interval_seconds: body.renotify_interval_seconds }),
+      ...(body.renotify_interval_seconds === undefined
+        ? {}
+        : { renotify_interval_seconds: body.renotify_interval_seconds }),
       ...(body.enabled === undefined ? {} : { enabled: body.enabled }),
       ...(body.metadata === undefined ? {} : { metadata: (body.metadata ?? {}) as StoredAlert['metadata'] }),
     });
   } catch (error) {
-    if (made && isAppError(error)) await dropChannels(ctx, made.channels.filter((channel) => made.secrets.has(channel.webhook_id)));
+    if (made && isAppError(error))
+      await dropChannels(
+        ctx,
+        made.channels.filter((channel) => made.secrets.has(channel.webhook_id)),
+      );
     throw error;
   }
   if (made) await dropChannels(ctx, made.dropped);
@@ -313,7 +402,9 @@ export async function deleteAlert(ctx: NsCtx, idOrName: string, ifMatch?: number
 export async function getExecution(ctx: NsCtx, id: string): Promise<StoredExecution> {
   const execution = await findExecution(ctx, undefined, id);
   if (execution) return execution;
-  throw new AppError('alert_execution_not_found', { detail: `No alert execution "${id.slice(0, 100)}" in this namespace.` });
+  throw new AppError('alert_execution_not_found', {
+    detail: `No alert execution "${id.slice(0, 100)}" in this namespace.`,
+  });
 }
 
 /**
@@ -322,7 +413,11 @@ export async function getExecution(ctx: NsCtx, id: string): Promise<StoredExecut
  * @param idOrName undefined: all alerts
  * @throws AppError alert_not_found, request_bad_cursor
  */
-export async function listExecutions(ctx: NsCtx, idOrName: string | undefined, input: ListInput): Promise<PageReply<StoredExecution>> {
+export async function listExecutions(
+  ctx: NsCtx,
+  idOrName: string | undefined,
+  input: ListInput,
+): Promise<PageReply<StoredExecution>> {
   const alertId = idOrName === undefined ? undefined : (await alertStore.get(ctx, idOrName)).id;
   const list = `alert executions ${alertId ?? ''}`;
   const size = pageSize(input);
@@ -334,14 +429,24 @@ export async function listExecutions(ctx: NsCtx, idOrName: string | undefined, i
   for (;;) {
     const page = await pageOfExecutions(ctx, alertId, Math.min(1000, skip + size + 1), after);
     for (const execution of page.executions) {
-      if (search && ![execution.alert_name, execution.batch_id, execution.alert_id].some((text) => text.toLowerCase().includes(search))) continue;
+      if (
+        search &&
+        ![execution.alert_name, execution.batch_id, execution.alert_id].some((text) =>
+          text.toLowerCase().includes(search),
+        )
+      )
+        continue;
       if (skip > 0) {
         skip -= 1;
         continue;
       }
       if (found.length === size) {
         const last = found.at(-1)!;
-        return pageReply(ctx, list, input, found, { offset, total: null, nextPosition: positionOf(ctx, alertId, last.execution_id) });
+        return pageReply(ctx, list, input, found, {
+          offset,
+          total: null,
+          nextPosition: positionOf(ctx, alertId, last.execution_id),
+        });
       }
       found.push(execution);
     }

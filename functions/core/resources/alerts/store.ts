@@ -99,20 +99,30 @@ const stateKey = (ctx: NsCtx, alertId: string) => ctx.ns.child('ALERT', alertId,
 const rowMembers = new Set(['pk', 'sk', 'expires_at']);
 
 function toExecution(item: Item): StoredExecution {
-  return Object.fromEntries(Object.entries(item).filter(([name]) => !rowMembers.has(name))) as unknown as StoredExecution;
+  return Object.fromEntries(
+    Object.entries(item).filter(([name]) => !rowMembers.has(name)),
+  ) as unknown as StoredExecution;
 }
 
 /** The writes that record an evaluation, once. */
 export function insertExecution(ctx: NsCtx, execution: StoredExecution): Write[] {
   const expires = Math.floor(Date.parse(execution.executed_at) / 1000) + keepSeconds;
   return [execution.alert_id, anyAlert].map((owner) => ({
-    put: { ...executionKey(ctx, owner, execution.execution_id), ...(execution as unknown as Json), expires_at: expires },
+    put: {
+      ...executionKey(ctx, owner, execution.execution_id),
+      ...(execution as unknown as Json),
+      expires_at: expires,
+    },
     if: [{ absent: true }],
   }));
 }
 
 /** @param alertId undefined: of any alert */
-export async function findExecution(ctx: NsCtx, alertId: string | undefined, id: string): Promise<StoredExecution | undefined> {
+export async function findExecution(
+  ctx: NsCtx,
+  alertId: string | undefined,
+  id: string,
+): Promise<StoredExecution | undefined> {
   const item = await ctx.ports.table.get(executionKey(ctx, alertId ?? anyAlert, id));
   return item && toExecution(item);
 }
@@ -137,7 +147,10 @@ export function positionOf(ctx: NsCtx, alertId: string | undefined, id: string):
 }
 
 function toState(item: Item | undefined): AlertState {
-  return { last_fired_at: (item?.last_fired_at as string | undefined) ?? null, firing: item?.firing === true };
+  return {
+    last_fired_at: (item?.last_fired_at as string | undefined) ?? null,
+    firing: item?.firing === true,
+  };
 }
 
 export async function readStates(ctx: NsCtx, alertIds: readonly string[]): Promise<AlertState[]> {
@@ -147,10 +160,15 @@ export async function readStates(ctx: NsCtx, alertIds: readonly string[]): Promi
 /** The write that moves an alert's state from the one that was read. */
 export function changeState(ctx: NsCtx, alertId: string, before: AlertState, after: AlertState): Write {
   const unchanged: Condition =
-    before.last_fired_at === null ? { attribute: 'last_fired_at', missing: true } : { attribute: 'last_fired_at', eq: before.last_fired_at };
+    before.last_fired_at === null
+      ? { attribute: 'last_fired_at', missing: true }
+      : { attribute: 'last_fired_at', eq: before.last_fired_at };
   return {
     update: stateKey(ctx, alertId),
-    set: { firing: after.firing, ...(after.last_fired_at === null ? {} : { last_fired_at: after.last_fired_at }) },
+    set: {
+      firing: after.firing,
+      ...(after.last_fired_at === null ? {} : { last_fired_at: after.last_fired_at }),
+    },
     if: [unchanged],
   };
 }

@@ -34,7 +34,9 @@ export interface AlertsResult {
  */
 export function executionId(alertId: string, batch: BatchRef): string {
   const time = batch.batch_id.slice(idPrefixes.batch.length, idPrefixes.batch.length + 9);
-  const rest = derivedId('execution', alertId, batch.batch_id, batch.attempt).slice(idPrefixes.execution.length);
+  const rest = derivedId('execution', alertId, batch.batch_id, batch.attempt).slice(
+    idPrefixes.execution.length,
+  );
   return `${idPrefixes.execution}${time}${rest.slice(0, 11)}`;
 }
 
@@ -44,9 +46,16 @@ interface Application {
 }
 
 /** Which of the batch's collections an alert watches: its own list, all if it has none, and those that name it. */
-function watchedBy(alert: StoredAlert, touched: readonly string[], applied: ReadonlyMap<string, ReadonlySet<string>>): string[] {
+function watchedBy(
+  alert: StoredAlert,
+  touched: readonly string[],
+  applied: ReadonlyMap<string, ReadonlySet<string>>,
+): string[] {
   return touched.filter(
-    (id) => alert.collection_ids.includes(id) || (alert.collection_ids.length === 0 && alert.alert_kind === 'retriever') || applied.get(id)?.has(alert.id),
+    (id) =>
+      alert.collection_ids.includes(id) ||
+      (alert.collection_ids.length === 0 && alert.alert_kind === 'retriever') ||
+      applied.get(id)?.has(alert.id),
   );
 }
 
@@ -80,7 +89,8 @@ export async function evaluateAlerts(ctx: NsCtx, batch: BatchRef): Promise<Alert
       if (!execution) continue;
       evaluated += 1;
       if (execution.triggered && execution.suppressed === null) triggered += 1;
-      if (execution.error_message !== null) failures.push({ id: alert.id, error: 'alert_execution_failed', message: execution.error_message });
+      if (execution.error_message !== null)
+        failures.push({ id: alert.id, error: 'alert_execution_failed', message: execution.error_message });
     } catch (error) {
       // The other alerts must not wait for this one; the step is repeated for it alone.
       retryable ??= error;
@@ -109,7 +119,10 @@ async function evaluateOnce(
     const execution = toExecution(ctx, id, current, batch, collectionIds, outcome, state!, startedMs);
     try {
       crash('alert.evaluate.before_record');
-      await ctx.ports.table.write([alertIs(ctx, current), ...recordWrites(ctx, current, batch, execution, state!)]);
+      await ctx.ports.table.write([
+        alertIs(ctx, current),
+        ...recordWrites(ctx, current, batch, execution, state!),
+      ]);
       crash('alert.evaluate.after_record');
       return execution;
     } catch (error) {
@@ -145,7 +158,12 @@ function suppression(ctx: NsCtx, alert: StoredAlert, state: AlertState): StoredE
   if (state.last_fired_at === null) return null;
   const sinceMs = now(ctx) - Date.parse(state.last_fired_at);
   if (sinceMs < alert.cooldown_seconds * 1000) return 'cooldown';
-  if (state.firing && alert.renotify_interval_seconds !== null && sinceMs < alert.renotify_interval_seconds * 1000) return 'renotify_interval';
+  if (
+    state.firing &&
+    alert.renotify_interval_seconds !== null &&
+    sinceMs < alert.renotify_interval_seconds * 1000
+  )
+    return 'renotify_interval';
   return null;
 }
 
@@ -181,7 +199,11 @@ function toExecution(
 }
 
 /** What a receiver is told: ids, a count, and where to look further. */
-function notification(alert: StoredAlert, batch: BatchRef, execution: StoredExecution): Record<string, unknown> {
+function notification(
+  alert: StoredAlert,
+  batch: BatchRef,
+  execution: StoredExecution,
+): Record<string, unknown> {
   return {
     alert_id: alert.id,
     alert_name: alert.name,
@@ -214,24 +236,39 @@ function recordWrites(
   const subject = { type: 'alert', id: alert.id };
   const tells = execution.triggered && execution.suppressed === null;
   const failed = execution.status === 'failed';
-  const summary = { execution_id: execution.execution_id, batch_id: batch.batch_id, triggered: execution.triggered, match_count: execution.match_count };
+  const summary = {
+    execution_id: execution.execution_id,
+    batch_id: batch.batch_id,
+    triggered: execution.triggered,
+    match_count: execution.match_count,
+  };
   const told = tells ? notification(alert, batch, execution) : {};
   return [
     ...insertExecution(ctx, execution),
     ...(failed
-      ? [announce(ctx, 'alert.execution.failed', subject, execution.execution_id, { ...summary, error: execution.error_message })]
+      ? [
+          announce(ctx, 'alert.execution.failed', subject, execution.execution_id, {
+            ...summary,
+            error: execution.error_message,
+          }),
+        ]
       : [
           changeState(ctx, alert.id, state, {
             last_fired_at: tells ? execution.executed_at : state.last_fired_at,
             firing: execution.triggered,
           }),
-          announce(ctx, 'alert.execution.completed', subject, execution.execution_id, { ...summary, suppressed: execution.suppressed }),
+          announce(ctx, 'alert.execution.completed', subject, execution.execution_id, {
+            ...summary,
+            suppressed: execution.suppressed,
+          }),
         ]),
     ...(tells
       ? [
           // Once for whoever subscribed, and once for each channel of the alert.
           announce(ctx, 'alert.triggered', subject, execution.execution_id, told),
-          ...alert.channels.map((channel) => announce(ctx, 'alert.triggered', subject, execution.execution_id, told, channel.webhook_id)),
+          ...alert.channels.map((channel) =>
+            announce(ctx, 'alert.triggered', subject, execution.execution_id, told, channel.webhook_id),
+          ),
         ]
       : []),
   ];

@@ -41,6 +41,8 @@ const inlineOutcomeBytesMax = 60_000;
 const longTextBytesMax = 64_000;
 const longTextShownBytes = 1_024;
 const chunkMs = 280_000;
+/** Longer than the files that a receipt names are kept. */
+const receiptKeepSeconds = 40 * 86_400;
 
 /**
  * Runs a chunk, or finishes what a worker before began: whoever takes the receipt first counts, and only the documents
@@ -48,10 +50,18 @@ const chunkMs = 280_000;
  *
  * @param options.untilMs on the context's clock: when the function ends
  */
-export async function runChunk(ctx: NsCtx, pointer: ChunkPointer, options: { readonly untilMs?: number } = {}): Promise<ChunkAnswer> {
+export async function runChunk(
+  ctx: NsCtx,
+  pointer: ChunkPointer,
+  options: { readonly untilMs?: number } = {},
+): Promise<ChunkAnswer> {
   const untilMs = options.untilMs ?? ctx.ports.clock.now() + chunkMs;
   const batch = await findBatch(ctx, pointer.bucket_id, pointer.batch_id);
-  if (batch?.status !== 'PROCESSING' || batch.attempt !== pointer.attempt || batch.committed_attempt === pointer.attempt) {
+  if (
+    batch?.status !== 'PROCESSING' ||
+    batch.attempt !== pointer.attempt ||
+    batch.committed_attempt === pointer.attempt
+  ) {
     return { chunk: pointer.chunk, done: false };
   }
   const key = ctx.ns.receipt(pointer.batch_id, pointer.attempt, pointer.chunk);
@@ -63,7 +73,12 @@ export async function runChunk(ctx: NsCtx, pointer: ChunkPointer, options: { rea
 }
 
 /** Writes the rows of a receipt that are not written yet. Called by the commit too, when a worker died in between. */
-export async function finishChunk(ctx: NsCtx, pointer: ChunkPointer, receipt: Receipt, file?: ChunkFile): Promise<void> {
+export async function finishChunk(
+  ctx: NsCtx,
+  pointer: ChunkPointer,
+  receipt: Receipt,
+  file?: ChunkFile,
+): Promise<void> {
   if (receipt.rows_written) return;
   const { blobs, table } = ctx.ports;
   const { sequence, first } = file ?? (await getJson<ChunkFile>(blobs, pointer.key));
@@ -90,11 +105,21 @@ async function produce(ctx: NsCtx, file: ChunkFile, untilMs: number): Promise<Re
   const outcome = JSON.stringify(made.outcome);
   const isInline = Buffer.byteLength(outcome) <= inlineOutcomeBytesMax;
   await Promise.all([
-    blobs.put(keyOf('documents'), JSON.stringify(made.result), { contentType: 'application/json', ifAbsent: true }),
-    ...(isInline ? [] : [blobs.put(keyOf('outcome'), outcome, { contentType: 'application/json', ifAbsent: true })]),
+    blobs.put(keyOf('documents'), JSON.stringify(made.result), {
+      contentType: 'application/json',
+      ifAbsent: true,
+    }),
+    ...(isInline
+      ? []
+      : [blobs.put(keyOf('outcome'), outcome, { contentType: 'application/json', ifAbsent: true })]),
     ...(made.failures.length === 0
       ? []
-      : [blobs.put(keyOf('failures'), JSON.stringify(made.failures), { contentType: 'application/json', ifAbsent: true })]),
+      : [
+          blobs.put(keyOf('failures'), JSON.stringify(made.failures), {
+            contentType: 'application/json',
+            ifAbsent: true,
+          }),
+        ]),
   ]);
   crash('batch.chunk.after_results');
   const errors: Record<string, number> = {};
@@ -112,7 +137,18 @@ async function produce(ctx: NsCtx, file: ChunkFile, untilMs: number): Promise<Re
     at: isoTime(ctx.ports.clock.now()),
   };
   try {
-    await table.write([{ put: { ...ctx.ns.receipt(batch_id, attempt, chunk), ...receipt, counts: { ...made.counts } }, if: [{ absent: true }] }]);
+    const expiresAt = Math.floor(ctx.ports.clock.now() / 1000) + receiptKeepSeconds;
+    await table.write([
+      {
+        put: {
+          ...ctx.ns.receipt(batch_id, attempt, chunk),
+          ...receipt,
+          counts: { ...made.counts },
+          expires_at: expiresAt,
+        },
+        if: [{ absent: true }],
+      },
+    ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error;
     // Ours, if only the answer was lost; else somebody was faster, and what we wrote is swept.
@@ -144,15 +180,21 @@ async function carryOver(ctx: NsCtx, file: ChunkFile, run: string): Promise<Made
     for (const one of outcome.segments) {
       // Fresh keys: segments that no commit names are swept by their age, and these may be days old.
       const key = segmentKey(ctx, collection_id);
-      const kept = await blobs.get(batchKeys.kept(ctx, file.batch_id, carry.attempt, one.segment.key)).catch((error: unknown) => {
-        if (error instanceof BlobMissing) return index.get(one.segment.key);
-        throw error;
-      });
+      const kept = await blobs
+        .get(batchKeys.kept(ctx, file.batch_id, carry.attempt, one.segment.key))
+        .catch((error: unknown) => {
+          if (error instanceof BlobMissing) return index.get(one.segment.key);
+          throw error;
+        });
       await index.put(key, kept, { contentType: 'application/octet-stream', ifAbsent: true });
       segments.push({ ...one, segment: { ...one.segment, key } });
     }
     const { processed, skipped, documents } = receipt.counts;
-    ctx.ports.log.info('results of an earlier attempt are used', { batch_id: file.batch_id, chunk: file.chunk, run });
+    ctx.ports.log.info('results of an earlier attempt are used', {
+      batch_id: file.batch_id,
+      chunk: file.chunk,
+      run,
+    });
     return {
       result,
       outcome: { ...outcome, segments },
@@ -186,7 +228,10 @@ async function extract(ctx: NsCtx, file: ChunkFile, run: string, untilMs: number
     const rows = objects.flatMap((object, i) => rowsOf(object, extractor).map((row) => ({ i, row })));
     const key = batchKeys.result(ctx, file.batch_id, file.attempt, file.chunk, run, `runner-${x}`);
     const given = rows.map(({ row }) => row);
-    const found = given.length === 0 ? [] : await runExtractor(ctx, plugin, extractor, collection.id, given, untilMs, key);
+    const found =
+      given.length === 0
+        ? []
+        : await runExtractor(ctx, plugin, extractor, collection.id, given, untilMs, key);
     for (const list of results) list.push([]);
     for (const [r, result] of found.entries()) {
       const { i, row } = rows[r]!;
@@ -260,7 +305,11 @@ async function draftsOf(
     ...fault(code, message),
   });
   const outputs = byExtractor.map((rows) => rows.flatMap((row) => ('outputs' in row ? row.outputs : [])));
-  let joined: { readonly columns: RowOutput['columns']; readonly vectors: Map<string, Float32Array>; readonly extractors: number[] }[];
+  let joined: {
+    readonly columns: RowOutput['columns'];
+    readonly vectors: Map<string, Float32Array>;
+    readonly extractors: number[];
+  }[];
   const withUris = (x: number, output: RowOutput) => {
     const uris = new Map<string, Float32Array>();
     for (const feature of collection.feature_extractors[x]!.features) {
@@ -270,7 +319,11 @@ async function draftsOf(
     return uris;
   };
   if (outputs.length === 1) {
-    joined = outputs[0]!.map((output) => ({ columns: output.columns, vectors: withUris(0, output), extractors: [0] }));
+    joined = outputs[0]!.map((output) => ({
+      columns: output.columns,
+      vectors: withUris(0, output),
+      extractors: [0],
+    }));
   } else {
     const columns: Record<string, Json> = {};
     const vectors = new Map<string, Float32Array>();
@@ -278,7 +331,11 @@ async function draftsOf(
     for (const [x, list] of outputs.entries()) {
       if (byExtractor[x]!.length === 0) continue;
       if (list.length !== 1) {
-        return refuse(x, 'outputs_not_one', `the extractor made ${list.length} outputs; several extractors of one collection must make one each`);
+        return refuse(
+          x,
+          'outputs_not_one',
+          `the extractor made ${list.length} outputs; several extractors of one collection must make one each`,
+        );
       }
       Object.assign(columns, list[0]!.columns);
       for (const [uri, vector] of withUris(x, list[0]!)) vectors.set(uri, vector);
@@ -324,7 +381,11 @@ async function draftsOf(
     };
     const text = JSON.stringify(body);
     if (Buffer.byteLength(text) > documentBytesMax) {
-      return refuse(0, 'document_too_large', `output ${ordinal} makes a document of ${Buffer.byteLength(text)} bytes; at most ${documentBytesMax} are possible`);
+      return refuse(
+        0,
+        'document_too_large',
+        `output ${ordinal} makes a document of ${Buffer.byteLength(text)} bytes; at most ${documentBytesMax} are possible`,
+      );
     }
     const flat = flattenColumns(fields);
     flat.set(createdColumn, time);
@@ -335,7 +396,10 @@ async function draftsOf(
 
 /** The first kilobyte of a text, cut between characters. */
 function beginningOf(text: string): string {
-  return Buffer.from(text).subarray(0, longTextShownBytes).toString('utf8').replace(/\uFFFD+$/, '');
+  return Buffer.from(text)
+    .subarray(0, longTextShownBytes)
+    .toString('utf8')
+    .replace(/\uFFFD+$/, '');
 }
 
 /** Replaces long texts by their beginnings, and says where the whole is. */
@@ -351,7 +415,8 @@ async function shortenTexts(
     if (blob.s3_key === undefined || isBinary(blob.type) || Object.hasOwn(fields, blob.property)) continue;
     const text = await blobText(ctx, blob);
     fields[blob.property] = blob.size_bytes > longTextBytesMax ? beginningOf(text) : text;
-    if (blob.size_bytes > longTextBytesMax) found[blob.property] = { s3_key: blob.s3_key, size_bytes: blob.size_bytes };
+    if (blob.size_bytes > longTextBytesMax)
+      found[blob.property] = { s3_key: blob.s3_key, size_bytes: blob.size_bytes };
   }
   for (const [name, value] of Object.entries(fields)) {
     if (typeof value !== 'string' || value.length <= longTextBytesMax / 4) continue;
@@ -379,7 +444,9 @@ async function endedBy(
     .filter((object) => outputs.has(object.object_id))
     .map((object) => ({ object, ordinal: outputs.get(object.object_id)! }));
   while (asked.length > 0) {
-    const ids = asked.map(({ object, ordinal }) => derivedId('document', collection.id, object.object_id, ordinal));
+    const ids = asked.map(({ object, ordinal }) =>
+      derivedId('document', collection.id, object.object_id, ordinal),
+    );
     const items = await ctx.ports.table.getMany(ids.map((id) => ctx.ns.document(collection.id, id)));
     const further: typeof asked = [];
     for (const [i, { object, ordinal }] of asked.entries()) {
@@ -388,7 +455,12 @@ async function endedBy(
       if (!item) continue;
       further.push({ object, ordinal: ordinal + 1 });
       if (!visibleSlot(toRow(item), head)) continue;
-      ended.push({ document_id: ids[i]!, object_id: object.object_id, object_version: object.version, body: null });
+      ended.push({
+        document_id: ids[i]!,
+        object_id: object.object_id,
+        object_version: object.version,
+        body: null,
+      });
     }
     asked = further;
   }
@@ -409,11 +481,19 @@ async function placeDrafts(
     object_version: object.version,
     body: text,
   }));
-  const ended = file.first ? [] : await endedBy(ctx, collection, await readHead(ctx, collection.id), file.objects, outputs);
+  const ended = file.first
+    ? []
+    : await endedBy(ctx, collection, await readHead(ctx, collection.id), file.objects, outputs);
   documents.push(...ended);
   const goneIds = ended.map(({ document_id: id }) => ({ id }));
   const segments: Promise<ChunkSegment>[] = [];
-  const put = (uri: string, dims: number, metric: ChunkSegment['metric'], rows: SegmentRow[], tombs: { id: string }[]) => {
+  const put = (
+    uri: string,
+    dims: number,
+    metric: ChunkSegment['metric'],
+    rows: SegmentRow[],
+    tombs: { id: string }[],
+  ) => {
     if (rows.length === 0 && tombs.length === 0) return;
     const stored = putSegment(ctx, collection.id, { kind: 'data', dims, metric, rows, tombs });
     segments.push(stored.then((segment) => ({ uri, dims, metric, segment })));
@@ -429,6 +509,12 @@ async function placeDrafts(
     }
     put(feature.feature_uri, feature.dims, feature.metric, rows, tombs);
   }
-  put(documentsUri, 0, null, drafts.map(({ id, columns }) => ({ id, columns })), goneIds);
+  put(
+    documentsUri,
+    0,
+    null,
+    drafts.map(({ id, columns }) => ({ id, columns })),
+    goneIds,
+  );
   return { documents, segments: await Promise.all(segments) };
 }

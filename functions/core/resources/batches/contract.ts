@@ -8,21 +8,35 @@ const Identifier = z.string().min(1).max(200);
 
 const options = {
   dedup_strategy: z.enum(['skip', 'replace', 'force']).optional().meta({
-    description: 'skip (the default) leaves out objects that were done before in the same version by the same plugins; replace and force do them again',
+    description:
+      'skip (the default) leaves out objects that were done before in the same version by the same plugins; replace and force do them again',
   }),
-  max_failure_share: z.number().min(0).max(1).optional().meta({ description: "instead of the collections' own" }),
+  max_failure_share: z
+    .number()
+    .min(0)
+    .max(1)
+    .optional()
+    .meta({ description: "instead of the collections' own" }),
   batch_name: z.string().min(1).max(256).optional(),
   metadata: Metadata.optional(),
 };
 
 export const TriggerBody = z.strictObject({
-  collection_ids: z.array(Identifier).max(20).nullish().meta({ description: 'left out: every enabled collection that reads the bucket' }),
+  collection_ids: z
+    .array(Identifier)
+    .max(20)
+    .nullish()
+    .meta({ description: 'left out: every enabled collection that reads the bucket' }),
   idempotency_key: z.string().optional(),
   ...options,
 });
 
 export const TriggerCollectionBody = z.strictObject({
-  include_buckets: z.array(Identifier).max(20).nullish().meta({ description: 'left out: every bucket of the collection' }),
+  include_buckets: z
+    .array(Identifier)
+    .max(20)
+    .nullish()
+    .meta({ description: 'left out: every bucket of the collection' }),
   idempotency_key: z.string().optional(),
   ...options,
 });
@@ -43,7 +57,8 @@ export const CancelBody = z.strictObject({ reason: z.string().max(500).optional(
 
 export const RetryBody = z.strictObject({
   retry_mode: z.enum(['all', 'transient_only']).optional().meta({
-    description: 'all (the default) runs every failed object again; transient_only those that may pass without a change',
+    description:
+      'all (the default) runs every failed object again; transient_only those that may pass without a change',
   }),
   max_failure_share: z.number().min(0).max(1).optional(),
 });
@@ -66,7 +81,17 @@ export const Batch = z
     batch_name: z.string().nullable(),
     type: z.literal('BUCKET'),
     status: Status,
-    lifecycle: z.enum(['accepted', 'queued', 'admitted', 'extracting', 'committing', 'enriching', 'clustering', 'alerting', 'finished']),
+    lifecycle: z.enum([
+      'accepted',
+      'queued',
+      'admitted',
+      'extracting',
+      'committing',
+      'enriching',
+      'clustering',
+      'alerting',
+      'finished',
+    ]),
     lifecycle_reason: z.string().nullable(),
     collection_ids: z.array(z.string()),
     object_ids: z.array(z.string()).meta({ description: 'of a draft, at most 1,000' }),
@@ -79,7 +104,13 @@ export const Batch = z
     failure_reason: z.string().nullable(),
     error: z.string().nullable(),
     post_processing: z.array(
-      z.object({ step: z.string(), id: z.string().nullable(), status: z.literal('failed'), error: z.string(), message: z.string() }),
+      z.object({
+        step: z.string(),
+        id: z.string().nullable(),
+        status: z.literal('failed'),
+        error: z.string(),
+        message: z.string(),
+      }),
     ),
     task_id: z.string(),
     attempt: z.int(),
@@ -142,7 +173,8 @@ export const routes = {
     path: `${base}/trigger`,
     tag,
     summary: 'Run everything in a bucket through its collections',
-    description: 'The same request again returns the batch that is not yet planned; else a new one is made, which waits for the running one.',
+    description:
+      'The same request again returns the batch that is not yet planned; else a new one is made, which waits for the running one.',
     rate: 'compute',
     status: 202,
     body: TriggerBody,
@@ -238,7 +270,13 @@ export const routes = {
     body: SubmitBody,
     bodyOptional: true,
     reply: Batch,
-    errors: [...notFound, 'collection_not_found', 'collection_source_mismatch', 'batch_wrong_state', 'batch_changed'],
+    errors: [
+      ...notFound,
+      'collection_not_found',
+      'collection_source_mismatch',
+      'batch_wrong_state',
+      'batch_changed',
+    ],
   }),
   cancelBatch: route({
     operation: 'cancelBatch',
@@ -261,6 +299,12 @@ export const routes = {
     body: RetryBody,
     bodyOptional: true,
     reply: Batch,
-    errors: [...notFound, 'collection_not_found', 'collection_source_mismatch', 'batch_wrong_state', 'batch_changed'],
+    errors: [
+      ...notFound,
+      'collection_not_found',
+      'collection_source_mismatch',
+      'batch_wrong_state',
+      'batch_changed',
+    ],
   }),
 };

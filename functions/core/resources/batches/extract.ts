@@ -41,7 +41,10 @@ export interface RowOutput {
 export type RowResult = { readonly outputs: readonly RowOutput[] } | { readonly fault: RowFault };
 
 /** The rows of an object for an extractor, in the order of its mappings. */
-export function rowsOf(object: PlannedObject, extractor: Pick<StoredExtractor, 'input_mappings'>): PluginRow[] {
+export function rowsOf(
+  object: PlannedObject,
+  extractor: Pick<StoredExtractor, 'input_mappings'>,
+): PluginRow[] {
   const properties = [...new Set(Object.values(extractor.input_mappings))];
   const blobs = properties.flatMap((property) => object.blobs.filter((blob) => blob.property === property));
   return blobs.map((blob, place) => ({ object, blob, place }));
@@ -61,12 +64,21 @@ const reserveMs = 30_000;
 
 function cut(text: string): string {
   const bytes = Buffer.from(text.toWellFormed());
-  return bytes.length <= messageBytesMax ? bytes.toString() : `${bytes.subarray(0, messageBytesMax - 4).toString().replace(/\uFFFD+$/, '')}...`;
+  return bytes.length <= messageBytesMax
+    ? bytes.toString()
+    : `${bytes
+        .subarray(0, messageBytesMax - 4)
+        .toString()
+        .replace(/\uFFFD+$/, '')}...`;
 }
 
 export function fault(code: string, message: string, retryable = false): RowFault {
   // A code becomes a key of the summary; what does not look like one is not repeated.
-  return { code: /^[a-z][a-z0-9_]{2,60}$/.test(code) ? code : 'plugin_failed', message: cut(message), retryable };
+  return {
+    code: /^[a-z][a-z0-9_]{2,60}$/.test(code) ? code : 'plugin_failed',
+    message: cut(message),
+    retryable,
+  };
 }
 
 /** The value of the `data` column: text, or a URL for binary content. @throws BlobMissing */
@@ -86,7 +98,8 @@ async function inputOf(ctx: NsCtx, row: PluginRow, collectionId: string, pluginI
     mime_type: blob.mime_type,
     size_bytes: blob.size_bytes,
   };
-  if (url !== undefined) return { ...base, data: url, blob_url: url, __s3_url: ctx.ports.blobs.uri(blob.s3_key!) };
+  if (url !== undefined)
+    return { ...base, data: url, blob_url: url, __s3_url: ctx.ports.blobs.uri(blob.s3_key!) };
   return { ...base, data: await blobText(ctx, blob) };
 }
 
@@ -118,7 +131,10 @@ export async function runExtractor(
       part.map(async (row, j) => {
         const { blob } = row;
         if (!isBinary(blob.type) && blob.size_bytes > textBytesMax) {
-          return fault('blob_too_large', `the text of "${blob.property}" has ${blob.size_bytes} bytes; plugins get ${textBytesMax} at most`);
+          return fault(
+            'blob_too_large',
+            `the text of "${blob.property}" has ${blob.size_bytes} bytes; plugins get ${textBytesMax} at most`,
+          );
         }
         try {
           return { input: await inputOf(ctx, row, collectionId, plugin.id, i + j) };
@@ -136,7 +152,10 @@ export async function runExtractor(
     }
   }
   if (inputs.length > 0) await call(ctx, plugin, extractor, inputs, results, untilMs, resultKey);
-  return results.map((result) => result ?? { fault: fault('plugin_protocol_error', 'the runner said nothing about this row', true) });
+  return results.map(
+    (result) =>
+      result ?? { fault: fault('plugin_protocol_error', 'the runner said nothing about this row', true) },
+  );
 }
 
 async function call(
@@ -160,7 +179,8 @@ async function call(
   const batchSize = Number(plugin.compute_profile.batch_size ?? 64);
   for (let attempt = 1; ; attempt++) {
     const leftMs = untilMs - clock.now() - reserveMs;
-    if (leftMs < 1_000) return failAll(fault('plugin_timeout', 'no time was left to run the plugin on these rows', true));
+    if (leftMs < 1_000)
+      return failAll(fault('plugin_timeout', 'no time was left to run the plugin on these rows', true));
     const deadlineMs = Math.min(callMsMax, leftMs);
     const key = `${resultKey.replace(/\.json$/, '')}-${attempt}.json`;
     const event = {
@@ -182,12 +202,18 @@ async function call(
       const { code, message, retryable } = isRecord(refused) ? refused : {};
       problem = fault(String(code), String(message), retryable === true);
     } catch (error) {
-      if (isAppError(error, 'plugin_unavailable', 'plugin_timeout')) problem = fault(error.code, error.detail, true);
+      if (isAppError(error, 'plugin_unavailable', 'plugin_timeout'))
+        problem = fault(error.code, error.detail, true);
       else if (error instanceof BlobMissing || error instanceof SyntaxError) {
         problem = fault('plugin_protocol_error', 'the result that the runner announced cannot be read', true);
       } else throw error;
     }
-    ctx.ports.log.warn('a plugin call failed', { plugin_id: plugin.id, code: problem.code, attempt, rows: given.length });
+    ctx.ports.log.warn('a plugin call failed', {
+      plugin_id: plugin.id,
+      code: problem.code,
+      attempt,
+      rows: given.length,
+    });
     if (!problem.retryable || attempt >= callTries) return failAll(problem);
     await pause(50 * attempt);
   }
@@ -208,14 +234,23 @@ export function readReply(
     for (const row of given) results[row] = { fault: fault('plugin_protocol_error', message) };
   };
   if (!isRecord(reply) || !Array.isArray(reply.outputs) || !isRecord(reply.vectors)) {
-    return failAll('the answer of the runner does not have the right form');
+    failAll('the answer of the runner does not have the right form');
+    return;
   }
-  const tables = new Map<string, { readonly dims: number; readonly count: number; readonly values: Float32Array }>();
+  const tables = new Map<
+    string,
+    { readonly dims: number; readonly count: number; readonly values: Float32Array }
+  >();
   for (const feature of extractor.features) {
-    const table = Object.hasOwn(reply.vectors, feature.feature_name) ? reply.vectors[feature.feature_name] : undefined;
+    const table = Object.hasOwn(reply.vectors, feature.feature_name)
+      ? reply.vectors[feature.feature_name]
+      : undefined;
     if (table === undefined) continue;
     const read = readVectors(table, feature.dims);
-    if (typeof read === 'string') return failAll(`vectors of ${feature.feature_name}: ${read}`);
+    if (typeof read === 'string') {
+      failAll(`vectors of ${feature.feature_name}: ${read}`);
+      return;
+    }
     tables.set(feature.feature_name, read);
   }
   const known = new Set(given);
@@ -223,10 +258,16 @@ export function readReply(
   const faults = new Map<number, RowFault>();
   for (const entry of Array.isArray(reply.failures) ? (reply.failures as unknown[]) : []) {
     if (!isRecord(entry) || !known.has(entry.row as number)) continue;
-    faults.set(entry.row as number, fault(String(entry.code), String(entry.message), entry.retryable === true));
+    faults.set(
+      entry.row as number,
+      fault(String(entry.code), String(entry.message), entry.retryable === true),
+    );
   }
   for (const entry of reply.outputs as unknown[]) {
-    if (!isRecord(entry) || !known.has(entry.row as number)) return failAll('an output belongs to no row that was given');
+    if (!isRecord(entry) || !known.has(entry.row as number)) {
+      failAll('an output belongs to no row that was given');
+      return;
+    }
     const row = entry.row as number;
     const list = outputs.get(row) ?? [];
     outputs.set(row, list);
@@ -242,13 +283,17 @@ export function readReply(
     const one = faults.get(row);
     const list = outputs.get(row);
     if (one) results[row] = { fault: one };
-    else if (list) results[row] = { outputs: list.sort((a, b) => a.ordinal - b.ordinal).map(({ output }) => output) };
+    else if (list)
+      results[row] = { outputs: list.sort((a, b) => a.ordinal - b.ordinal).map(({ output }) => output) };
     else if (!dropped || dropped.has(row)) results[row] = { outputs: [] };
     // Else the caller reports that nothing was said about the row.
   }
 }
 
-function readVectors(table: unknown, dims: number): { dims: number; count: number; values: Float32Array } | string {
+function readVectors(
+  table: unknown,
+  dims: number,
+): { dims: number; count: number; values: Float32Array } | string {
   if (!isRecord(table) || typeof table.data_base64 !== 'string') return 'not {dims, count, data_base64}';
   if (table.dims !== dims) return `expected ${dims} dimensions, got ${String(table.dims)}`;
   const bytes = Buffer.from(table.data_base64, 'base64');
@@ -265,7 +310,10 @@ function readVectors(table: unknown, dims: number): { dims: number; count: numbe
 function readOutput(
   entry: Record<string, unknown>,
   extractor: Pick<StoredExtractor, 'features'>,
-  tables: ReadonlyMap<string, { readonly dims: number; readonly count: number; readonly values: Float32Array }>,
+  tables: ReadonlyMap<
+    string,
+    { readonly dims: number; readonly count: number; readonly values: Float32Array }
+  >,
 ): RowOutput | RowFault {
   const vectors = new Map<string, Float32Array>();
   const places = isRecord(entry.features) ? entry.features : {};
@@ -276,9 +324,13 @@ function readOutput(
     if (!table || !Number.isInteger(place) || (place as number) < 0 || (place as number) >= table.count) {
       return fault('plugin_protocol_error', `the vector of ${name} is not among those that came`);
     }
-    const vector = table.values.subarray((place as number) * table.dims, ((place as number) + 1) * table.dims);
+    const vector = table.values.subarray(
+      (place as number) * table.dims,
+      ((place as number) + 1) * table.dims,
+    );
     for (let i = 0; i < vector.length; i++) {
-      if (!Number.isFinite(vector[i]!)) return fault('vector_not_finite', `${name}: value ${i} is ${vector[i]}`);
+      if (!Number.isFinite(vector[i]!))
+        return fault('vector_not_finite', `${name}: value ${i} is ${vector[i]}`);
     }
     vectors.set(name, vector);
   }

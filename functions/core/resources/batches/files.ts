@@ -65,7 +65,8 @@ export interface PlanFile {
   readonly failures: readonly RowFailure[];
 }
 
-const folder = (ctx: NsCtx, batchId: string, attempt: number) => `batches/${ctx.ns.namespaceId}/${batchId}/${attempt}`;
+const folder = (ctx: NsCtx, batchId: string, attempt: number) =>
+  `batches/${ctx.ns.namespaceId}/${batchId}/${attempt}`;
 
 /** Where an attempt's files are; everything of batches begins with `batches/`, so that one lifecycle rule fits. */
 export const batchKeys = {
@@ -80,5 +81,6 @@ export const batchKeys = {
   /** A segment of a failed attempt, kept for a retry. */
   kept: (ctx: NsCtx, batchId: string, attempt: number, segmentKey: string) =>
     `${folder(ctx, batchId, attempt)}/kept/${segmentKey.split('/').at(-1)}`,
-  objects: (ctx: NsCtx, batchId: string, revision: number) => `batches/${ctx.ns.namespaceId}/${batchId}/objects-${revision}.json`,
+  objects: (ctx: NsCtx, batchId: string, revision: number) =>
+    `batches/${ctx.ns.namespaceId}/${batchId}/objects-${revision}.json`,
 };

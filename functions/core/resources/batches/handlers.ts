@@ -65,7 +65,8 @@ function toBatch(ctx: NsCtx, stored: StoredBatch, objectIds: string[] = []): Bat
   };
 }
 
-const answer = (ctx: NsCtx, stored: StoredBatch) => new Answer(toBatch(ctx, stored), { etag: stored.revision });
+const answer = (ctx: NsCtx, stored: StoredBatch) =>
+  new Answer(toBatch(ctx, stored), { etag: stored.revision });
 
 interface Wanted {
   readonly status?: string | null | undefined;
@@ -78,7 +79,13 @@ async function page(ctx: NsCtx, bucket: string, input: ListInput, wanted: Wanted
     .filter((batch) => !wanted.collection_id || batch.collection_ids.includes(wanted.collection_id));
   const running = await Promise.all(found.map((batch) => withProgress(ctx, batch)));
   const name = `batches ${bucket} ${wanted.status ?? ''} ${wanted.collection_id ?? ''}`;
-  return pageOfAll(ctx, name, running.map((batch) => toBatch(ctx, batch)), input, ['batch_id', 'batch_name', 'status']);
+  return pageOfAll(
+    ctx,
+    name,
+    running.map((batch) => toBatch(ctx, batch)),
+    input,
+    ['batch_id', 'batch_name', 'status'],
+  );
 }
 
 function toFailure(stored: RowFailure): Failure {
@@ -86,7 +93,12 @@ function toFailure(stored: RowFailure): Failure {
 }
 
 /** Options of a body without the members that were left out. */
-function optionsOf(body: { dedup_strategy?: unknown; max_failure_share?: unknown; batch_name?: unknown; metadata?: unknown }) {
+function optionsOf(body: {
+  dedup_strategy?: unknown;
+  max_failure_share?: unknown;
+  batch_name?: unknown;
+  metadata?: unknown;
+}) {
   const { dedup_strategy, max_failure_share, batch_name, metadata } = body;
   return { dedup_strategy, max_failure_share, batch_name, metadata } as Parameters<typeof triggerBucket>[3];
 }
@@ -95,7 +107,12 @@ export const handlers: Handlers<typeof routes> = {
   triggerBatch: async ({ ctx, params, body }) =>
     answer(ctx, await triggerBucket(ctx, params.bucket!, body.collection_ids ?? undefined, optionsOf(body))),
   triggerCollection: async ({ ctx, params, body }) => {
-    const { collection, batches } = await triggerCollection(ctx, params.collection!, body.include_buckets ?? undefined, optionsOf(body));
+    const { collection, batches } = await triggerCollection(
+      ctx,
+      params.collection!,
+      body.include_buckets ?? undefined,
+      optionsOf(body),
+    );
     const [first] = batches;
     return {
       batch_id: first!.batch_id,
@@ -106,15 +123,27 @@ export const handlers: Handlers<typeof routes> = {
       source_bucket_ids: batches.map((batch) => batch.bucket_id),
       status: first!.status,
       total_tiers: 1 as const,
-      message: batches.length === 1 ? 'One batch was asked for.' : `${batches.length} batches were asked for, one for each bucket.`,
+      message:
+        batches.length === 1
+          ? 'One batch was asked for.'
+          : `${batches.length} batches were asked for, one for each bucket.`,
     };
   },
   createBatch: async ({ ctx, params, body }) => {
-    const batch = await draftBatch(ctx, params.bucket!, body.object_ids, body.collection_ids ?? undefined, optionsOf(body));
-    return new Answer(toBatch(ctx, batch, await objectIdsOf(ctx, batch, objectIdsShown)), { etag: batch.revision });
+    const batch = await draftBatch(
+      ctx,
+      params.bucket!,
+      body.object_ids,
+      body.collection_ids ?? undefined,
+      optionsOf(body),
+    );
+    return new Answer(toBatch(ctx, batch, await objectIdsOf(ctx, batch, objectIdsShown)), {
+      etag: batch.revision,
+    });
   },
   listBatches: ({ ctx, params, query }) => page(ctx, params.bucket!, query),
-  searchBatches: ({ ctx, params, query, body }) => page(ctx, params.bucket!, mergeListInput(query, body), body),
+  searchBatches: ({ ctx, params, query, body }) =>
+    page(ctx, params.bucket!, mergeListInput(query, body), body),
   getBatch: async ({ ctx, params }) => {
     const batch = await withProgress(ctx, await getBatch(ctx, params.bucket!, params.batch!));
     const ids = batch.status === 'DRAFT' ? await objectIdsOf(ctx, batch, objectIdsShown) : [];
@@ -127,9 +156,12 @@ export const handlers: Handlers<typeof routes> = {
   },
   addBatchObjects: async ({ ctx, params, body }) => {
     const batch = await addObjects(ctx, params.bucket!, params.batch!, body.object_ids);
-    return new Answer(toBatch(ctx, batch, await objectIdsOf(ctx, batch, objectIdsShown)), { etag: batch.revision });
+    return new Answer(toBatch(ctx, batch, await objectIdsOf(ctx, batch, objectIdsShown)), {
+      etag: batch.revision,
+    });
   },
   submitBatch: async ({ ctx, params }) => answer(ctx, await submitBatch(ctx, params.bucket!, params.batch!)),
   cancelBatch: async ({ ctx, params }) => answer(ctx, await cancelBatch(ctx, params.bucket!, params.batch!)),
-  retryBatch: async ({ ctx, params, body }) => answer(ctx, await retryBatch(ctx, params.bucket!, params.batch!, body)),
+  retryBatch: async ({ ctx, params, body }) =>
+    answer(ctx, await retryBatch(ctx, params.bucket!, params.batch!, body)),
 };

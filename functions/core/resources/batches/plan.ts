@@ -20,10 +20,13 @@ import { rowsOf } from './extract.ts';
 import type { CarriedResult, ChunkFile, ChunkPointer, PlanFile, PlannedObject, RowFailure } from './files.ts';
 import type { BatchJob, PlanSummary, StoredBatch } from './store.ts';
 import { batchKeys } from './files.ts';
-import { findBatch } from './store.ts';
+import { findBatch, watchAttributes } from './store.ts';
 
 /** A chunk ends at the first of these (decisions, section 1). */
 export const chunkLimits = { rowsMax: 1_000, inputBytesMax: 4_000_000, outputBytesMax: 32_000_000 } as const;
+
+/** A batch ends after this, whatever happens (reliability, section 8). */
+export const batchMs = 6 * 3_600_000;
 
 const planTries = 20;
 /** Objects that are read at a time. */
@@ -39,14 +42,18 @@ export function contentHashOf(collection: StoredCollection): string {
 /** The batch of a job, if this attempt of it may still do something. @throws AppError batch_wrong_state */
 export async function runningBatch(ctx: NsCtx, job: BatchJob): Promise<StoredBatch> {
   const batch = await findBatch(ctx, job.bucket_id, job.batch_id);
-  if (batch && batch.attempt === job.attempt && (batch.status === 'PENDING' || batch.status === 'PROCESSING')) return batch;
+  if (batch && batch.attempt === job.attempt && (batch.status === 'PENDING' || batch.status === 'PROCESSING'))
+    return batch;
   throw new AppError('batch_wrong_state', {
     detail: `The batch ${job.batch_id} does not run (any more): ${batch?.failure_reason ?? batch?.status ?? 'it was deleted'}.`,
   });
 }
 
 /** Takes a sequence in every collection and says that the batch runs, in one transaction. Repeating changes nothing. */
-async function begin(ctx: NsCtx, job: BatchJob): Promise<{ readonly batch: StoredBatch; readonly heads: IndexHead[] }> {
+async function begin(
+  ctx: NsCtx,
+  job: BatchJob,
+): Promise<{ readonly batch: StoredBatch; readonly heads: IndexHead[] }> {
   for (let attempt = 0; attempt < planTries; attempt++) {
     const batch = await runningBatch(ctx, job);
     const heads = await readHeads(ctx, batch.collection_ids);
@@ -58,7 +65,10 @@ async function begin(ctx: NsCtx, job: BatchJob): Promise<{ readonly batch: Store
       if (write) writes.push(write);
     }
     const time = isoTime(ctx.ports.clock.now());
-    const pending = batch.trigger_digest === null ? undefined : ctx.ns.pendingTrigger(batch.bucket_id, batch.trigger_digest);
+    const pending =
+      batch.trigger_digest === null
+        ? undefined
+        : ctx.ns.pendingTrigger(batch.bucket_id, batch.trigger_digest);
     const guard = pending && (await ctx.ports.table.get(pending));
     writes.push({
       update: ctx.ns.batch(batch.bucket_id, batch.batch_id),
@@ -68,6 +78,7 @@ async function begin(ctx: NsCtx, job: BatchJob): Promise<{ readonly batch: Store
         sequences,
         started_at: batch.started_at ?? time,
         updated_at: time,
+        ...watchAttributes(job, Date.parse(batch.started_at ?? time) + batchMs + 60_000),
         revision: batch.revision + 1,
       },
       remove: ['lifecycle_reason'],
@@ -84,7 +95,10 @@ async function begin(ctx: NsCtx, job: BatchJob): Promise<{ readonly batch: Store
       if (!(error instanceof ConditionFailed)) throw error;
     }
   }
-  throw new AppError('index_contended', { detail: `The collections of ${job.batch_id} are being changed by too many at once.`, retryAfterSeconds: 1 });
+  throw new AppError('index_contended', {
+    detail: `The collections of ${job.batch_id} are being changed by too many at once.`,
+    retryAfterSeconds: 1,
+  });
 }
 
 /** Collects objects of one collection into chunk files. */
@@ -119,17 +133,28 @@ class ChunkWriter {
     this.#collection = collection;
     this.#sequence = sequence;
     this.#first = first;
-    const dims = collection.feature_extractors.flatMap((e) => e.features).reduce((sum, feature) => sum + feature.dims, 0);
+    const dims = collection.feature_extractors
+      .flatMap((e) => e.features)
+      .reduce((sum, feature) => sum + feature.dims, 0);
     this.#outputRowsMax = Math.max(1, Math.floor(chunkLimits.outputBytesMax / (4 * Math.max(1, dims))));
   }
 
   async add(object: PlannedObject): Promise<void> {
     // Texts that lie in the blob store are read by the chunk, so they count as if they were here.
-    const apart = object.blobs.reduce((sum, blob) => sum + (blob.s3_key !== undefined && !isBinary(blob.type) ? blob.size_bytes : 0), 0);
+    const apart = object.blobs.reduce(
+      (sum, blob) => sum + (blob.s3_key !== undefined && !isBinary(blob.type) ? blob.size_bytes : 0),
+      0,
+    );
     const bytes = Buffer.byteLength(JSON.stringify(object)) + apart;
-    const rows = Math.max(1, ...this.#collection.feature_extractors.map((extractor) => rowsOf(object, extractor).length));
+    const rows = Math.max(
+      1,
+      ...this.#collection.feature_extractors.map((extractor) => rowsOf(object, extractor).length),
+    );
     const rowsMax = Math.min(chunkLimits.rowsMax, this.#outputRowsMax);
-    if (this.#objects.length > 0 && (this.#rows + rows > rowsMax || this.#bytes + bytes > chunkLimits.inputBytesMax)) {
+    if (
+      this.#objects.length > 0 &&
+      (this.#rows + rows > rowsMax || this.#bytes + bytes > chunkLimits.inputBytesMax)
+    ) {
       await this.flush();
     }
     this.#objects.push(object);
@@ -157,7 +182,12 @@ class ChunkWriter {
     this.#objects = [];
     this.#bytes = 0;
     this.#rows = 0;
-    this.#puts.push(this.#ctx.ports.blobs.put(key, JSON.stringify(file), { contentType: 'application/json', ifAbsent: true }));
+    this.#puts.push(
+      this.#ctx.ports.blobs.put(key, JSON.stringify(file), {
+        contentType: 'application/json',
+        ifAbsent: true,
+      }),
+    );
     if (this.#puts.length >= parallelPuts) await this.settle();
   }
 
@@ -179,9 +209,16 @@ interface Target {
 }
 
 /** Which of the objects were done before in this collection, in this version and by the same plugins. */
-async function doneBefore(ctx: NsCtx, target: Target, objects: readonly PlannedObject[], orNewer: boolean): Promise<boolean[]> {
+async function doneBefore(
+  ctx: NsCtx,
+  target: Target,
+  objects: readonly PlannedObject[],
+  orNewer: boolean,
+): Promise<boolean[]> {
   const { collection, head, hash } = target;
-  const keys = objects.map((object) => ctx.ns.document(collection.id, derivedId('document', collection.id, object.object_id, 0)));
+  const keys = objects.map((object) =>
+    ctx.ns.document(collection.id, derivedId('document', collection.id, object.object_id, 0)),
+  );
   const items = await ctx.ports.table.getMany(keys);
   return items.map((item, i) => {
     const slot = item && newestCommitted(toRow(item), head);
@@ -192,7 +229,12 @@ async function doneBefore(ctx: NsCtx, target: Target, objects: readonly PlannedO
   });
 }
 
-async function planObjects(ctx: NsCtx, targets: readonly Target[], batch: StoredBatch, objects: readonly PlannedObject[]): Promise<void> {
+async function planObjects(
+  ctx: NsCtx,
+  targets: readonly Target[],
+  batch: StoredBatch,
+  objects: readonly PlannedObject[],
+): Promise<void> {
   for (const target of targets) {
     target.total += objects.length;
     const looks = batch.dedup_strategy === 'skip' && target.head.committed_seq > 0;
@@ -223,7 +265,12 @@ const failureOf = (objectId: string, collectionId: string, code: string, message
 });
 
 /** A first attempt: the bucket's objects, or those that were chosen, as they are now. */
-async function planFresh(ctx: NsCtx, batch: StoredBatch, targets: readonly Target[], failures: RowFailure[]): Promise<void> {
+async function planFresh(
+  ctx: NsCtx,
+  batch: StoredBatch,
+  targets: readonly Target[],
+  failures: RowFailure[],
+): Promise<void> {
   if (batch.objects_key !== null) {
     const ids = await getJson<readonly string[]>(ctx.ports.blobs, batch.objects_key);
     for (let i = 0; i < ids.length; i += pageRows) {
@@ -233,7 +280,14 @@ async function planFresh(ctx: NsCtx, batch: StoredBatch, targets: readonly Targe
         if (object) continue;
         for (const target of targets) {
           target.total++;
-          failures.push(failureOf(wanted[j]!, target.collection.id, 'object_not_found', 'the object was deleted before the batch ran'));
+          failures.push(
+            failureOf(
+              wanted[j]!,
+              target.collection.id,
+              'object_not_found',
+              'the object was deleted before the batch ran',
+            ),
+          );
         }
       }
       await planObjects(ctx, targets, batch, found.filter((object) => object !== undefined).map(toPlanned));
@@ -262,7 +316,9 @@ async function planRetry(
 ): Promise<void> {
   const { blobs } = ctx.ports;
   const plan = await getJson<PlanFile>(blobs, before.plan_key);
-  const receipts = new Map((await listReceipts(ctx, batch.batch_id, before.attempt)).map((receipt) => [receipt.chunk, receipt]));
+  const receipts = new Map(
+    (await listReceipts(ctx, batch.batch_id, before.attempt)).map((receipt) => [receipt.chunk, receipt]),
+  );
   const byId = new Map(targets.map((target) => [target.collection.id, target]));
   for (const failure of plan.failures) {
     const target = byId.get(failure.collection_id);
@@ -286,15 +342,20 @@ async function planRetry(
     const fresh = file.objects.filter((_, i) => !superseded[i]);
     target.skipped += file.objects.length - fresh.length;
     const receipt = receipts.get(pointer.chunk);
-    const failed = receipt?.failures_key === undefined ? [] : await getJson<readonly RowFailure[]>(blobs, receipt.failures_key);
+    const failed =
+      receipt?.failures_key === undefined
+        ? []
+        : await getJson<readonly RowFailure[]>(blobs, receipt.failures_key);
     const faults = new Map<string, RowFailure[]>();
-    for (const failure of failed) faults.set(failure.object_id, [...(faults.get(failure.object_id) ?? []), failure]);
+    for (const failure of failed)
+      faults.set(failure.object_id, [...(faults.get(failure.object_id) ?? []), failure]);
     // The segments of a chunk hold all of its documents, so one that must not come back needs the chunk to run again.
     const reusable = receipt !== undefined && fresh.length === file.objects.length;
     for (const object of fresh) {
       const own = faults.get(object.object_id);
       if (own === undefined && reusable) await target.writer.add(object);
-      else if (own && batch.retry_mode === 'transient_only' && own.every((failure) => !failure.retryable)) failures.push(...own);
+      else if (own && batch.retry_mode === 'transient_only' && own.every((failure) => !failure.retryable))
+        failures.push(...own);
       else again.push({ target, object });
     }
     await target.writer.flush({ attempt: before.attempt, chunk: pointer.chunk });
@@ -373,7 +434,15 @@ async function writePlan(
   for (const head of heads) {
     const collection = await getCollection(ctx, head.collection_id);
     const sequence = batch.sequences[collection.id]!;
-    const writer = new ChunkWriter(ctx, job, run, () => chunks++, collection, sequence, head.committed_seq === 0);
+    const writer = new ChunkWriter(
+      ctx,
+      job,
+      run,
+      () => chunks++,
+      collection,
+      sequence,
+      head.committed_seq === 0,
+    );
     targets.push({ collection, head, hash: contentHashOf(collection), writer, total: 0, skipped: 0 });
   }
   const failures: RowFailure[] = [];
@@ -391,11 +460,16 @@ async function writePlan(
     .sort((a, b) => a.chunk - b.chunk);
   const plan: PlanFile = {
     chunks: pointers,
-    totals: Object.fromEntries(targets.map(({ collection, total, skipped }) => [collection.id, { total, skipped }])),
+    totals: Object.fromEntries(
+      targets.map(({ collection, total, skipped }) => [collection.id, { total, skipped }]),
+    ),
     failures,
   };
   try {
-    await ctx.ports.blobs.put(planKey, JSON.stringify(plan), { contentType: 'application/json', ifAbsent: true });
+    await ctx.ports.blobs.put(planKey, JSON.stringify(plan), {
+      contentType: 'application/json',
+      ifAbsent: true,
+    });
     return plan;
   } catch (error) {
     if (error instanceof BlobConflict) return undefined;

@@ -36,7 +36,12 @@ interface Staged {
   readonly slot: Slot;
 }
 
-async function stage(ctx: NsCtx, result: ChunkResult, document: ResultDocument, seq: number): Promise<Staged> {
+async function stage(
+  ctx: NsCtx,
+  result: ChunkResult,
+  document: ResultDocument,
+  seq: number,
+): Promise<Staged> {
   const place = {
     seq,
     object_id: document.object_id,
@@ -70,7 +75,13 @@ function deltaOf(row: DocumentRow | undefined, head: IndexHead, slot: Slot): num
   return Number(!slot.gone) - Number(row !== undefined && visibleSlot(row, head) !== undefined);
 }
 
-async function writeGroup(ctx: NsCtx, collectionId: string, head: IndexHead, group: readonly Staged[], fresh: boolean): Promise<number> {
+async function writeGroup(
+  ctx: NsCtx,
+  collectionId: string,
+  head: IndexHead,
+  group: readonly Staged[],
+  fresh: boolean,
+): Promise<number> {
   for (let attempt = 0; attempt < tries; attempt++) {
     // Most documents are new: then nothing needs to be read.
     const blind = fresh && attempt === 0;
@@ -95,7 +106,10 @@ async function writeGroup(ctx: NsCtx, collectionId: string, head: IndexHead, gro
     }
   }
   // A code that the state machine waits for and tries again.
-  throw new AppError('index_contended', { detail: 'Documents of the batch are being changed by too many at once.', retryAfterSeconds: 1 });
+  throw new AppError('index_contended', {
+    detail: 'Documents of the batch are being changed by too many at once.',
+    retryAfterSeconds: 1,
+  });
 }
 
 /**
@@ -106,10 +120,20 @@ async function writeGroup(ctx: NsCtx, collectionId: string, head: IndexHead, gro
  * @param fresh no document of the collection was ever visible, so rows are most likely not there
  * @returns documents that the commit adds, less those that it ends
  */
-export async function writeRows(ctx: NsCtx, result: ChunkResult, seq: number, head: IndexHead, fresh: boolean): Promise<number> {
+export async function writeRows(
+  ctx: NsCtx,
+  result: ChunkResult,
+  seq: number,
+  head: IndexHead,
+  fresh: boolean,
+): Promise<number> {
   const staged: Staged[] = [];
   for (let i = 0; i < result.documents.length; i += 64) {
-    staged.push(...(await Promise.all(result.documents.slice(i, i + 64).map((document) => stage(ctx, result, document, seq)))));
+    staged.push(
+      ...(await Promise.all(
+        result.documents.slice(i, i + 64).map((document) => stage(ctx, result, document, seq)),
+      )),
+    );
   }
   const groups = groupsOf(staged);
   let next = 0;

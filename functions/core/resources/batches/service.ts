@@ -41,12 +41,17 @@ export interface BatchOptions {
 }
 
 /** The collections that were named, each of which must read the bucket; without names, all enabled ones that do. */
-async function chooseCollections(ctx: NsCtx, bucketId: string, names: readonly string[] | undefined): Promise<StoredCollection[]> {
+async function chooseCollections(
+  ctx: NsCtx,
+  bucketId: string,
+  names: readonly string[] | undefined,
+): Promise<StoredCollection[]> {
   if (!names || names.length === 0) {
     const reading = await collectionsReading(ctx, bucketId);
     if (reading.length > 0) return reading.slice(0, collectionsMax);
     throw new AppError('collection_source_mismatch', {
-      detail: 'No enabled collection reads this bucket. Make one with this bucket in source.bucket_ids first.',
+      detail:
+        'No enabled collection reads this bucket. Make one with this bucket in source.bucket_ids first.',
     });
   }
   const chosen: StoredCollection[] = [];
@@ -58,7 +63,12 @@ async function chooseCollections(ctx: NsCtx, bucketId: string, names: readonly s
   return chosen;
 }
 
-function newBatch(ctx: NsCtx, bucketId: string, collectionIds: readonly string[], options: BatchOptions): StoredBatch {
+function newBatch(
+  ctx: NsCtx,
+  bucketId: string,
+  collectionIds: readonly string[],
+  options: BatchOptions,
+): StoredBatch {
   const time = isoTime(now(ctx));
   return {
     batch_id: newId('batch', ctx.ports.clock, ctx.ports.random),
@@ -109,7 +119,11 @@ function submission(ctx: NsCtx, batch: StoredBatch): Write[] {
   ];
 }
 
-const taskOf = (ctx: NsCtx, batch: StoredBatch, type: 'api_buckets_batches_process' | 'api_collections_trigger' | 'api_buckets_batches_submit') =>
+const taskOf = (
+  ctx: NsCtx,
+  batch: StoredBatch,
+  type: 'api_buckets_batches_process' | 'api_collections_trigger' | 'api_buckets_batches_submit',
+) =>
   createTask(ctx, {
     task_id: batch.task_id,
     task_type: type,
@@ -221,7 +235,10 @@ async function checkObjects(ctx: NsCtx, bucketId: string, ids: readonly string[]
     }
   }
   if (faults.length > 0) {
-    throw new AppError('object_not_found', { detail: `${faults[0]!.location.join('.')}: ${faults[0]!.message}`, fields: faults });
+    throw new AppError('object_not_found', {
+      detail: `${faults[0]!.location.join('.')}: ${faults[0]!.message}`,
+      fields: faults,
+    });
   }
 }
 
@@ -265,13 +282,15 @@ export async function draftBatch(
 export async function getBatch(ctx: NsCtx, bucketName: string, batchId: string): Promise<StoredBatch> {
   const bucket = await getBucket(ctx, bucketName);
   const batch = await findBatch(ctx, bucket.id, batchId);
-  if (!batch) throw new AppError('batch_not_found', { detail: `No batch "${batchId.slice(0, 120)}" in this bucket.` });
+  if (!batch)
+    throw new AppError('batch_not_found', { detail: `No batch "${batchId.slice(0, 120)}" in this bucket.` });
   return batch;
 }
 
 /** The batch with what its receipts say at this moment, while it runs. */
 export async function withProgress(ctx: NsCtx, batch: StoredBatch): Promise<StoredBatch> {
-  if (batch.status !== 'PROCESSING' || batch.committed_attempt === batch.attempt || batch.plan === null) return batch;
+  if (batch.status !== 'PROCESSING' || batch.committed_attempt === batch.attempt || batch.plan === null)
+    return batch;
   const { progress, errors } = tallyOf(batch, await receiptsOf(ctx, batch));
   return { ...batch, progress: { ...progress }, error_summary: errors };
 }
@@ -291,10 +310,18 @@ export async function objectIdsOf(ctx: NsCtx, batch: StoredBatch, max: number): 
 }
 
 function wrongState(batch: StoredBatch, wanted: string): AppError {
-  return new AppError('batch_wrong_state', { detail: `The batch ${batch.batch_id} is ${batch.status}; ${wanted}.` });
+  return new AppError('batch_wrong_state', {
+    detail: `The batch ${batch.batch_id} is ${batch.status}; ${wanted}.`,
+  });
 }
 
-async function change(ctx: NsCtx, batch: StoredBatch, set: Record<string, Attribute>, alongside: readonly Write[], remove?: readonly string[]): Promise<StoredBatch> {
+async function change(
+  ctx: NsCtx,
+  batch: StoredBatch,
+  set: Record<string, Attribute>,
+  alongside: readonly Write[],
+  remove?: readonly string[],
+): Promise<StoredBatch> {
   const changes = { ...set, updated_at: isoTime(now(ctx)), revision: batch.revision + 1 };
   try {
     await ctx.ports.table.write([
@@ -308,27 +335,42 @@ async function change(ctx: NsCtx, batch: StoredBatch, set: Record<string, Attrib
     ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error;
-    throw new AppError('batch_changed', { detail: `The batch ${batch.batch_id} changed meanwhile; read it again.` });
+    throw new AppError('batch_changed', {
+      detail: `The batch ${batch.batch_id} changed meanwhile; read it again.`,
+    });
   }
   return { ...batch, ...changes } as StoredBatch;
 }
 
 /** @throws AppError batch_wrong_state unless it is a draft, object_not_found, request_invalid (too many) */
-export async function addObjects(ctx: NsCtx, bucketName: string, batchId: string, objectIds: readonly string[]): Promise<StoredBatch> {
+export async function addObjects(
+  ctx: NsCtx,
+  bucketName: string,
+  batchId: string,
+  objectIds: readonly string[],
+): Promise<StoredBatch> {
   const batch = await getBatch(ctx, bucketName, batchId);
   if (batch.status !== 'DRAFT') throw wrongState(batch, 'objects can be added to a draft only');
   await checkObjects(ctx, batch.bucket_id, objectIds);
   const ids = [...new Set([...(await objectIdsOf(ctx, batch, objectsMax)), ...objectIds])];
   if (ids.length > objectsMax) {
     throw invalid('request_invalid', [
-      { type: 'too_large', location: ['body', 'object_ids'], message: `the batch would have ${ids.length} objects; at most ${objectsMax} are possible`, fix: 'make a second batch' },
+      {
+        type: 'too_large',
+        location: ['body', 'object_ids'],
+        message: `the batch would have ${ids.length} objects; at most ${objectsMax} are possible`,
+        fix: 'make a second batch',
+      },
     ]);
   }
   const key = batchKeys.objects(ctx, batch.batch_id, batch.revision + 1);
   await ctx.ports.blobs.put(key, JSON.stringify(ids), { contentType: 'application/json' });
-  return change(ctx, batch, { objects_key: key, object_count: ids.length, progress: { ...batch.progress, total: ids.length } }, [
-    audit(ctx, 'batch.update', batch.batch_id),
-  ]);
+  return change(
+    ctx,
+    batch,
+    { objects_key: key, object_count: ids.length, progress: { ...batch.progress, total: ids.length } },
+    [audit(ctx, 'batch.update', batch.batch_id)],
+  );
 }
 
 /**
@@ -355,7 +397,14 @@ export async function submitBatch(ctx: NsCtx, bucketName: string, batchId: strin
   return change(
     ctx,
     batch,
-    { status, lifecycle, collection_ids, submitted_at, request_id, ...watchAttributes(jobOf(ctx, next), watchUntil(ctx)) },
+    {
+      status,
+      lifecycle,
+      collection_ids,
+      submitted_at,
+      request_id,
+      ...watchAttributes(jobOf(ctx, next), watchUntil(ctx)),
+    },
     [...submission(ctx, next), audit(ctx, 'batch.submit', batch.batch_id)],
   );
 }
@@ -379,13 +428,23 @@ export interface RetryOptions {
  *
  * @throws AppError batch_wrong_state unless it is FAILED or CANCELED
  */
-export async function retryBatch(ctx: NsCtx, bucketName: string, batchId: string, options: RetryOptions): Promise<StoredBatch> {
+export async function retryBatch(
+  ctx: NsCtx,
+  bucketName: string,
+  batchId: string,
+  options: RetryOptions,
+): Promise<StoredBatch> {
   const batch = await getBatch(ctx, bucketName, batchId);
-  if (batch.status === 'COMPLETED') throw wrongState(batch, 'trigger the bucket again: only what is not done yet is run');
-  if (batch.status !== 'FAILED' && batch.status !== 'CANCELED') throw wrongState(batch, 'only a failed batch can be tried again');
+  if (batch.status === 'COMPLETED')
+    throw wrongState(batch, 'trigger the bucket again: only what is not done yet is run');
+  if (batch.status !== 'FAILED' && batch.status !== 'CANCELED')
+    throw wrongState(batch, 'only a failed batch can be tried again');
   await chooseCollections(ctx, batch.bucket_id, batch.collection_ids);
   if (batch.plan !== null && !(await ctx.ports.blobs.head(batch.plan.plan_key))) {
-    throw wrongState(batch, 'its files have been removed since, as it failed long ago; trigger the bucket again');
+    throw wrongState(
+      batch,
+      'its files have been removed since, as it failed long ago; trigger the bucket again',
+    );
   }
   const time = isoTime(now(ctx));
   const next: StoredBatch = {
@@ -426,7 +485,8 @@ export async function listFailures(ctx: NsCtx, batch: StoredBatch): Promise<RowF
   const plan = await getJson<PlanFile>(ctx.ports.blobs, batch.plan.plan_key);
   const found: RowFailure[] = [...plan.failures];
   for (const receipt of await listReceipts(ctx, batch.batch_id, batch.plan.attempt)) {
-    if (receipt.failures_key !== undefined) found.push(...(await getJson<RowFailure[]>(ctx.ports.blobs, receipt.failures_key)));
+    if (receipt.failures_key !== undefined)
+      found.push(...(await getJson<RowFailure[]>(ctx.ports.blobs, receipt.failures_key)));
     if (found.length < scanRowsMax) continue;
     ctx.warnings.push(`Only the first ${scanRowsMax} failures are listed.`);
     return found.slice(0, scanRowsMax);

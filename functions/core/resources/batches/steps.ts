@@ -27,7 +27,12 @@ export interface Outcomes {
   /** Steps that failed as a whole. */
   readonly post_errors?: Readonly<Record<string, CaughtError>> | null;
   readonly cluster_runs?:
-    | readonly { readonly cluster_id: string; readonly run_id: string; readonly succeeded: boolean; readonly error?: string }[]
+    | readonly {
+        readonly cluster_id: string;
+        readonly run_id: string;
+        readonly succeeded: boolean;
+        readonly error?: string;
+      }[]
     | null;
   /** Answers of the steps; each may list what failed inside it. */
   readonly taxonomies?: StepAnswer | null;
@@ -69,7 +74,8 @@ export function postProcessingOf(outcomes: Outcomes): PostProcessing[] {
     }
     if (step !== 'clusters') continue;
     for (const run of outcomes.cluster_runs ?? []) {
-      if (!run.succeeded) add(step, run.cluster_id, run.error ?? 'internal_error', `the run ${run.run_id} failed`);
+      if (!run.succeeded)
+        add(step, run.cluster_id, run.error ?? 'internal_error', `the run ${run.run_id} failed`);
     }
   }
   return found;

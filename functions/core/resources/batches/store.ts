@@ -94,14 +94,23 @@ export interface StoredBatch {
 const rowMembers = new Set(['pk', 'sk', 'due_pk', 'due_at', 'watch_job']);
 
 export function toBatch(item: Item): StoredBatch {
-  return Object.fromEntries(Object.entries(item).filter(([name]) => !rowMembers.has(name))) as unknown as StoredBatch;
+  return Object.fromEntries(
+    Object.entries(item).filter(([name]) => !rowMembers.has(name)),
+  ) as unknown as StoredBatch;
 }
 
 export function batchItem(ctx: NsCtx, batch: StoredBatch): Item {
-  return { ...ctx.ns.batch(batch.bucket_id, batch.batch_id), ...(batch as unknown as Record<string, Attribute>) };
+  return {
+    ...ctx.ns.batch(batch.bucket_id, batch.batch_id),
+    ...(batch as unknown as Record<string, Attribute>),
+  };
 }
 
-export async function findBatch(ctx: NsCtx, bucketId: string, batchId: string): Promise<StoredBatch | undefined> {
+export async function findBatch(
+  ctx: NsCtx,
+  bucketId: string,
+  batchId: string,
+): Promise<StoredBatch | undefined> {
   const item = await ctx.ports.table.get(ctx.ns.batch(bucketId, batchId));
   return item && toBatch(item);
 }
@@ -119,7 +128,10 @@ export async function listBatchRows(ctx: NsCtx, bucketId: string, max: number): 
 
 export type BatchJob = Extract<Job, { kind: 'batch' }>;
 
-export function jobOf(ctx: NsCtx, batch: Pick<StoredBatch, 'bucket_id' | 'batch_id' | 'attempt' | 'request_id'>): BatchJob {
+export function jobOf(
+  ctx: NsCtx,
+  batch: Pick<StoredBatch, 'bucket_id' | 'batch_id' | 'attempt' | 'request_id'>,
+): BatchJob {
   return {
     kind: 'batch',
     org_id: ctx.principal.orgId,
@@ -132,7 +144,10 @@ export function jobOf(ctx: NsCtx, batch: Pick<StoredBatch, 'bucket_id' | 'batch_
 }
 
 /** Attributes that let the sweeper send the batch's job again at a time: a lost message, a run that died. */
-export function watchAttributes(job: BatchJob, dueAtMs: number): { due_pk: string; due_at: string; watch_job: string } {
+export function watchAttributes(
+  job: BatchJob,
+  dueAtMs: number,
+): { due_pk: string; due_at: string; watch_job: string } {
   return { ...dueAttributes(job.batch_id, new Date(dueAtMs).toISOString()), watch_job: JSON.stringify(job) };
 }
 

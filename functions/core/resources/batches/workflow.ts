@@ -12,14 +12,20 @@ import { BlobMissing } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
 import type { Attribute, Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
-import { abortSequence, commitIndex, type IndexChange, readHeads, SequenceLost } from '../../store/vector-index.ts';
+import {
+  abortSequence,
+  commitIndex,
+  type IndexChange,
+  readHeads,
+  SequenceLost,
+} from '../../store/vector-index.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { findCollection } from '../collections/service.ts';
 import type { Receipt } from '../documents/service.ts';
 import { listReceipts, readOutcomes } from '../documents/service.ts';
 import { findPlugin, isDeployed } from '../plugins/service.ts';
 import { finishChunk } from './chunk.ts';
-import { runningBatch } from './plan.ts';
+import { batchMs, runningBatch } from './plan.ts';
 import type { PlanFile } from './files.ts';
 import type { BatchJob, BatchStatus, PostProcessing, Progress, StoredBatch } from './store.ts';
 import { batchKeys } from './files.ts';
@@ -33,8 +39,6 @@ export type { BatchJob } from './store.ts';
 
 /** A plugin may be deployed this long after the batch was asked for (API rules, section 8). */
 const deployMs = 5 * 60_000;
-/** A batch ends after this, whatever happens (reliability, section 8). */
-const batchMs = 6 * 3_600_000;
 /** A lock is dead when its batch must have ended long ago. */
 const lockMs = batchMs + 15 * 60_000;
 /** A message about a batch that waits is believed lost after this; the sweeper sends it again. */
@@ -53,7 +57,11 @@ export interface Tally {
 }
 
 /** @param failures of the plan itself, by code */
-export function tallyOf(batch: StoredBatch, receipts: readonly Receipt[], failures: PlanFile['failures'] = []): Tally {
+export function tallyOf(
+  batch: StoredBatch,
+  receipts: readonly Receipt[],
+  failures: PlanFile['failures'] = [],
+): Tally {
   const errors: Record<string, number> = {};
   const add = (code: string, count: number) => {
     errors[code] = (errors[code] ?? 0) + count;
@@ -80,7 +88,12 @@ export async function receiptsOf(ctx: NsCtx, batch: StoredBatch): Promise<Receip
 const batchKey = (ctx: NsCtx, batch: StoredBatch) => ctx.ns.batch(batch.bucket_id, batch.batch_id);
 
 /** The change of a batch from the state that was read. */
-function batchWrite(ctx: NsCtx, batch: StoredBatch, set: Record<string, Attribute>, remove: readonly string[] = []): Write {
+function batchWrite(
+  ctx: NsCtx,
+  batch: StoredBatch,
+  set: Record<string, Attribute>,
+  remove: readonly string[] = [],
+): Write {
   return {
     update: batchKey(ctx, batch),
     set: { ...set, updated_at: isoTime(now(ctx)), revision: batch.revision + 1 },
@@ -95,13 +108,15 @@ async function unlock(ctx: NsCtx, batch: StoredBatch): Promise<Write[]> {
   const locks = await ctx.ports.table.getMany(keys);
   return keys
     .filter((_, i) => locks[i]?.batch_id === batch.batch_id && locks[i]?.attempt === batch.attempt)
-    .map((key): Write => ({
-      delete: key,
-      if: [
-        { attribute: 'batch_id', eq: batch.batch_id },
-        { attribute: 'attempt', eq: batch.attempt },
-      ],
-    }));
+    .map(
+      (key): Write => ({
+        delete: key,
+        if: [
+          { attribute: 'batch_id', eq: batch.batch_id },
+          { attribute: 'attempt', eq: batch.attempt },
+        ],
+      }),
+    );
 }
 
 /** Why a batch ended without making anything visible. */
@@ -124,8 +139,13 @@ async function end(
     const to = typeof status === 'function' ? status(batch) : status;
     const { progress, errors } = tallyOf(batch, await receiptsOf(ctx, batch));
     const heads = await readHeads(ctx, batch.collection_ids);
-    const aborts = heads.map((head) => abortSequence(ctx, head, batch)).filter((write) => write !== undefined);
-    const pending = batch.trigger_digest === null ? undefined : ctx.ns.pendingTrigger(batch.bucket_id, batch.trigger_digest);
+    const aborts = heads
+      .map((head) => abortSequence(ctx, head, batch))
+      .filter((write) => write !== undefined);
+    const pending =
+      batch.trigger_digest === null
+        ? undefined
+        : ctx.ns.pendingTrigger(batch.bucket_id, batch.trigger_digest);
     const guard = pending && (await ctx.ports.table.get(pending));
     const time = isoTime(now(ctx));
     const ended = {
@@ -138,11 +158,19 @@ async function end(
       completed_at: time,
     };
     const event: EventType = to === 'CANCELED' ? 'batch.canceled' : 'batch.failed';
-    const metadata = { bucket_id: batch.bucket_id, attempt: batch.attempt, status: to, failure_reason: failure.reason };
+    const metadata = {
+      bucket_id: batch.bucket_id,
+      attempt: batch.attempt,
+      status: to,
+      failure_reason: failure.reason,
+    };
     const cause = `${batch.attempt}`;
     try {
       await ctx.ports.table.write([
-        batchWrite(ctx, batch, { ...ended, progress: { ...progress } }, [...watchMembers, 'lifecycle_reason']),
+        batchWrite(ctx, batch, { ...ended, progress: { ...progress } }, [
+          ...watchMembers,
+          'lifecycle_reason',
+        ]),
         ...aborts,
         ...(await unlock(ctx, batch)),
         announce(ctx, event, { type: 'batch', id: batch.batch_id }, cause, metadata),
@@ -159,7 +187,10 @@ async function end(
       if (!(error instanceof ConditionFailed)) throw error;
     }
   }
-  throw new AppError('index_contended', { detail: `The batch ${job.batch_id} is being changed by too many at once.`, retryAfterSeconds: 1 });
+  throw new AppError('index_contended', {
+    detail: `The batch ${job.batch_id} is being changed by too many at once.`,
+    retryAfterSeconds: 1,
+  });
 }
 
 const isActive = (batch: StoredBatch) => batch.status === 'PENDING' || batch.status === 'PROCESSING';
@@ -179,7 +210,8 @@ export async function admitBatch(ctx: NsCtx, job: BatchJob): Promise<Admission> 
   if (!batch || batch.attempt !== job.attempt || !isActive(batch)) return 'drop';
   const nowMs = now(ctx);
   if (batch.status === 'PROCESSING') {
-    if (batch.started_at !== null && Date.parse(batch.started_at) + batchMs <= nowMs) await expireBatch(ctx, job);
+    if (batch.started_at !== null && Date.parse(batch.started_at) + batchMs <= nowMs)
+      await expireBatch(ctx, job);
     return 'drop';
   }
   const fail = async (reason: ErrorCode, detail: string): Promise<Admission> => {
@@ -189,7 +221,8 @@ export async function admitBatch(ctx: NsCtx, job: BatchJob): Promise<Admission> 
   const collections: StoredCollection[] = [];
   for (const id of batch.collection_ids) {
     const collection = await findCollection(ctx, id);
-    if (!collection) return fail('collection_not_found', `The collection ${id} was deleted before the batch began.`);
+    if (!collection)
+      return fail('collection_not_found', `The collection ${id} was deleted before the batch began.`);
     collections.push(collection);
   }
   for (const pluginId of new Set(collections.flatMap((c) => c.feature_extractors.map((e) => e.plugin_id)))) {
@@ -197,25 +230,44 @@ export async function admitBatch(ctx: NsCtx, job: BatchJob): Promise<Admission> 
     if (plugin && isDeployed(plugin)) continue;
     const waitedMs = nowMs - Date.parse(batch.submitted_at ?? batch.created_at);
     if (waitedMs < deployMs) return wait(ctx, job, batch, `waits for the plugin ${pluginId} to be deployed`);
-    return fail('plugin_not_deployed', `The plugin ${pluginId} was not deployed within ${deployMs / 60_000} minutes. Deploy it, then retry the batch.`);
+    return fail(
+      'plugin_not_deployed',
+      `The plugin ${pluginId} was not deployed within ${deployMs / 60_000} minutes. Deploy it, then retry the batch.`,
+    );
   }
   const lockUntil = isoTime(nowMs + lockMs);
-  const locks = batch.collection_ids.map((id): Write => ({
-    put: { ...ctx.ns.running(id), batch_id: batch.batch_id, bucket_id: batch.bucket_id, attempt: batch.attempt, until: lockUntil },
-    if: [
-      {
-        anyOf: [
-          { absent: true },
-          { allOf: [{ attribute: 'batch_id', eq: batch.batch_id }, { attribute: 'attempt', eq: batch.attempt }] },
-          // Its batch must have ended long ago; what it left open is aborted when this one takes its sequence.
-          { attribute: 'until', lt: isoTime(nowMs) },
-        ],
+  const locks = batch.collection_ids.map(
+    (id): Write => ({
+      put: {
+        ...ctx.ns.running(id),
+        batch_id: batch.batch_id,
+        bucket_id: batch.bucket_id,
+        attempt: batch.attempt,
+        until: lockUntil,
       },
-    ],
-  }));
+      if: [
+        {
+          anyOf: [
+            { absent: true },
+            {
+              allOf: [
+                { attribute: 'batch_id', eq: batch.batch_id },
+                { attribute: 'attempt', eq: batch.attempt },
+              ],
+            },
+            // Its batch must have ended long ago; what it left open is aborted when this one takes its sequence.
+            { attribute: 'until', lt: isoTime(nowMs) },
+          ],
+        },
+      ],
+    }),
+  );
   try {
     await ctx.ports.table.write([
-      batchWrite(ctx, batch, { lifecycle: 'admitted', ...watchAttributes(job, nowMs + batchMs + 60_000) }, ['lifecycle_reason']),
+      // Looked at again soon: the workflow may not have been started, if this process dies now.
+      batchWrite(ctx, batch, { lifecycle: 'admitted', ...watchAttributes(job, watchUntil(ctx)) }, [
+        'lifecycle_reason',
+      ]),
       ...locks,
     ]);
     crash('batch.admit.after_locks');
@@ -224,17 +276,30 @@ export async function admitBatch(ctx: NsCtx, job: BatchJob): Promise<Admission> 
     if (!(error instanceof ConditionFailed)) throw error;
     const busy = error.failures.find((failure) => failure.index > 0);
     if (!busy) return 'wait'; // Somebody changed the batch just now; the next look sees what it is.
-    return wait(ctx, job, batch, `waits for the batch ${String(busy.item?.batch_id ?? 'before it')} of the same collection`);
+    return wait(
+      ctx,
+      job,
+      batch,
+      `waits for the batch ${String(busy.item?.batch_id ?? 'before it')} of the same collection`,
+    );
   }
 }
 
 async function wait(ctx: NsCtx, job: BatchJob, batch: StoredBatch, reason: string): Promise<Admission> {
-  if (batch.lifecycle === 'queued' && batch.lifecycle_reason === reason && Date.parse(batch.updated_at) + lostMessageMs / 2 > now(ctx)) {
+  if (
+    batch.lifecycle === 'queued' &&
+    batch.lifecycle_reason === reason &&
+    Date.parse(batch.updated_at) + lostMessageMs / 2 > now(ctx)
+  ) {
     return 'wait';
   }
   try {
     await ctx.ports.table.write([
-      batchWrite(ctx, batch, { lifecycle: 'queued', lifecycle_reason: reason, ...watchAttributes(job, watchUntil(ctx)) }),
+      batchWrite(ctx, batch, {
+        lifecycle: 'queued',
+        lifecycle_reason: reason,
+        ...watchAttributes(job, watchUntil(ctx)),
+      }),
     ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error;
@@ -246,7 +311,15 @@ async function wait(ctx: NsCtx, job: BatchJob, batch: StoredBatch, reason: strin
 export async function expireBatch(ctx: NsCtx, job: BatchJob): Promise<void> {
   const batch = await findBatch(ctx, job.bucket_id, job.batch_id);
   if (batch && batch.attempt === job.attempt && isCommitted(batch)) {
-    return finishBatch(ctx, job, [{ step: 'finish', id: null, status: 'failed', error: 'batch_deadline', message: 'The steps after the commit did not end in time.' }]);
+    return finishBatch(ctx, job, [
+      {
+        step: 'finish',
+        id: null,
+        status: 'failed',
+        error: 'batch_deadline',
+        message: 'The steps after the commit did not end in time.',
+      },
+    ]);
   }
   const detail = `The batch did not finish within ${batchMs / 3_600_000} hours.`;
   await end(ctx, job, 'FAILED', { reason: 'batch_deadline', detail }, isActive);
@@ -286,14 +359,18 @@ export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResu
   const byChunk = new Map(receipts.map((receipt) => [receipt.chunk, receipt]));
   const missing = plan.chunks.filter((pointer) => !byChunk.has(pointer.chunk));
   if (missing.length > 0) {
-    const first = missing.slice(0, 5).map((pointer) => pointer.chunk).join(', ');
+    const first = missing
+      .slice(0, 5)
+      .map((pointer) => pointer.chunk)
+      .join(', ');
     throw new AppError('batch_chunks_missing', {
       detail: `${missing.length} of ${plan.chunks.length} chunks left no result (${first}). Retry the batch: only what is missing runs again.`,
     });
   }
   await checkShares(ctx, batch, plan, receipts);
   for (const pointer of plan.chunks) {
-    if (!byChunk.get(pointer.chunk)!.rows_written) await finishChunk(ctx, pointer, byChunk.get(pointer.chunk)!);
+    if (!byChunk.get(pointer.chunk)!.rows_written)
+      await finishChunk(ctx, pointer, byChunk.get(pointer.chunk)!);
   }
   const written = await receiptsOf(ctx, batch);
   const { progress, errors } = tallyOf(batch, written, plan.failures);
@@ -303,14 +380,19 @@ export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResu
     });
   }
   const outcomes = await readOutcomes(ctx, written);
-  const changes = batch.collection_ids.map((collectionId): IndexChange => ({
-    collection_id: collectionId,
-    additions: written.flatMap((receipt, i) =>
-      receipt.collection_id === collectionId ? outcomes[i]!.segments : [],
-    ),
-    document_delta: written.reduce((sum, r) => sum + (r.collection_id === collectionId ? r.document_delta : 0), 0),
-    sequence: { batch_id: batch.batch_id, attempt: batch.attempt },
-  }));
+  const changes = batch.collection_ids.map(
+    (collectionId): IndexChange => ({
+      collection_id: collectionId,
+      additions: written.flatMap((receipt, i) =>
+        receipt.collection_id === collectionId ? outcomes[i]!.segments : [],
+      ),
+      document_delta: written.reduce(
+        (sum, r) => sum + (r.collection_id === collectionId ? r.document_delta : 0),
+        0,
+      ),
+      sequence: { batch_id: batch.batch_id, attempt: batch.attempt },
+    }),
+  );
   crash('batch.commit.before');
   for (let attempt = 0; attempt < writeTries; attempt++) {
     const current = await runningBatch(ctx, job);
@@ -327,12 +409,23 @@ export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResu
             error_summary: errors,
           }),
           ...changes
-            .filter((change) => written.some((r) => r.collection_id === change.collection_id && r.counts.documents > 0))
+            .filter((change) =>
+              written.some((r) => r.collection_id === change.collection_id && r.counts.documents > 0),
+            )
             .map((change) =>
-              announce(ctx, 'collection.documents.written', { type: 'collection', id: change.collection_id }, `${batch.batch_id}.${batch.attempt}`, {
-                batch_id: batch.batch_id,
-                documents: written.reduce((sum, r) => sum + (r.collection_id === change.collection_id ? r.counts.documents : 0), 0),
-              }),
+              announce(
+                ctx,
+                'collection.documents.written',
+                { type: 'collection', id: change.collection_id },
+                `${batch.batch_id}.${batch.attempt}`,
+                {
+                  batch_id: batch.batch_id,
+                  documents: written.reduce(
+                    (sum, r) => sum + (r.collection_id === change.collection_id ? r.counts.documents : 0),
+                    0,
+                  ),
+                },
+              ),
             ),
         ],
       });
@@ -341,38 +434,61 @@ export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResu
       if (error instanceof SequenceLost) {
         const after = await findBatch(ctx, job.bucket_id, job.batch_id);
         if (after && isCommitted(after)) return result;
-        throw new AppError('batch_wrong_state', { detail: 'Another batch has taken over the collection; nothing was committed.', cause: error });
+        throw new AppError('batch_wrong_state', {
+          detail: 'Another batch has taken over the collection; nothing was committed.',
+          cause: error,
+        });
       }
       // The batch changed since it was read: cancelled, which `runningBatch` tells, or only looked at by the sweeper.
       if (!(error instanceof ConditionFailed)) throw error;
     }
   }
-  throw new AppError('index_contended', { detail: `The batch ${job.batch_id} is being changed by too many at once.`, retryAfterSeconds: 1 });
+  throw new AppError('index_contended', {
+    detail: `The batch ${job.batch_id} is being changed by too many at once.`,
+    retryAfterSeconds: 1,
+  });
 }
 
 /** @throws AppError batch_too_many_failures */
-async function checkShares(ctx: NsCtx, batch: StoredBatch, plan: PlanFile, receipts: readonly Receipt[]): Promise<void> {
+async function checkShares(
+  ctx: NsCtx,
+  batch: StoredBatch,
+  plan: PlanFile,
+  receipts: readonly Receipt[],
+): Promise<void> {
   for (const id of batch.collection_ids) {
     const collection = await findCollection(ctx, id);
     const own = receipts.filter((receipt) => receipt.collection_id === id);
-    const unrunnable = new Set(plan.failures.filter((failure) => failure.collection_id === id).map((failure) => failure.object_id)).size;
+    const unrunnable = new Set(
+      plan.failures.filter((failure) => failure.collection_id === id).map((failure) => failure.object_id),
+    ).size;
     const failed = own.reduce((sum, receipt) => sum + receipt.counts.failed, unrunnable);
     const tried = own.reduce((sum, receipt) => sum + receipt.counts.processed, failed);
     const share = toleratedShare(batch, collection);
     if (failed === 0 || failed / tried <= share) continue;
     const codes = Object.entries(tallyOf(batch, own).errors).sort((a, b) => b[1] - a[1]);
     throw new AppError('batch_too_many_failures', {
-      detail: `${failed} of ${tried} objects failed in ${collection?.name ?? id}, more than the tolerated ${Math.round(share * 100)} %. Most frequent: ${codes.slice(0, 3).map(([code, count]) => `${code} (${count})`).join(', ')}. See .../batches/${batch.batch_id}/failures.`,
+      detail: `${failed} of ${tried} objects failed in ${collection?.name ?? id}, more than the tolerated ${Math.round(share * 100)} %. Most frequent: ${codes
+        .slice(0, 3)
+        .map(([code, count]) => `${code} (${count})`)
+        .join(', ')}. See .../batches/${batch.batch_id}/failures.`,
     });
   }
 }
 
 /** Says that the batch is done. Its documents are visible since the commit; what failed afterwards is listed. */
-export async function finishBatch(ctx: NsCtx, job: BatchJob, postProcessing: readonly PostProcessing[] = []): Promise<void> {
+export async function finishBatch(
+  ctx: NsCtx,
+  job: BatchJob,
+  postProcessing: readonly PostProcessing[] = [],
+): Promise<void> {
   for (let attempt = 0; attempt < writeTries; attempt++) {
     const batch = await findBatch(ctx, job.bucket_id, job.batch_id);
     if (!batch || batch.attempt !== job.attempt || batch.status !== 'PROCESSING') return;
-    if (!isCommitted(batch)) throw new AppError('batch_wrong_state', { detail: `The batch ${job.batch_id} has not been committed.` });
+    if (!isCommitted(batch))
+      throw new AppError('batch_wrong_state', {
+        detail: `The batch ${job.batch_id} has not been committed.`,
+      });
     crash('batch.finish.before');
     const time = isoTime(now(ctx));
     const { total, processed, failed, skipped } = batch.progress;
@@ -392,17 +508,25 @@ export async function finishBatch(ctx: NsCtx, job: BatchJob, postProcessing: rea
             status: 'COMPLETED',
             lifecycle: 'finished',
             completed_at: time,
-            post_processing: postProcessing.slice(0, 50).map((one) => ({ ...one, message: one.message.slice(0, 500) })),
+            post_processing: postProcessing
+              .slice(0, 50)
+              .map((one) => ({ ...one, message: one.message.slice(0, 500) })),
           },
           [...watchMembers, 'lifecycle_reason'],
         ),
         ...(await unlock(ctx, batch)),
         announce(ctx, 'batch.completed', { type: 'batch', id: batch.batch_id }, batch.attempt, metadata),
         ...batch.collection_ids.map((id) =>
-          announce(ctx, 'collection.documents.batch_completed', { type: 'collection', id }, `${batch.batch_id}.${batch.attempt}`, {
-            ...metadata,
-            batch_id: batch.batch_id,
-          }),
+          announce(
+            ctx,
+            'collection.documents.batch_completed',
+            { type: 'collection', id },
+            `${batch.batch_id}.${batch.attempt}`,
+            {
+              ...metadata,
+              batch_id: batch.batch_id,
+            },
+          ),
         ),
       ]);
       crash('batch.finish.after');
@@ -411,7 +535,10 @@ export async function finishBatch(ctx: NsCtx, job: BatchJob, postProcessing: rea
       if (!(error instanceof ConditionFailed)) throw error;
     }
   }
-  throw new AppError('index_contended', { detail: `The batch ${job.batch_id} is being changed by too many at once.`, retryAfterSeconds: 1 });
+  throw new AppError('index_contended', {
+    detail: `The batch ${job.batch_id} is being changed by too many at once.`,
+    retryAfterSeconds: 1,
+  });
 }
 
 /**
@@ -422,9 +549,12 @@ export async function failBatch(ctx: NsCtx, job: BatchJob, failure: Failure): Pr
   const batch = await findBatch(ctx, job.bucket_id, job.batch_id);
   if (!batch || batch.attempt !== job.attempt) return;
   if (isActive(batch) && isCommitted(batch)) {
-    return finishBatch(ctx, job, [{ step: 'finish', id: null, status: 'failed', error: failure.reason, message: failure.detail }]);
+    return finishBatch(ctx, job, [
+      { step: 'finish', id: null, status: 'failed', error: failure.reason, message: failure.detail },
+    ]);
   }
-  if (isActive(batch)) await end(ctx, job, 'FAILED', failure, (found) => isActive(found) && !isCommitted(found));
+  if (isActive(batch))
+    await end(ctx, job, 'FAILED', failure, (found) => isActive(found) && !isCommitted(found));
   crash('batch.fail.after_state');
   await keepResults(ctx, batch);
 }

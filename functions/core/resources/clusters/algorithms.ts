@@ -58,7 +58,12 @@ const otherNames: Readonly<Record<string, string>> = {
 export function wanted(rule: ParameterRule): string {
   if (rule.type === 'string') return `one of ${rule.enum.join(', ')}`;
   if (rule.type === 'boolean') return 'true or false';
-  const from = rule.minimum !== undefined ? ` from ${rule.minimum}` : rule.exclusive_minimum !== undefined ? ` above ${rule.exclusive_minimum}` : '';
+  const from =
+    rule.minimum !== undefined
+      ? ` from ${rule.minimum}`
+      : rule.exclusive_minimum !== undefined
+        ? ` above ${rule.exclusive_minimum}`
+        : '';
   const to = rule.maximum !== undefined ? ` to ${rule.maximum}` : '';
   return `a ${rule.type === 'integer' ? 'whole number' : 'number'}${from}${to}${rule.nullable ? ' or null' : ''}`;
 }
@@ -109,10 +114,17 @@ export function algorithmFaults(
         type: 'parameter_unknown',
         location,
         message: `${name} has no parameter "${parameter.slice(0, 60)}"`,
-        fix: meant !== undefined && Object.hasOwn(rules, meant) ? `write "${meant}"` : `its parameters: ${Object.keys(rules).join(', ')}`,
+        fix:
+          meant !== undefined && Object.hasOwn(rules, meant)
+            ? `write "${meant}"`
+            : `its parameters: ${Object.keys(rules).join(', ')}`,
       });
     } else if (!fits(rule, value)) {
-      faults.push({ type: 'parameter_wrong', location, message: `${parameter} must be ${wanted(rule)}, got ${shown(value)}` });
+      faults.push({
+        type: 'parameter_wrong',
+        location,
+        message: `${parameter} must be ${wanted(rule)}, got ${shown(value)}`,
+      });
     }
   }
   return faults;

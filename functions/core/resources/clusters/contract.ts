@@ -1,7 +1,18 @@
 // Clusters: groups of similar documents, their runs, names and maps. Tutorial step 8.
 import * as z from 'zod';
 import { route } from '../../http/route.ts';
-import { DeleteReply, Description, FilterTree, ListBody, ListQuery, listReply, Metadata, nameOf, Timestamp, Warnings } from '../../http/schemas.ts';
+import {
+  DeleteReply,
+  Description,
+  FilterTree,
+  ListBody,
+  ListQuery,
+  listReply,
+  Metadata,
+  nameOf,
+  Timestamp,
+  Warnings,
+} from '../../http/schemas.ts';
 
 const Name = nameOf('clust_');
 const Id = z.string().min(1).max(200);
@@ -26,7 +37,13 @@ const Labeling = z
     labeling_inputs: z
       .strictObject({
         input_mappings: z
-          .array(z.strictObject({ input_key: z.string().max(100).optional(), source_type: z.literal('payload').optional(), path: z.string().min(1).max(256) }))
+          .array(
+            z.strictObject({
+              input_key: z.string().max(100).optional(),
+              source_type: z.literal('payload').optional(),
+              path: z.string().min(1).max(256),
+            }),
+          )
           .min(1)
           .max(10),
       })
@@ -43,7 +60,9 @@ const Labeling = z
     sample_text_max_length: body.sample_text_max_length,
     labeling_context: body.labeling_context ?? null,
     text_fields: (body.labeling_inputs?.input_mappings ?? []).map((mapping) => mapping.path),
-    ignored: ignoredLabelKeys.filter((key) => body[key] !== undefined && body[key] !== null).map((key) => `llm_labeling.${key}`),
+    ignored: ignoredLabelKeys
+      .filter((key) => body[key] !== undefined && body[key] !== null)
+      .map((key) => `llm_labeling.${key}`),
   }))
   .meta({ id: 'ClusterLabelingInput' });
 
@@ -67,7 +86,9 @@ const settings = {
   description: Description.nullish(),
   algorithm: z.strictObject({ name: Algorithm, params: Parameters.nullish() }).optional(),
   algorithm_params: Parameters.nullish(),
-  dimension_reduction: z.strictObject({ method: Method.default('umap'), n_components: Components.default(2) }).nullish(),
+  dimension_reduction: z
+    .strictObject({ method: Method.default('umap'), n_components: Components.default(2) })
+    .nullish(),
   vis_method: Method.optional(),
   vis_n_components: Components.optional(),
   llm_labeling: Labeling.nullish(),
@@ -99,7 +120,10 @@ interface Said<T> {
 const known = <T>({ value }: Said<T>): boolean => value !== undefined && value !== null;
 
 /** The one value of a fact that can be said in several places; different values are a fault at the later place. */
-function agreed<T>(ctx: z.RefinementCtx, places: readonly Said<T>[]): (Said<T> & { readonly value: T }) | undefined {
+function agreed<T>(
+  ctx: z.RefinementCtx,
+  places: readonly Said<T>[],
+): (Said<T> & { readonly value: T }) | undefined {
   const given = places.filter(known) as (Said<T> & { readonly value: T })[];
   const [first, ...others] = given;
   for (const other of others) {
@@ -148,8 +172,10 @@ function readSettings(body: SettingsBody, vector: Vector | undefined, ctx: z.Ref
       said(vector?.vis_n_components, 'vector_config', 'vis_n_components'),
     ])?.value,
     sample_size:
-      agreed(ctx, [said(body.sample_size, 'sample_size'), said(vector?.sample_size, 'vector_config', 'sample_size')])?.value ??
-      (body.sample_size === null ? null : undefined),
+      agreed(ctx, [
+        said(body.sample_size, 'sample_size'),
+        said(vector?.sample_size, 'vector_config', 'sample_size'),
+      ])?.value ?? (body.sample_size === null ? null : undefined),
     enrich_source: agreed(ctx, [
       said(body.enrich_source_collection, 'enrich_source_collection'),
       said(vector?.enrich_source, 'vector_config', 'enrich_source'),
@@ -170,7 +196,12 @@ function readSettings(body: SettingsBody, vector: Vector | undefined, ctx: z.Ref
 
 export const CreateClusterBody = z.strictObject(createShape).transform((body, ctx) => {
   const need = (path: string, what: string) =>
-    ctx.addIssue({ code: 'custom', path: [path], message: `required, ${what} is expected`, params: { type: 'missing' } });
+    ctx.addIssue({
+      code: 'custom',
+      path: [path],
+      message: `required, ${what} is expected`,
+      params: { type: 'missing' },
+    });
   const vector = body.vector_config;
   const collections = agreed(ctx, [
     said(body.collection_ids, 'collection_ids'),
@@ -183,9 +214,11 @@ export const CreateClusterBody = z.strictObject(createShape).transform((body, ct
     said(vector?.feature_uris, 'vector_config', 'feature_uris'),
     said(vector?.feature_uri ? [vector.feature_uri] : undefined, 'vector_config', 'feature_uri'),
   ]);
-  if (!features) need('feature_uri', 'a feature URI such as mixpeek://text_embed@1.0.0/text_embed_v1_embedding');
+  if (!features)
+    need('feature_uri', 'a feature URI such as mixpeek://text_embed@1.0.0/text_embed_v1_embedding');
   const rest = readSettings(body, vector, ctx);
-  if (rest.algorithm === undefined) need('algorithm', 'an algorithm such as {"name": "hdbscan", "params": {"min_cluster_size": 5}}');
+  if (rest.algorithm === undefined)
+    need('algorithm', 'an algorithm such as {"name": "hdbscan", "params": {"min_cluster_size": 5}}');
   return {
     ...rest,
     algorithm: rest.algorithm ?? '',
@@ -198,7 +231,10 @@ export type CreateClusterBody = z.output<typeof CreateClusterBody>;
 
 /** PUT and PATCH alike: what is left out stays; runs that exist keep the definition that they ran with. */
 export const UpdateClusterBody = z
-  .strictObject({ ...settings, vector_config: VectorConfig.omit({ feature_uri: true, feature_uris: true }).optional() })
+  .strictObject({
+    ...settings,
+    vector_config: VectorConfig.omit({ feature_uri: true, feature_uris: true }).optional(),
+  })
   .transform((body, ctx) => ({ ...readSettings(body, body.vector_config, ctx) }));
 export type UpdateClusterBody = z.output<typeof UpdateClusterBody>;
 
@@ -219,7 +255,9 @@ const LabelingReply = z.object({
   max_samples_per_cluster: z.int(),
   sample_text_max_length: z.int(),
   labeling_context: z.string().nullable(),
-  text_fields: z.array(z.string()).meta({ description: 'fields that names are made from; empty: what the extractors read' }),
+  text_fields: z
+    .array(z.string())
+    .meta({ description: 'fields that names are made from; empty: what the extractors read' }),
 });
 
 export const Cluster = z
@@ -303,15 +341,22 @@ const runShape = {
   batch_id: z.string().nullable(),
   num_clusters: z.int(),
   num_points: z.int(),
-  source_documents: z.int().meta({ description: 'documents that the definition is about; num_points is less for a sample' }),
+  source_documents: z
+    .int()
+    .meta({ description: 'documents that the definition is about; num_points is less for a sample' }),
   metrics: Metrics.nullable(),
-  centroids: z.array(Centroid).nullable().meta({ description: 'null in lists and in runs that are not completed' }),
+  centroids: z
+    .array(Centroid)
+    .nullable()
+    .meta({ description: 'null in lists and in runs that are not completed' }),
   label_source: LabelSource.nullable(),
   llm_labeling_errors: z.array(z.string()),
   message: z.string().nullable(),
   degenerate_detail: z.json().nullable(),
   error_message: z.string().nullable(),
-  index_versions: z.record(z.string(), z.int()).meta({ description: 'version of each collection that the run used' }),
+  index_versions: z
+    .record(z.string(), z.int())
+    .meta({ description: 'version of each collection that the run used' }),
   algorithm: z.object({ name: z.string(), params: Parameters }),
   created_at: Timestamp,
   started_at: Timestamp.nullable(),
@@ -333,7 +378,9 @@ export const ClusterGroups = z
     groups: z.array(
       Centroid.extend({
         is_noise: z.boolean(),
-        members: z.array(z.object({ document_id: z.string(), collection_id: z.string(), probability: z.number() })),
+        members: z.array(
+          z.object({ document_id: z.string(), collection_id: z.string(), probability: z.number() }),
+        ),
       }),
     ),
   })
@@ -352,12 +399,22 @@ export const Visualization = z
     points: z
       .array(
         z.union([
-          z.object({ document_id: z.string(), collection_id: z.string(), cluster_id: z.string(), label: z.string().nullable(), ...Coordinates }),
+          z.object({
+            document_id: z.string(),
+            collection_id: z.string(),
+            cluster_id: z.string(),
+            label: z.string().nullable(),
+            ...Coordinates,
+          }),
           z.array(z.number()),
         ]),
       )
-      .meta({ description: 'objects; with compact=true lists [x, y(, z), place in centroids or -1 for noise]' }),
-    centroids: z.array(z.object({ cluster_id: z.string(), label: z.string(), num_members: z.int(), ...Coordinates })),
+      .meta({
+        description: 'objects; with compact=true lists [x, y(, z), place in centroids or -1 for noise]',
+      }),
+    centroids: z.array(
+      z.object({ cluster_id: z.string(), label: z.string(), num_members: z.int(), ...Coordinates }),
+    ),
     warnings: Warnings,
   })
   .meta({ id: 'ClusterVisualization' });
@@ -366,7 +423,9 @@ const tag = 'clusters';
 const base = '/v1/namespaces/{namespace}/clusters';
 const one = `${base}/{cluster}` as const;
 const definitionErrors = ['cluster_invalid', 'cluster_name_taken', 'quota_exceeded'] as const;
-const RunQuery = { run_id: z.string().min(1).max(100).optional().meta({ description: 'the last completed run if left out' }) };
+const RunQuery = {
+  run_id: z.string().min(1).max(100).optional().meta({ description: 'the last completed run if left out' }),
+};
 
 export const routes = {
   createCluster: route({
@@ -389,7 +448,15 @@ export const routes = {
       },
     },
   }),
-  listClusters: route({ operation: 'listClusters', method: 'GET', path: base, tag, summary: 'List cluster definitions, newest first', query: ListQuery, reply: listReply(Cluster) }),
+  listClusters: route({
+    operation: 'listClusters',
+    method: 'GET',
+    path: base,
+    tag,
+    summary: 'List cluster definitions, newest first',
+    query: ListQuery,
+    reply: listReply(Cluster),
+  }),
   searchClusters: route({
     operation: 'searchClusters',
     method: 'POST',
@@ -402,7 +469,15 @@ export const routes = {
     bodyOptional: true,
     reply: listReply(Cluster),
   }),
-  getCluster: route({ operation: 'getCluster', method: 'GET', path: one, tag, summary: 'Read a cluster definition by id or name', reply: Cluster, errors: ['cluster_not_found'] }),
+  getCluster: route({
+    operation: 'getCluster',
+    method: 'GET',
+    path: one,
+    tag,
+    summary: 'Read a cluster definition by id or name',
+    reply: Cluster,
+    errors: ['cluster_not_found'],
+  }),
   putCluster: route({
     operation: 'putCluster',
     method: 'PUT',
@@ -411,7 +486,13 @@ export const routes = {
     summary: 'Change a cluster definition; the next run uses it',
     body: UpdateClusterBody,
     reply: Cluster,
-    errors: ['cluster_not_found', 'cluster_invalid', 'cluster_name_taken', 'cluster_changed', 'request_stale'],
+    errors: [
+      'cluster_not_found',
+      'cluster_invalid',
+      'cluster_name_taken',
+      'cluster_changed',
+      'request_stale',
+    ],
   }),
   patchCluster: route({
     operation: 'patchCluster',
@@ -421,7 +502,13 @@ export const routes = {
     summary: 'Change parts of a cluster definition; the next run uses them',
     body: UpdateClusterBody,
     reply: Cluster,
-    errors: ['cluster_not_found', 'cluster_invalid', 'cluster_name_taken', 'cluster_changed', 'request_stale'],
+    errors: [
+      'cluster_not_found',
+      'cluster_invalid',
+      'cluster_name_taken',
+      'cluster_changed',
+      'request_stale',
+    ],
   }),
   deleteCluster: route({
     operation: 'deleteCluster',
@@ -473,7 +560,9 @@ export const routes = {
     path: `${one}/executions/{run}`,
     tag,
     summary: 'Read a run with its clusters',
-    query: z.strictObject({ return_vectors: z.stringbool().default(false).meta({ description: 'add the vector of each centroid' }) }),
+    query: z.strictObject({
+      return_vectors: z.stringbool().default(false).meta({ description: 'add the vector of each centroid' }),
+    }),
     reply: ClusterRun,
     errors: ['cluster_not_found', 'cluster_run_not_found'],
   }),
@@ -485,7 +574,13 @@ export const routes = {
     summary: 'The groups of a run with their members, noise as a group of its own',
     query: z.strictObject({
       ...RunQuery,
-      members_limit: z.coerce.number().int().min(0).max(1000).default(20).meta({ description: 'members shown of each group, surest first' }),
+      members_limit: z.coerce
+        .number()
+        .int()
+        .min(0)
+        .max(1000)
+        .default(20)
+        .meta({ description: 'members shown of each group, surest first' }),
     }),
     reply: ClusterGroups,
     errors: ['cluster_not_found', 'cluster_run_not_found'],

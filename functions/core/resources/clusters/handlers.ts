@@ -99,13 +99,19 @@ function toRun(run: StoredRun, groups?: ResultGroups, withVectors = false): Clus
     num_points: run.num_points,
     source_documents: run.input?.source_documents ?? 0,
     metrics: run.metrics as Json | null,
-    centroids: groups ? groups.groups.map((group) => toCentroid(group, withVectors)) : hasEnded && !run.has_result ? [] : null,
+    centroids: groups
+      ? groups.groups.map((group) => toCentroid(group, withVectors))
+      : hasEnded && !run.has_result
+        ? []
+        : null,
     label_source: run.label_source,
     llm_labeling_errors: [...run.llm_labeling_errors],
     message: run.message,
     degenerate_detail: run.degenerate_detail as Json | null,
     error_message: run.error_message,
-    index_versions: Object.fromEntries((run.input?.ranges ?? []).map((range) => [range.collection_id, range.version])),
+    index_versions: Object.fromEntries(
+      (run.input?.ranges ?? []).map((range) => [range.collection_id, range.version]),
+    ),
     algorithm: { name: run.plan.algorithm, params: run.plan.algorithm_params as Json },
     created_at: run.created_at,
     started_at: run.started_at,
@@ -120,10 +126,18 @@ async function page(ctx: NsCtx, input: ListInput) {
 
 async function pageOfRuns(ctx: NsCtx, idOrName: string, input: ListInput) {
   const rows = (await listRuns(ctx, idOrName)).map((run) => toRun(run));
-  return { found: await pageOfAll(ctx, `cluster executions ${idOrName}`, rows, input, ['run_id', 'batch_id', 'message']), newest: rows[0] };
+  return {
+    found: await pageOfAll(ctx, `cluster executions ${idOrName}`, rows, input, [
+      'run_id',
+      'batch_id',
+      'message',
+    ]),
+    newest: rows[0],
+  };
 }
 
-const answer = (ctx: NsCtx, view: ClusterView) => new Answer(toCluster(ctx, view), { etag: view.cluster.revision });
+const answer = (ctx: NsCtx, view: ClusterView) =>
+  new Answer(toCluster(ctx, view), { etag: view.cluster.revision });
 
 /** Members of each group, surest first. */
 function membersOf(documents: readonly ResultDocument[], limit: number) {
@@ -140,7 +154,12 @@ function membersOf(documents: readonly ResultDocument[], limit: number) {
       .map(({ document_id, collection_id, probability }) => ({ document_id, collection_id, probability }));
 }
 
-function toGroups(run: StoredRun, groups: ResultGroups | undefined, documents: readonly ResultDocument[], limit: number) {
+function toGroups(
+  run: StoredRun,
+  groups: ResultGroups | undefined,
+  documents: readonly ResultDocument[],
+  limit: number,
+) {
   const members = membersOf(documents, limit);
   const shown = (groups?.groups ?? []).map((group) => ({
     ...toCentroid(group, false),
@@ -202,8 +221,10 @@ export const handlers: Handlers<typeof routes> = {
   listClusters: ({ ctx, query }) => page(ctx, query),
   searchClusters: ({ ctx, query, body }) => page(ctx, mergeListInput(query, body)),
   getCluster: async ({ ctx, params }) => answer(ctx, await viewCluster(ctx, params.cluster!)),
-  putCluster: async ({ ctx, params, body, ifMatch }) => answer(ctx, await updateCluster(ctx, params.cluster!, body, ifMatch)),
-  patchCluster: async ({ ctx, params, body, ifMatch }) => answer(ctx, await updateCluster(ctx, params.cluster!, body, ifMatch)),
+  putCluster: async ({ ctx, params, body, ifMatch }) =>
+    answer(ctx, await updateCluster(ctx, params.cluster!, body, ifMatch)),
+  patchCluster: async ({ ctx, params, body, ifMatch }) =>
+    answer(ctx, await updateCluster(ctx, params.cluster!, body, ifMatch)),
   deleteCluster: async ({ ctx, params, ifMatch }) => {
     const cluster = await deleteCluster(ctx, params.cluster!, ifMatch);
     return { success: true as const, message: `Cluster ${cluster.name} deleted.` };
@@ -225,7 +246,9 @@ export const handlers: Handlers<typeof routes> = {
   },
   visualizeCluster: async ({ ctx, params, query }) => {
     const { run, groups, documents } = await readResult(ctx, params.cluster!, query.run_id);
-    const places = new Map((groups?.groups ?? []).map((group, i) => [group.cluster_id, { i, label: group.label }]));
+    const places = new Map(
+      (groups?.groups ?? []).map((group, i) => [group.cluster_id, { i, label: group.label }]),
+    );
     const points = query.centroids_only ? [] : thinned(documents, query.max_points);
     return {
       cluster_id: run.cluster_id,
@@ -236,7 +259,12 @@ export const handlers: Handlers<typeof routes> = {
       num_points: points.length,
       points: points.map(({ probability: _, ...point }) =>
         query.compact
-          ? [point.x, point.y, ...(point.z === undefined ? [] : [point.z]), places.get(point.cluster_id)?.i ?? -1]
+          ? [
+              point.x,
+              point.y,
+              ...(point.z === undefined ? [] : [point.z]),
+              places.get(point.cluster_id)?.i ?? -1,
+            ]
           : { ...point, label: places.get(point.cluster_id)?.label ?? null },
       ),
       centroids: centroidsOf(groups, documents),

@@ -24,8 +24,17 @@ export interface RawResult {
   readonly metrics: JsonObject;
   readonly clusters: readonly RawCluster[];
   /** `cluster_id` is `cl_<n>` or `noise`. */
-  readonly members: readonly { readonly document_id: string; readonly cluster_id: string; readonly probability: number }[];
-  readonly points: readonly { readonly document_id: string; readonly x: number; readonly y: number; readonly z?: number }[];
+  readonly members: readonly {
+    readonly document_id: string;
+    readonly cluster_id: string;
+    readonly probability: number;
+  }[];
+  readonly points: readonly {
+    readonly document_id: string;
+    readonly x: number;
+    readonly y: number;
+    readonly z?: number;
+  }[];
   readonly message: string;
   readonly degenerate_detail: Json;
   readonly pipeline: JsonObject;
@@ -65,7 +74,12 @@ export interface ResultDocument {
 
 /** Names that a model gave to the clusters of a run. */
 export interface RunNames {
-  readonly names: Readonly<Record<string, { readonly label: string; readonly summary?: string; readonly keywords?: readonly string[] }>>;
+  readonly names: Readonly<
+    Record<
+      string,
+      { readonly label: string; readonly summary?: string; readonly keywords?: readonly string[] }
+    >
+  >;
   readonly errors: readonly string[];
 }
 
@@ -99,5 +113,7 @@ export async function writeResult(
 ): Promise<void> {
   const lines = documents.map((document) => `${JSON.stringify(document)}\n`).join('');
   await ctx.ports.blobs.put(runKeys.documents(ctx, runId), lines, { contentType: 'application/x-ndjson' });
-  await ctx.ports.blobs.put(runKeys.groups(ctx, runId), JSON.stringify(groups), { contentType: 'application/json' });
+  await ctx.ports.blobs.put(runKeys.groups(ctx, runId), JSON.stringify(groups), {
+    contentType: 'application/json',
+  });
 }

@@ -1,15 +1,16 @@
 // The rules of clusters: what a definition may say, when it runs, how its results are read.
-import type { NsCtx } from '../../context.ts';
-import { now } from '../../context.ts';
+
 import { isoTime } from '../../clock.ts';
 import { parseCondition } from '../../conditions/index.ts';
+import type { NsCtx } from '../../context.ts';
+import { now } from '../../context.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid } from '../../errors.ts';
 import { checkVersion } from '../../http/version.ts';
 import { derivedId, newId } from '../../ids.ts';
 import { parseFeatureUri } from '../../retrieval/feature-uri.ts';
-import type { Parent } from '../../store/resource-store.ts';
 import { enqueue } from '../../store/outbox.ts';
+import type { Parent } from '../../store/resource-store.ts';
 import type { Attribute, Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
 import type { FeatureOf, StoredCollection } from '../collections/service.ts';
@@ -66,7 +67,11 @@ interface Sources {
 /** The collections and the feature that a definition names; every fault is added to `faults`. */
 async function resolveSources(ctx: NsCtx, body: CreateClusterBody, faults: FieldFault[]): Promise<Sources> {
   const collections: StoredCollection[] = [];
-  const at = (list: Path, i: number): Path => ['body', ...list, ...(list.at(-1)?.toString().endsWith('s') ? [i] : [])];
+  const at = (list: Path, i: number): Path => [
+    'body',
+    ...list,
+    ...(list.at(-1)?.toString().endsWith('s') ? [i] : []),
+  ];
   for (const [i, idOrName] of body.collection_ids.entries()) {
     const collection = await findCollection(ctx, idOrName);
     if (!collection) {
@@ -251,7 +256,14 @@ function enqueueRun(ctx: NsCtx, run: StoredRun): Write {
   const { cluster_id, run_id, request_id } = run;
   return enqueue(
     ctx,
-    { kind: 'cluster', org_id: ctx.principal.orgId, namespace_id: ctx.ns.namespaceId, cluster_id, run_id, request_id },
+    {
+      kind: 'cluster',
+      org_id: ctx.principal.orgId,
+      namespace_id: ctx.ns.namespaceId,
+      cluster_id,
+      run_id,
+      request_id,
+    },
     run_id,
   );
 }
@@ -268,15 +280,22 @@ export async function viewCluster(ctx: NsCtx, idOrName: string): Promise<Cluster
 
 async function view(ctx: NsCtx, cluster: StoredCluster): Promise<ClusterView> {
   const [found] = await views(ctx, [cluster]);
-  if (!found) throw new AppError('cluster_not_found', { detail: `The cluster ${cluster.id} was deleted meanwhile.` });
+  if (!found)
+    throw new AppError('cluster_not_found', { detail: `The cluster ${cluster.id} was deleted meanwhile.` });
   return found;
 }
 
 /** Definitions that are deleted in this moment have no state any more and are left out. */
 async function views(ctx: NsCtx, clusters: readonly StoredCluster[]): Promise<ClusterView[]> {
-  const states = await readStates(ctx, clusters.map((cluster) => cluster.id));
+  const states = await readStates(
+    ctx,
+    clusters.map((cluster) => cluster.id),
+  );
   const known = clusters.flatMap((cluster, i) => (states[i] ? [{ cluster, state: states[i] }] : []));
-  const runs = await findRuns(ctx, known.map(({ cluster, state }) => ({ cluster_id: cluster.id, run_id: state.last_run_id })));
+  const runs = await findRuns(
+    ctx,
+    known.map(({ cluster, state }) => ({ cluster_id: cluster.id, run_id: state.last_run_id })),
+  );
   return known.flatMap((entry, i) => (runs[i] ? [{ ...entry, last: runs[i] }] : []));
 }
 
@@ -299,7 +318,10 @@ export async function updateCluster(
   const kept = algorithm === before.algorithm ? before.algorithm_params : {};
   const params = body.params ?? kept;
   const faults = [
-    ...algorithmFaults(algorithm, params, { name: ['body', ...body.at.algorithm], params: ['body', ...body.at.params] }),
+    ...algorithmFaults(algorithm, params, {
+      name: ['body', ...body.at.algorithm],
+      params: ['body', ...body.at.params],
+    }),
     ...filterFaults(body.filters),
   ];
   if (faults.length > 0) throw invalid('cluster_invalid', faults);
@@ -314,7 +336,10 @@ export async function updateCluster(
     ...set('vis_method', body.vis_method),
     ...set('vis_n_components', body.vis_n_components),
     ...set('llm_labeling', body.llm_labeling === undefined ? undefined : storedLabeling(body.llm_labeling)),
-    ...set('filters', body.filters === undefined ? undefined : body.filters === null ? null : JSON.stringify(body.filters)),
+    ...set(
+      'filters',
+      body.filters === undefined ? undefined : body.filters === null ? null : JSON.stringify(body.filters),
+    ),
     ...set('sample_size', body.sample_size),
     ...set('enrich_source', body.enrich_source),
     ...set('auto_execute_on_batch', body.auto_execute_on_batch ?? undefined),
@@ -345,7 +370,11 @@ export async function deleteCluster(ctx: NsCtx, idOrName: string, ifMatch?: numb
  * @returns the run, which has not begun
  * @throws AppError cluster_not_found, cluster_invalid
  */
-export async function executeCluster(ctx: NsCtx, idOrName: string, body: ExecuteClusterBody): Promise<StoredRun> {
+export async function executeCluster(
+  ctx: NsCtx,
+  idOrName: string,
+  body: ExecuteClusterBody,
+): Promise<StoredRun> {
   const cluster = await clusterStore.get(ctx, idOrName);
   const faults = filterFaults(body.filters);
   if (faults.length > 0) throw invalid('cluster_invalid', faults);
@@ -366,7 +395,8 @@ export async function executeCluster(ctx: NsCtx, idOrName: string, body: Execute
     await ctx.ports.table.write([definitionExists(ctx, cluster.id), ...writes, enqueueRun(ctx, run)]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error;
-    if (error.of(0)) throw new AppError('cluster_not_found', { detail: `The cluster ${cluster.id} was deleted meanwhile.` });
+    if (error.of(0))
+      throw new AppError('cluster_not_found', { detail: `The cluster ${cluster.id} was deleted meanwhile.` });
     // The run's id is fresh, so a row that holds it is ours: the answer of the first try was lost.
   }
   return run;
@@ -389,7 +419,11 @@ export async function followBatch(
   const there = await findRun(ctx, cluster.id, runId);
   if (there) return there;
   if (!(await isCool(ctx, cluster, cooldownSeconds))) return undefined;
-  const { run, writes } = newRun(ctx, cluster.id, cluster, { trigger: 'batch', batch_id: batch.batch_id, run_id: runId });
+  const { run, writes } = newRun(ctx, cluster.id, cluster, {
+    trigger: 'batch',
+    batch_id: batch.batch_id,
+    run_id: runId,
+  });
   try {
     await ctx.ports.table.write([definitionExists(ctx, cluster.id), ...writes]);
     return run;
@@ -421,11 +455,16 @@ export async function getRun(
   const cluster = await clusterStore.get(ctx, idOrName);
   const run = await findRun(ctx, cluster.id, runId);
   if (!run) throw runNotFound(cluster, runId);
-  return { run, groups: run.status === 'completed' && run.has_result ? await readGroups(ctx, runId) : undefined };
+  return {
+    run,
+    groups: run.status === 'completed' && run.has_result ? await readGroups(ctx, runId) : undefined,
+  };
 }
 
 const runNotFound = (cluster: StoredCluster, runId: string) =>
-  new AppError('cluster_run_not_found', { detail: `The cluster "${cluster.name}" has no run "${runId.slice(0, 100)}".` });
+  new AppError('cluster_run_not_found', {
+    detail: `The cluster "${cluster.name}" has no run "${runId.slice(0, 100)}".`,
+  });
 
 /** What a completed run found. */
 export interface RunResult {
@@ -440,7 +479,11 @@ export interface RunResult {
  *
  * @throws AppError cluster_not_found, cluster_run_not_found (no such run, or it is not completed)
  */
-export async function readResult(ctx: NsCtx, idOrName: string, runId: string | undefined): Promise<RunResult> {
+export async function readResult(
+  ctx: NsCtx,
+  idOrName: string,
+  runId: string | undefined,
+): Promise<RunResult> {
   const cluster = await clusterStore.get(ctx, idOrName);
   const state = await readState(ctx, cluster.id);
   const wanted = runId ?? state?.completed_run_id;
@@ -453,7 +496,10 @@ export async function readResult(ctx: NsCtx, idOrName: string, runId: string | u
   if (!run) throw runNotFound(cluster, wanted);
   if (run.status !== 'completed') {
     const why = run.status === 'failed' ? `It failed: ${run.error_message}` : 'It has not ended yet.';
-    throw new AppError('cluster_run_not_found', { detail: `The run ${run.run_id} has no result. ${why}`, extra: { run_status: run.status } });
+    throw new AppError('cluster_run_not_found', {
+      detail: `The run ${run.run_id} has no result. ${why}`,
+      extra: { run_status: run.status },
+    });
   }
   if (!run.has_result) return { run, groups: undefined, documents: [] };
   return { run, groups: await readGroups(ctx, run.run_id), documents: await readDocuments(ctx, run.run_id) };

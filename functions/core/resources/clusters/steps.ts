@@ -11,12 +11,20 @@ type BatchJob = Extract<Job, { kind: 'batch' }>;
 
 export type ClusterEvent =
   | (ClusterJob & { readonly step: 'prepare' | 'label' })
-  | (ClusterJob & { readonly step: 'commit'; readonly labels?: Labels | null; readonly label_error?: CaughtError | null })
+  | (ClusterJob & {
+      readonly step: 'commit';
+      readonly labels?: Labels | null;
+      readonly label_error?: CaughtError | null;
+    })
   | (ClusterJob & { readonly step: 'fail'; readonly error?: CaughtError | null })
   | (BatchJob & { readonly step: 'follow' });
 
 /** Runs one step. @param model names clusters; undefined: the stage has none */
-export async function clusterStep(ports: Ports, event: ClusterEvent, model: LabelModel | undefined): Promise<unknown> {
+export async function clusterStep(
+  ports: Ports,
+  event: ClusterEvent,
+  model: LabelModel | undefined,
+): Promise<unknown> {
   const ctx = workflowContext(ports, event);
   switch (event.step) {
     case 'prepare':

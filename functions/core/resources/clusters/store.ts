@@ -120,11 +120,14 @@ export type ClusterJob = Extract<Job, { kind: 'cluster' }>;
 
 const runMembers = new Set(['pk', 'sk', 'due_pk', 'due_at', 'watch_job']);
 
-const runKey = (ctx: NsCtx, clusterId: string, runId: string) => ctx.ns.child('CLUSTER', clusterId, 'RUN', runId);
+const runKey = (ctx: NsCtx, clusterId: string, runId: string) =>
+  ctx.ns.child('CLUSTER', clusterId, 'RUN', runId);
 const stateKey = (ctx: NsCtx, clusterId: string) => ctx.ns.child('CLUSTER', clusterId, 'EXEC', 'state');
 
 function toRun(item: Item): StoredRun {
-  return Object.fromEntries(Object.entries(item).filter(([name]) => !runMembers.has(name))) as unknown as StoredRun;
+  return Object.fromEntries(
+    Object.entries(item).filter(([name]) => !runMembers.has(name)),
+  ) as unknown as StoredRun;
 }
 
 export function jobOf(ctx: NsCtx, run: Pick<StoredRun, 'cluster_id' | 'run_id' | 'request_id'>): ClusterJob {
@@ -184,7 +187,9 @@ export async function listRuns(ctx: NsCtx, clusterId: string): Promise<StoredRun
     found.push(toRun(item));
     if (found.length >= scanRowsMax) break;
   }
-  return found.sort((a, b) => (a.created_at < b.created_at ? 1 : a.created_at > b.created_at ? -1 : a.run_id < b.run_id ? 1 : -1));
+  return found.sort((a, b) =>
+    a.created_at < b.created_at ? 1 : a.created_at > b.created_at ? -1 : a.run_id < b.run_id ? 1 : -1,
+  );
 }
 
 function toState(item: Item | undefined): ClusterState | undefined {
@@ -197,7 +202,10 @@ export async function readState(ctx: NsCtx, clusterId: string): Promise<ClusterS
   return toState(await ctx.ports.table.get(stateKey(ctx, clusterId)));
 }
 
-export async function readStates(ctx: NsCtx, clusterIds: readonly string[]): Promise<(ClusterState | undefined)[]> {
+export async function readStates(
+  ctx: NsCtx,
+  clusterIds: readonly string[],
+): Promise<(ClusterState | undefined)[]> {
   return (await ctx.ports.table.getMany(clusterIds.map((id) => stateKey(ctx, id)))).map(toState);
 }
 
@@ -228,7 +236,7 @@ export async function removeRuns(ctx: NsCtx, clusterId: string): Promise<void> {
 }
 
 /** What the clusterer reads: of no use when the run has ended, so a lifecycle rule takes it away. */
-const inputFolder = (ctx: NsCtx, runId: string) => `run-inputs/${ctx.ns.namespaceId}/${runId}/`;
+const inputFolder = (ctx: NsCtx, runId: string) => `runinputs/${ctx.ns.namespaceId}/${runId}/`;
 const resultFolder = (ctx: NsCtx, runId: string) => `runs/${ctx.ns.namespaceId}/${runId}/`;
 
 export const runKeys = {

@@ -1,10 +1,10 @@
 // The steps of a cluster run: prepare the input of the clusterer, name what it found, commit; and the runs that follow
 // a batch. Every step may be repeated; a run that has ended, or whose definition is gone, changes nothing any more.
 import { setTimeout as pause } from 'node:timers/promises';
-import type { NsCtx } from '../../context.ts';
-import { now } from '../../context.ts';
 import { isoTime } from '../../clock.ts';
 import { parseCondition } from '../../conditions/index.ts';
+import type { NsCtx } from '../../context.ts';
+import { now } from '../../context.ts';
 import { crash } from '../../crash.ts';
 import { errorTable } from '../../errors.ts';
 import { newId } from '../../ids.ts';
@@ -27,7 +27,16 @@ import { noise, readNames, readRaw, writeResult } from './results.ts';
 import type { StoredCluster } from './service.ts';
 import { followBatch, runDeadlineMs } from './service.ts';
 import type { ClusterJob, RunInput, RunRange, StoredRun } from './store.ts';
-import { changeRun, changeState, clusterStore, definitionExists, findRun, jobOf, readState, runKeys } from './store.ts';
+import {
+  changeRun,
+  changeState,
+  clusterStore,
+  definitionExists,
+  findRun,
+  jobOf,
+  readState,
+  runKeys,
+} from './store.ts';
 
 /** One run holds this many bytes of vectors: the step has them in memory once, and again while it sends them. */
 const vectorBytesMax = 400_000_000;
@@ -51,7 +60,11 @@ export interface ClustererEvent {
   readonly metric: 'cosine' | 'dot' | 'euclid';
   readonly algorithm: { readonly name: string; readonly params: JsonObject };
   readonly map: { readonly method: 'umap' | 'pca'; readonly n_components: 2 | 3 };
-  readonly labels: { readonly samples_per_cluster: number; readonly sample_chars: number; readonly keywords: boolean };
+  readonly labels: {
+    readonly samples_per_cluster: number;
+    readonly sample_chars: number;
+    readonly keywords: boolean;
+  };
   readonly seed: number;
   readonly previous?: { readonly result_url: string };
 }
@@ -62,7 +75,9 @@ export interface Prepared {
   readonly request: ClustererEvent | null;
 }
 
-type Loaded = { readonly run: StoredRun; readonly open: true } | { readonly run: StoredRun | undefined; readonly open: false };
+type Loaded =
+  | { readonly run: StoredRun; readonly open: true }
+  | { readonly run: StoredRun | undefined; readonly open: false };
 
 async function load(ctx: NsCtx, job: Pick<ClusterJob, 'cluster_id' | 'run_id'>): Promise<Loaded> {
   const run = await findRun(ctx, job.cluster_id, job.run_id);
@@ -89,7 +104,11 @@ function textOf(documents: Snapshot | undefined, id: string, fields: readonly st
   if (!documents || row === undefined) return '';
   const values = fields.flatMap((field) => {
     const value = documents.valueAt(row, field);
-    return typeof value === 'string' ? [value] : Array.isArray(value) ? value.filter((v) => typeof v === 'string') : [];
+    return typeof value === 'string'
+      ? [value]
+      : Array.isArray(value)
+        ? value.filter((v) => typeof v === 'string')
+        : [];
   });
   return values.join('\n').slice(0, textCharactersMax);
 }
@@ -116,13 +135,22 @@ function sample(ids: readonly string[], max: number): number[] {
 }
 
 /** Reads what a plan is about, every collection at one version of its index. */
-async function readInput(ctx: NsCtx, run: StoredRun): Promise<{ readonly input: RunInput; readonly parts: readonly Part[] }> {
+async function readInput(
+  ctx: NsCtx,
+  run: StoredRun,
+): Promise<{ readonly input: RunInput; readonly parts: readonly Part[] }> {
   const { plan } = run;
   const parsed = plan.filters === null ? undefined : parseCondition(JSON.parse(plan.filters));
   if (parsed && !parsed.ok) throw new Error('a stored filter does not parse any more');
   let dims = 0;
   let metric: RunInput['metric'] = 'cosine';
-  const found: { collection: StoredCollection; version: number; ids: readonly string[]; vectors: Float32Array; documents: Snapshot | undefined }[] = [];
+  const found: {
+    collection: StoredCollection;
+    version: number;
+    ids: readonly string[];
+    vectors: Float32Array;
+    documents: Snapshot | undefined;
+  }[] = [];
   for (const id of plan.collection_ids) {
     const collection = await findCollection(ctx, id);
     const feature = collection && featureOf(collection, plan.feature_uri);
@@ -132,20 +160,35 @@ async function readInput(ctx: NsCtx, run: StoredRun): Promise<{ readonly input: 
     const view = await openIndex(ctx, id);
     const vectors = await view.snapshot(feature.feature_uri);
     const documents = await view.snapshot(documentsUri);
-    const table = vectors ? vectorTable(vectors, parsed?.condition) : { ids: [], vectors: new Float32Array(0) };
+    const table = vectors
+      ? vectorTable(vectors, parsed?.condition)
+      : { ids: [], vectors: new Float32Array(0) };
     found.push({ collection, version: view.head.version, ids: table.ids, vectors: table.vectors, documents });
   }
   const total = found.reduce((sum, { ids }) => sum + ids.length, 0);
-  const rowsMax = Math.min(plan.sample_size ?? Number.POSITIVE_INFINITY, Math.floor(vectorBytesMax / (4 * Math.max(dims, 1))));
-  const chosen = new Set(sample(found.flatMap(({ ids }) => ids), rowsMax));
+  const rowsMax = Math.min(
+    plan.sample_size ?? Number.POSITIVE_INFINITY,
+    Math.floor(vectorBytesMax / (4 * Math.max(dims, 1))),
+  );
+  const chosen = new Set(
+    sample(
+      found.flatMap(({ ids }) => ids),
+      rowsMax,
+    ),
+  );
   const parts: Part[] = [];
   let first = 0;
   for (const { collection, version, ids, vectors, documents } of found) {
     const rows = ids.map((_, i) => i).filter((i) => chosen.has(first + i));
     first += ids.length;
     const kept = rows.length === ids.length ? vectors : new Float32Array(rows.length * dims);
-    if (kept !== vectors) for (const [to, from] of rows.entries()) kept.set(vectors.subarray(from * dims, (from + 1) * dims), to * dims);
-    const fields = plan.llm_labeling.text_fields.length > 0 ? plan.llm_labeling.text_fields.map(bareField) : textFields(collection);
+    if (kept !== vectors)
+      for (const [to, from] of rows.entries())
+        kept.set(vectors.subarray(from * dims, (from + 1) * dims), to * dims);
+    const fields =
+      plan.llm_labeling.text_fields.length > 0
+        ? plan.llm_labeling.text_fields.map(bareField)
+        : textFields(collection);
     const keptIds = rows.map((i) => ids[i]!);
     parts.push({
       range: { collection_id: collection.id, version, rows: rows.length },
@@ -173,12 +216,15 @@ async function putInput(ctx: NsCtx, runId: string, input: RunInput, parts: reado
   for (const part of parts) {
     matrix.set(part.vectors, row * input.dims);
     row += part.ids.length;
-    for (const [i, id] of part.ids.entries()) lines.push(`${JSON.stringify({ document_id: id, text: part.texts[i] })}\n`);
+    for (const [i, id] of part.ids.entries())
+      lines.push(`${JSON.stringify({ document_id: id, text: part.texts[i] })}\n`);
   }
   // Every machine that runs this is little-endian, and that is the order of the file.
   const bytes = new Uint8Array(matrix.buffer, matrix.byteOffset, matrix.byteLength);
   await ctx.ports.blobs.put(runKeys.vectors(ctx, runId), bytes, { contentType: 'application/octet-stream' });
-  await ctx.ports.blobs.put(runKeys.texts(ctx, runId), lines.join(''), { contentType: 'application/x-ndjson' });
+  await ctx.ports.blobs.put(runKeys.texts(ctx, runId), lines.join(''), {
+    contentType: 'application/x-ndjson',
+  });
 }
 
 /**
@@ -238,7 +284,9 @@ async function clustererEvent(ctx: NsCtx, run: StoredRun, input: RunInput): Prom
       keywords: true,
     },
     seed,
-    ...(previous ? { previous: { result_url: await blobs.presignGet(runKeys.raw(ctx, previous), urlSeconds) } } : {}),
+    ...(previous
+      ? { previous: { result_url: await blobs.presignGet(runKeys.raw(ctx, previous), urlSeconds) } }
+      : {}),
   };
 }
 
@@ -278,7 +326,14 @@ async function finishEmpty(ctx: NsCtx, job: ClusterJob, run: StoredRun): Promise
 
 type Outcome = Pick<
   StoredRun,
-  'message' | 'num_clusters' | 'num_points' | 'metrics' | 'label_source' | 'llm_labeling_errors' | 'degenerate_detail' | 'has_result'
+  | 'message'
+  | 'num_clusters'
+  | 'num_points'
+  | 'metrics'
+  | 'label_source'
+  | 'llm_labeling_errors'
+  | 'degenerate_detail'
+  | 'has_result'
 >;
 
 /** Ends a run as completed: row, newest result and event in one transaction, once. */
@@ -291,7 +346,12 @@ async function finishRun(ctx: NsCtx, job: ClusterJob, run: StoredRun, outcome: O
       definitionExists(ctx, run.cluster_id),
       changeRun(ctx, run, { ...outcome, status: 'completed', completed_at: time, updated_at: time }),
       ...(newest
-        ? [changeState(ctx, run.cluster_id, { completed_run_id: run.run_id, completed_run_created_at: run.created_at })]
+        ? [
+            changeState(ctx, run.cluster_id, {
+              completed_run_id: run.run_id,
+              completed_run_created_at: run.created_at,
+            }),
+          ]
         : []),
       announce(ctx, 'cluster.execution.completed', { type: 'cluster', id: run.cluster_id }, run.run_id, {
         run_id: run.run_id,
@@ -325,7 +385,10 @@ export async function labelRun(ctx: NsCtx, job: ClusterJob, model: LabelModel | 
   if (await ctx.ports.blobs.head(key)) return { key };
   const names = await askForNames(ctx, run, model);
   try {
-    await ctx.ports.blobs.put(key, JSON.stringify(names), { contentType: 'application/json', ifAbsent: true });
+    await ctx.ports.blobs.put(key, JSON.stringify(names), {
+      contentType: 'application/json',
+      ifAbsent: true,
+    });
   } catch (error) {
     if (!(error instanceof BlobConflict)) throw error;
   }
@@ -334,7 +397,12 @@ export async function labelRun(ctx: NsCtx, job: ClusterJob, model: LabelModel | 
 
 async function askForNames(ctx: NsCtx, run: StoredRun, model: LabelModel | undefined): Promise<RunNames> {
   if (!model) {
-    return { names: {}, errors: ['No labelling model is configured in this deployment, so the names come from the words of the documents.'] };
+    return {
+      names: {},
+      errors: [
+        'No labelling model is configured in this deployment, so the names come from the words of the documents.',
+      ],
+    };
   }
   const labeling = run.plan.llm_labeling;
   const { clusters } = await readRaw(ctx, run.run_id);
@@ -351,19 +419,42 @@ async function askForNames(ctx: NsCtx, run: StoredRun, model: LabelModel | undef
     },
     { untilMs: now(ctx) + namingMs, now: () => now(ctx), pause },
   );
-  ctx.ports.log.info('clusters named', { model: model.name, run_id: run.run_id, asked: clusters.length, named: names.size, faults: faults.length });
+  ctx.ports.log.info('clusters named', {
+    model: model.name,
+    run_id: run.run_id,
+    asked: clusters.length,
+    named: names.size,
+    faults: faults.length,
+  });
   return {
-    names: Object.fromEntries([...names].map(([id, { label, summary, keywords }]) => [id, { label, ...(summary ? { summary } : {}), ...(keywords ? { keywords } : {}) }])),
+    names: Object.fromEntries(
+      [...names].map(([id, { label, summary, keywords }]) => [
+        id,
+        { label, ...(summary ? { summary } : {}), ...(keywords ? { keywords } : {}) },
+      ]),
+    ),
     errors: faults,
   };
 }
 
-async function namesOf(ctx: NsCtx, run: StoredRun, labels: Labels | null, failed: boolean): Promise<RunNames> {
+async function namesOf(
+  ctx: NsCtx,
+  run: StoredRun,
+  labels: Labels | null,
+  failed: boolean,
+): Promise<RunNames> {
   if (labels?.key) return readNames(ctx, run.run_id);
-  return { names: {}, errors: failed ? ['The labelling step failed, so the names come from the words of the documents.'] : [] };
+  return {
+    names: {},
+    errors: failed ? ['The labelling step failed, so the names come from the words of the documents.'] : [],
+  };
 }
 
-function toGroups(raw: RawResult, names: RunNames['names'], labeling: StoredRun['plan']['llm_labeling']): ResultGroup[] {
+function toGroups(
+  raw: RawResult,
+  names: RunNames['names'],
+  labeling: StoredRun['plan']['llm_labeling'],
+): ResultGroup[] {
   return raw.clusters.map(({ samples: _, ...cluster }) => {
     const name = Object.hasOwn(names, cluster.cluster_id) ? names[cluster.cluster_id] : undefined;
     return {
@@ -400,7 +491,12 @@ function checkResult(raw: RawResult, input: RunInput): void {
  * @param labels what the labelling step answered; null when it failed
  * @param labelFailed whether it failed
  */
-export async function commitRun(ctx: NsCtx, job: ClusterJob, labels: Labels | null, labelFailed: boolean): Promise<void> {
+export async function commitRun(
+  ctx: NsCtx,
+  job: ClusterJob,
+  labels: Labels | null,
+  labelFailed: boolean,
+): Promise<void> {
   const loaded = await load(ctx, job);
   if (!loaded.open) return;
   const { run } = loaded;
@@ -446,7 +542,10 @@ export async function commitRun(ctx: NsCtx, job: ClusterJob, labels: Labels | nu
 }
 
 /** What a run before said about documents: by document id its cluster's id and label. */
-async function toldBefore(ctx: NsCtx, run: StoredRun): Promise<Map<string, { readonly cluster_id: string; readonly collection_id: string }>> {
+async function toldBefore(
+  ctx: NsCtx,
+  run: StoredRun,
+): Promise<Map<string, { readonly cluster_id: string; readonly collection_id: string }>> {
   const told = new Map<string, { cluster_id: string; collection_id: string }>();
   const state = await readState(ctx, run.cluster_id);
   const id = state?.completed_run_id;
@@ -490,8 +589,18 @@ async function tellDocuments(
     if (!vectors || !seen) continue;
     const changes: DocumentEnrichment[] = [];
     for (const document of documents) {
-      if (document.collection_id !== range.collection_id || isNewer(vectors, document.document_id, range.version)) continue;
-      const change = changeOf(run, document, labels.get(document.cluster_id), seen, before.get(document.document_id)?.cluster_id);
+      if (
+        document.collection_id !== range.collection_id ||
+        isNewer(vectors, document.document_id, range.version)
+      )
+        continue;
+      const change = changeOf(
+        run,
+        document,
+        labels.get(document.cluster_id),
+        seen,
+        before.get(document.document_id)?.cluster_id,
+      );
       if (change) changes.push(change);
     }
     for (const [id, told] of before) {
@@ -533,10 +642,12 @@ function changeOf(
 ): DocumentEnrichment | undefined {
   const row = seen.rowOf(document.document_id);
   if (row === undefined) return undefined;
-  if (label === undefined) return toldBefore === undefined ? undefined : removal(run, document.document_id, seen, toldBefore);
+  if (label === undefined)
+    return toldBefore === undefined ? undefined : removal(run, document.document_id, seen, toldBefore);
   const { cluster_id } = document;
   // What it says already need not be written again: a run that finds nothing new changes no document.
-  if (seen.valueAt(row, 'cluster_id') === cluster_id && seen.valueAt(row, 'cluster_label') === label) return undefined;
+  if (seen.valueAt(row, 'cluster_id') === cluster_id && seen.valueAt(row, 'cluster_label') === label)
+    return undefined;
   return {
     document_id: document.document_id,
     set: { cluster_id, cluster_label: label },
@@ -545,7 +656,12 @@ function changeOf(
 }
 
 /** Takes away what the run before said, unless somebody else says something different by now. */
-function removal(run: StoredRun, documentId: string, seen: Snapshot, told: string): DocumentEnrichment | undefined {
+function removal(
+  run: StoredRun,
+  documentId: string,
+  seen: Snapshot,
+  told: string,
+): DocumentEnrichment | undefined {
   const row = seen.rowOf(documentId);
   if (row === undefined || seen.valueAt(row, 'cluster_id') !== told) return undefined;
   return {
@@ -584,15 +700,29 @@ function shown(error: CaughtError | null | undefined): string {
   } catch {
     // Not JSON: then it is text of the service, which is not for users.
   }
-  if (message && (clustererErrors.has(name) || (Object.hasOwn(errorTable, name) && name !== 'internal_error'))) return message;
-  if (name === 'States.Timeout' || name === 'Sandbox.Timedout') return 'A step of the run took longer than it may. Cluster fewer documents: set sample_size or filters.';
-  if (name === 'Runtime.OutOfMemory') return 'A step of the run had too little memory. Cluster fewer documents: set sample_size or filters.';
+  if (
+    message &&
+    (clustererErrors.has(name) || (Object.hasOwn(errorTable, name) && name !== 'internal_error'))
+  )
+    return message;
+  if (name === 'States.Timeout' || name === 'Sandbox.Timedout')
+    return 'A step of the run took longer than it may. Cluster fewer documents: set sample_size or filters.';
+  if (name === 'Runtime.OutOfMemory')
+    return 'A step of the run had too little memory. Cluster fewer documents: set sample_size or filters.';
   return 'The run failed through a fault on our side; its log has the details.';
 }
 
 /** Ends a run as failed. A run that has ended stays as it is. */
-export async function failRun(ctx: NsCtx, job: ClusterJob, error: CaughtError | null | undefined): Promise<void> {
-  ctx.ports.log.error('cluster run failed', { run_id: job.run_id, error: error?.Error, cause: error?.Cause?.slice(0, 2000) });
+export async function failRun(
+  ctx: NsCtx,
+  job: ClusterJob,
+  error: CaughtError | null | undefined,
+): Promise<void> {
+  ctx.ports.log.error('cluster run failed', {
+    run_id: job.run_id,
+    error: error?.Error,
+    cause: error?.Cause?.slice(0, 2000),
+  });
   await endAsFailed(ctx, job, shown(error));
 }
 
@@ -602,8 +732,16 @@ async function endAsFailed(ctx: NsCtx, job: ClusterJob, message: string): Promis
   const time = isoTime(now(ctx));
   try {
     await ctx.ports.table.write([
-      changeRun(ctx, loaded.run, { status: 'failed', error_message: message, completed_at: time, updated_at: time }),
-      announce(ctx, 'cluster.execution.failed', { type: 'cluster', id: job.cluster_id }, job.run_id, { run_id: job.run_id, error: message }),
+      changeRun(ctx, loaded.run, {
+        status: 'failed',
+        error_message: message,
+        completed_at: time,
+        updated_at: time,
+      }),
+      announce(ctx, 'cluster.execution.failed', { type: 'cluster', id: job.cluster_id }, job.run_id, {
+        run_id: job.run_id,
+        error: message,
+      }),
     ]);
   } catch (failure) {
     if (!(failure instanceof ConditionFailed) || (await load(ctx, job)).open) throw failure;
@@ -629,10 +767,15 @@ interface Application {
 }
 
 /** How a definition follows the batches of a collection: by its own settings, or as the collection says. */
-function follows(cluster: StoredCluster, collections: readonly StoredCollection[]): { minDocuments: number; cooldownSeconds: number } | undefined {
+function follows(
+  cluster: StoredCluster,
+  collections: readonly StoredCollection[],
+): { minDocuments: number; cooldownSeconds: number } | undefined {
   const applications = collections
     .flatMap((collection) => collection.cluster_applications as readonly Application[])
-    .filter((application) => application.cluster_id === cluster.id && application.auto_execute_on_batch !== false);
+    .filter(
+      (application) => application.cluster_id === cluster.id && application.auto_execute_on_batch !== false,
+    );
   const reads = collections.some((collection) => cluster.collection_ids.includes(collection.id));
   if (applications.length === 0 && !(reads && cluster.auto_execute_on_batch)) return undefined;
   const [first] = applications;
@@ -648,16 +791,20 @@ function follows(cluster: StoredCluster, collections: readonly StoredCollection[
  *
  * @returns jobs for the cluster workflow, which the batch's workflow starts
  */
-export async function followRuns(ctx: NsCtx, batch: BatchRef): Promise<{ readonly runs: readonly ClusterJob[] }> {
-  const touched = (await Promise.all((await collectionsOfBatch(ctx, batch)).map((id) => findCollection(ctx, id)))).filter(
-    (collection) => collection !== undefined,
-  );
+export async function followRuns(
+  ctx: NsCtx,
+  batch: BatchRef,
+): Promise<{ readonly runs: readonly ClusterJob[] }> {
+  const touched = (
+    await Promise.all((await collectionsOfBatch(ctx, batch)).map((id) => findCollection(ctx, id)))
+  ).filter((collection) => collection !== undefined);
   if (touched.length === 0) return { runs: [] };
   const runs: ClusterJob[] = [];
   for (const cluster of (await clusterStore.list(ctx)).reverse()) {
     const how = follows(cluster, touched);
     if (!how) continue;
-    if (how.minDocuments > 0 && (await documentCount(ctx, cluster.collection_ids)) < how.minDocuments) continue;
+    if (how.minDocuments > 0 && (await documentCount(ctx, cluster.collection_ids)) < how.minDocuments)
+      continue;
     const run = await followBatch(ctx, cluster, batch, how.cooldownSeconds);
     if (run && (run.status === 'pending' || run.status === 'processing')) runs.push(jobOf(ctx, run));
   }

@@ -1,7 +1,16 @@
 // Collections: which plugins run over the objects of which buckets, and what happens after. Tutorial step 5.
 import * as z from 'zod';
 import { route } from '../../http/route.ts';
-import { DeleteReply, Description, ListBody, ListQuery, listReply, Metadata, nameOf, Timestamp } from '../../http/schemas.ts';
+import {
+  DeleteReply,
+  Description,
+  ListBody,
+  ListQuery,
+  listReply,
+  Metadata,
+  nameOf,
+  Timestamp,
+} from '../../http/schemas.ts';
 
 const Name = nameOf('col_');
 const Property = z.string().min(1).max(100);
@@ -10,15 +19,28 @@ const Property = z.string().min(1).max(100);
 const Mappings = z
   .union([
     z.record(z.string().min(1).max(100), Property),
-    z.array(z.strictObject({ input_key: z.string().min(1).max(100), path: Property, source_type: z.literal('payload').optional() })).max(20),
+    z
+      .array(
+        z.strictObject({
+          input_key: z.string().min(1).max(100),
+          path: Property,
+          source_type: z.literal('payload').optional(),
+        }),
+      )
+      .max(20),
   ])
-  .transform((given): Record<string, string> =>
-    Array.isArray(given) ? Object.fromEntries(given.map(({ input_key, path }) => [input_key, path])) : given,
+  .transform(
+    (given): Record<string, string> =>
+      Array.isArray(given)
+        ? Object.fromEntries(given.map(({ input_key, path }) => [input_key, path]))
+        : given,
   );
 
 export const ExtractorBody = z
   .strictObject({
-    feature_extractor_name: z.string().regex(/^[a-zA-Z][a-zA-Z0-9_]{2,63}$/, 'a plugin name is a letter and 2 to 63 letters, digits or "_"'),
+    feature_extractor_name: z
+      .string()
+      .regex(/^[a-zA-Z][a-zA-Z0-9_]{2,63}$/, 'a plugin name is a letter and 2 to 63 letters, digits or "_"'),
     version: z.string().regex(/^v?\d{1,6}(\.\d{1,6}){0,2}$/, 'a version is three numbers, such as 1.0.0'),
     parameters: z.record(z.string(), z.json()).nullish(),
     params: z.record(z.string(), z.json()).nullish(),
@@ -26,13 +48,21 @@ export const ExtractorBody = z
   })
   .superRefine((body, ctx) => {
     if (body.parameters && body.params && JSON.stringify(body.parameters) !== JSON.stringify(body.params)) {
-      ctx.addIssue({ code: 'custom', path: ['params'], message: '"parameters" and "params" mean the same and differ', params: { fix: 'send one of them' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['params'],
+        message: '"parameters" and "params" mean the same and differ',
+        params: { fix: 'send one of them' },
+      });
     }
   })
   .transform(({ params, parameters, ...rest }) => ({ ...rest, parameters: parameters ?? params }))
   .meta({ id: 'FeatureExtractorInput' });
 
-const phase = { execution_phase: z.int().min(1).max(4).optional(), priority: z.int().min(0).max(1000).optional() };
+const phase = {
+  execution_phase: z.int().min(1).max(4).optional(),
+  priority: z.int().min(0).max(1000).optional(),
+};
 
 const TaxonomyApplication = z.strictObject({
   taxonomy_id: z.string().min(1).max(200),
@@ -69,24 +99,40 @@ const shared = {
   alert_applications: z.array(AlertApplication).max(20).nullish(),
 };
 
-function oneName<T extends { name?: string | undefined; collection_name?: string | undefined }>(body: T, ctx: z.RefinementCtx): void {
+function oneName<T extends { name?: string | undefined; collection_name?: string | undefined }>(
+  body: T,
+  ctx: z.RefinementCtx,
+): void {
   if (body.name !== undefined && body.collection_name !== undefined && body.name !== body.collection_name) {
-    ctx.addIssue({ code: 'custom', path: ['collection_name'], message: '"name" and "collection_name" mean the same and differ', params: { fix: 'send one of them' } });
+    ctx.addIssue({
+      code: 'custom',
+      path: ['collection_name'],
+      message: '"name" and "collection_name" mean the same and differ',
+      params: { fix: 'send one of them' },
+    });
   }
 }
 
 export const CreateCollectionBody = z
   .strictObject({
     ...shared,
-    source: z.strictObject({
-      type: z.literal('bucket').default('bucket'),
-      bucket_ids: z.array(z.string().min(1).max(200)).min(1).max(20).optional(),
-      bucket_id: z.string().min(1).max(200).optional(),
-    }).superRefine((source, ctx) => {
-      if (!source.bucket_ids && !source.bucket_id) {
-        ctx.addIssue({ code: 'custom', path: ['bucket_ids'], message: 'required, a list of bucket ids is expected', params: { type: 'missing' } });
-      }
-    }).transform((source) => ({ type: source.type, bucket_ids: source.bucket_ids ?? [source.bucket_id!] })),
+    source: z
+      .strictObject({
+        type: z.literal('bucket').default('bucket'),
+        bucket_ids: z.array(z.string().min(1).max(200)).min(1).max(20).optional(),
+        bucket_id: z.string().min(1).max(200).optional(),
+      })
+      .superRefine((source, ctx) => {
+        if (!source.bucket_ids && !source.bucket_id) {
+          ctx.addIssue({
+            code: 'custom',
+            path: ['bucket_ids'],
+            message: 'required, a list of bucket ids is expected',
+            params: { type: 'missing' },
+          });
+        }
+      })
+      .transform((source) => ({ type: source.type, bucket_ids: source.bucket_ids ?? [source.bucket_id!] })),
     feature_extractors: z.array(ExtractorBody).min(1).max(8).optional(),
     feature_extractor: ExtractorBody.optional(),
     // Clients send the schema of the bucket again; the bucket's own one counts.
@@ -95,19 +141,32 @@ export const CreateCollectionBody = z
   .superRefine((body, ctx) => {
     oneName(body, ctx);
     if (body.name === undefined && body.collection_name === undefined) {
-      ctx.addIssue({ code: 'custom', path: ['name'], message: 'required, a name is expected', params: { type: 'missing' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['name'],
+        message: 'required, a name is expected',
+        params: { type: 'missing' },
+      });
     }
     if (body.feature_extractors === undefined && body.feature_extractor === undefined) {
       ctx.addIssue({
         code: 'custom',
         path: ['feature_extractors'],
         message: 'required, a list of extractors is expected',
-        params: { type: 'missing', fix: 'send "feature_extractors": [{"feature_extractor_name": "...", "version": "1.0.0"}]' },
+        params: {
+          type: 'missing',
+          fix: 'send "feature_extractors": [{"feature_extractor_name": "...", "version": "1.0.0"}]',
+        },
       });
     }
     const [first] = body.feature_extractors ?? [];
     if (first && body.feature_extractor && JSON.stringify(first) !== JSON.stringify(body.feature_extractor)) {
-      ctx.addIssue({ code: 'custom', path: ['feature_extractor'], message: '"feature_extractor" is the first of "feature_extractors", and they differ', params: { fix: 'send one of them' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['feature_extractor'],
+        message: '"feature_extractor" is the first of "feature_extractors", and they differ',
+        params: { fix: 'send one of them' },
+      });
     }
   })
   .transform(({ name, collection_name, feature_extractor, feature_extractors, input_schema, ...rest }) => ({
@@ -122,16 +181,18 @@ export const CreateCollectionBody = z
 export const UpdateCollectionBody = z
   .strictObject(shared)
   .superRefine(oneName)
-  .transform(({ name, collection_name, taxonomy_applications, cluster_applications, alert_applications, ...rest }) => {
-    const list = <T>(given: T[] | null | undefined) => (given === null ? [] : given);
-    return {
-      ...rest,
-      name: name ?? collection_name,
-      taxonomy_applications: list(taxonomy_applications),
-      cluster_applications: list(cluster_applications),
-      alert_applications: list(alert_applications),
-    };
-  });
+  .transform(
+    ({ name, collection_name, taxonomy_applications, cluster_applications, alert_applications, ...rest }) => {
+      const list = <T>(given: T[] | null | undefined) => (given === null ? [] : given);
+      return {
+        ...rest,
+        name: name ?? collection_name,
+        taxonomy_applications: list(taxonomy_applications),
+        cluster_applications: list(cluster_applications),
+        alert_applications: list(alert_applications),
+      };
+    },
+  );
 
 const Extractor = z
   .object({

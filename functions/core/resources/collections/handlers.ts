@@ -30,7 +30,9 @@ function toExtractor(stored: StoredExtractor): Collection['feature_extractor'] {
 }
 
 function toFeatures(stored: StoredCollection): Collection['features'] {
-  const features = stored.feature_extractors.flatMap((extractor) => extractor.features.map((feature) => ({ extractor, feature })));
+  const features = stored.feature_extractors.flatMap((extractor) =>
+    extractor.features.map((feature) => ({ extractor, feature })),
+  );
   return features.map(({ extractor, feature }, i) => ({
     feature_uri: feature.feature_uri,
     feature_address: feature.feature_uri,
@@ -61,7 +63,9 @@ function toCollection(stored: StoredCollection, documentCount: number): Collecti
     output_schema: {
       properties: {
         ...input.properties,
-        ...Object.fromEntries(features.map((f) => [f.feature_name, { type: 'array', embedding_dim: f.embedding_dim }])),
+        ...Object.fromEntries(
+          features.map((f) => [f.feature_name, { type: 'array', embedding_dim: f.embedding_dim }]),
+        ),
       },
     },
     max_failure_share: stored.max_failure_share,
@@ -93,9 +97,13 @@ export const handlers: Handlers<typeof routes> = {
   listCollections: ({ ctx, query }) => page(ctx, query),
   searchCollections: ({ ctx, query, body }) => page(ctx, mergeListInput(query, body)),
   getCollection: async ({ ctx, params }) => answer(ctx, await getCollection(ctx, params.collection!)),
-  getCollectionFeatures: async ({ ctx, params }) => ({ features: toFeatures(await getCollection(ctx, params.collection!)) }),
-  putCollection: async ({ ctx, params, body, ifMatch }) => answer(ctx, await updateCollection(ctx, params.collection!, body, ifMatch)),
-  patchCollection: async ({ ctx, params, body, ifMatch }) => answer(ctx, await updateCollection(ctx, params.collection!, body, ifMatch)),
+  getCollectionFeatures: async ({ ctx, params }) => ({
+    features: toFeatures(await getCollection(ctx, params.collection!)),
+  }),
+  putCollection: async ({ ctx, params, body, ifMatch }) =>
+    answer(ctx, await updateCollection(ctx, params.collection!, body, ifMatch)),
+  patchCollection: async ({ ctx, params, body, ifMatch }) =>
+    answer(ctx, await updateCollection(ctx, params.collection!, body, ifMatch)),
   deleteCollection: async ({ ctx, params, ifMatch }) => {
     const collection = await deleteCollection(ctx, params.collection!, ifMatch);
     return { success: true as const, message: `Collection ${collection.name} deleted.` };

@@ -41,8 +41,14 @@ export async function listCollections(ctx: NsCtx): Promise<StoredCollection[]> {
 }
 
 /** How many documents of each collection can be seen. */
-export async function countDocuments(ctx: NsCtx, collections: readonly StoredCollection[]): Promise<number[]> {
-  const heads = await readHeads(ctx, collections.map((collection) => collection.id));
+export async function countDocuments(
+  ctx: NsCtx,
+  collections: readonly StoredCollection[],
+): Promise<number[]> {
+  const heads = await readHeads(
+    ctx,
+    collections.map((collection) => collection.id),
+  );
   return heads.map((head) => head.document_count);
 }
 
@@ -67,7 +73,11 @@ export function featureOf(collection: StoredCollection, featureUri: string): Fea
 /** Every feature of a collection, in the order of its extractors. */
 export function featuresOf(collection: StoredCollection): FeatureOf[] {
   return collection.feature_extractors.flatMap((extractor) =>
-    extractor.features.map((feature) => ({ ...feature, plugin_id: extractor.plugin_id, parameters: extractor.parameters })),
+    extractor.features.map((feature) => ({
+      ...feature,
+      plugin_id: extractor.plugin_id,
+      parameters: extractor.parameters,
+    })),
   );
 }
 
@@ -79,7 +89,9 @@ export async function collectionsWithFeature(ctx: NsCtx, featureUri: string): Pr
 /** The enabled collections that read a bucket, oldest first. */
 export async function collectionsReading(ctx: NsCtx, bucketId: string): Promise<StoredCollection[]> {
   const all = await collectionStore.list(ctx);
-  return all.filter((collection) => collection.enabled && collection.source.bucket_ids.includes(bucketId)).reverse();
+  return all
+    .filter((collection) => collection.enabled && collection.source.bucket_ids.includes(bucketId))
+    .reverse();
 }
 
 /** JSON with sorted keys, so that equal values have equal digests. */
@@ -156,7 +168,10 @@ async function resolveExtractors(
         type: 'plugin_unknown',
         location: [...at, 'feature_extractor_name'],
         message: `there is no plugin ${body.feature_extractor_name} with version ${version} in this namespace`,
-        fix: others.length > 0 ? `plugins here: ${others.slice(0, 10).join(', ')}` : 'upload it by POST .../plugins/uploads',
+        fix:
+          others.length > 0
+            ? `plugins here: ${others.slice(0, 10).join(', ')}`
+            : 'upload it by POST .../plugins/uploads',
       });
       continue;
     }
@@ -198,7 +213,8 @@ async function resolveExtractors(
       faults.push({
         type: 'extractor_not_alone',
         location: ['body', key, i, 'input_mappings'],
-        message: 'an extractor that reads several properties makes several documents of an object, so it must be alone in its collection',
+        message:
+          'an extractor that reads several properties makes several documents of an object, so it must be alone in its collection',
         fix: 'map one property, or make a collection of its own for it',
       });
     }
@@ -218,11 +234,16 @@ const applicationKinds: readonly {
 ];
 
 /** Each application names a taxonomy, cluster or alert that exists in this namespace. */
-async function checkApplications(ctx: NsCtx, body: { readonly [list in (typeof applicationKinds)[number]['list']]?: unknown }): Promise<void> {
+async function checkApplications(
+  ctx: NsCtx,
+  body: { readonly [list in (typeof applicationKinds)[number]['list']]?: unknown },
+): Promise<void> {
   const faults: FieldFault[] = [];
   for (const { list, id, kind } of applicationKinds) {
     const entries = (body[list] ?? []) as readonly Record<string, unknown>[];
-    const rows = await ctx.ports.table.getMany(entries.map((entry) => ctx.ns.resource(kind, String(entry[id]))));
+    const rows = await ctx.ports.table.getMany(
+      entries.map((entry) => ctx.ns.resource(kind, String(entry[id]))),
+    );
     for (const [i, row] of rows.entries()) {
       if (row) continue;
       faults.push({
@@ -286,7 +307,8 @@ export async function updateCollection(
   checkVersion(ifMatch, before.revision);
   await checkApplications(ctx, body);
   const changes: Record<string, Attribute> = {};
-  for (const [name, value] of Object.entries(body)) if (value !== undefined) changes[name] = value as Attribute;
+  for (const [name, value] of Object.entries(body))
+    if (value !== undefined) changes[name] = value as Attribute;
   return collectionStore.update(ctx, before, changes as Partial<StoredCollection>);
 }
 
@@ -297,7 +319,11 @@ export async function updateCollection(
  *
  * @throws AppError collection_not_found, collection_in_use (retrievers, taxonomies ... read it), collection_changed
  */
-export async function deleteCollection(ctx: NsCtx, idOrName: string, ifMatch?: number): Promise<StoredCollection> {
+export async function deleteCollection(
+  ctx: NsCtx,
+  idOrName: string,
+  ifMatch?: number,
+): Promise<StoredCollection> {
   const collection = await collectionStore.get(ctx, idOrName);
   checkVersion(ifMatch, collection.revision);
   await collectionStore.remove(ctx, collection, [
@@ -314,7 +340,10 @@ export async function deleteCollection(ctx: NsCtx, idOrName: string, ifMatch?: n
     await purgeCollection(ctx, collection.id, { rowsMax: 20_000 });
   } catch (error) {
     // The collection is gone for everybody; what is left of it is listed under its purge row.
-    ctx.ports.log.warn('a deleted collection could not be purged', { collection_id: collection.id, error: String(error) });
+    ctx.ports.log.warn('a deleted collection could not be purged', {
+      collection_id: collection.id,
+      error: String(error),
+    });
   }
   return collection;
 }

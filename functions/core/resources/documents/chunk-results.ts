@@ -74,7 +74,9 @@ export async function readOutcome(ctx: NsCtx, receipt: Receipt): Promise<ChunkOu
 export async function readOutcomes(ctx: NsCtx, receipts: readonly Receipt[]): Promise<ChunkOutcome[]> {
   const outcomes: ChunkOutcome[] = [];
   for (let i = 0; i < receipts.length; i += 16) {
-    outcomes.push(...(await Promise.all(receipts.slice(i, i + 16).map((receipt) => readOutcome(ctx, receipt)))));
+    outcomes.push(
+      ...(await Promise.all(receipts.slice(i, i + 16).map((receipt) => readOutcome(ctx, receipt)))),
+    );
   }
   return outcomes;
 }

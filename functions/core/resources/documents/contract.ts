@@ -47,7 +47,10 @@ export const DocumentFields = z.record(z.string().min(1).max(200), z.json());
 
 const flags = {
   return_vectors: z.stringbool().default(false).meta({ description: 'add the vectors, by feature URI' }),
-  return_presigned_urls: z.stringbool().default(false).meta({ description: 'add URLs that read the blobs for an hour' }),
+  return_presigned_urls: z
+    .stringbool()
+    .default(false)
+    .meta({ description: 'add URLs that read the blobs for an hour' }),
 };
 
 export const DocumentListQuery = z.strictObject({ ...ListQuery.shape, ...flags });
@@ -111,7 +114,14 @@ export const routes = {
     rate: 'data',
     body: DocumentFields,
     reply: Document,
-    errors: ['collection_not_found', 'document_not_found', 'document_changed', 'document_too_large', 'request_stale', 'index_contended'],
+    errors: [
+      'collection_not_found',
+      'document_not_found',
+      'document_changed',
+      'document_too_large',
+      'request_stale',
+      'index_contended',
+    ],
   }),
   patchDocument: route({
     operation: 'patchDocument',
@@ -123,7 +133,14 @@ export const routes = {
     rate: 'data',
     body: DocumentFields,
     reply: Document,
-    errors: ['collection_not_found', 'document_not_found', 'document_changed', 'document_too_large', 'request_stale', 'index_contended'],
+    errors: [
+      'collection_not_found',
+      'document_not_found',
+      'document_changed',
+      'document_too_large',
+      'request_stale',
+      'index_contended',
+    ],
     example: { body: { topic: 'physics' } },
   }),
   deleteDocument: route({
@@ -134,6 +151,12 @@ export const routes = {
     summary: 'Delete a document',
     rate: 'data',
     reply: DeleteReply,
-    errors: ['collection_not_found', 'document_not_found', 'document_changed', 'request_stale', 'index_contended'],
+    errors: [
+      'collection_not_found',
+      'document_not_found',
+      'document_changed',
+      'request_stale',
+      'index_contended',
+    ],
   }),
 };

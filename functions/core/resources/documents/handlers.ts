@@ -9,7 +9,14 @@ import { getCollection } from '../collections/service.ts';
 import type { Document, routes } from './contract.ts';
 import { listDocuments } from './list.ts';
 import type { StoredDocument } from './service.ts';
-import { deleteDocument, getDocument, patchDocument, presentWithBlobs, putDocument, vectorsOf } from './service.ts';
+import {
+  deleteDocument,
+  getDocument,
+  patchDocument,
+  presentWithBlobs,
+  putDocument,
+  vectorsOf,
+} from './service.ts';
 
 interface Flags {
   readonly return_vectors?: boolean | null | undefined;
@@ -17,7 +24,12 @@ interface Flags {
   readonly return_url?: boolean | null | undefined;
 }
 
-async function present(ctx: NsCtx, collection: StoredCollection, stored: StoredDocument, flags: Flags = {}): Promise<Document> {
+async function present(
+  ctx: NsCtx,
+  collection: StoredCollection,
+  stored: StoredDocument,
+  flags: Flags = {},
+): Promise<Document> {
   const vectors = flags.return_vectors ? await vectorsOf(ctx, collection, stored.document_id) : undefined;
   const presigned = flags.return_presigned_urls === true || flags.return_url === true;
   return (await presentWithBlobs(ctx, stored, { vectors, presigned })) as unknown as Document;
@@ -26,7 +38,10 @@ async function present(ctx: NsCtx, collection: StoredCollection, stored: StoredD
 async function page(ctx: NsCtx, idOrName: string, input: ListInput, flags: Flags) {
   const collection = await getCollection(ctx, idOrName);
   const { results, ...rest } = await listDocuments(ctx, collection, input);
-  return { ...rest, results: await Promise.all(results.map((document) => present(ctx, collection, document, flags))) };
+  return {
+    ...rest,
+    results: await Promise.all(results.map((document) => present(ctx, collection, document, flags))),
+  };
 }
 
 async function answer(ctx: NsCtx, collection: StoredCollection, stored: StoredDocument, flags?: Flags) {
@@ -36,7 +51,12 @@ async function answer(ctx: NsCtx, collection: StoredCollection, stored: StoredDo
 export const handlers: Handlers<typeof routes> = {
   listDocuments: ({ ctx, params, query }) => page(ctx, params.collection!, query, query),
   searchDocuments: ({ ctx, params, query, body }) =>
-    page(ctx, params.collection!, mergeListInput(query, body), mergeListInput(query as ListInput, body as ListInput) as Flags),
+    page(
+      ctx,
+      params.collection!,
+      mergeListInput(query, body),
+      mergeListInput(query as ListInput, body as ListInput) as Flags,
+    ),
   getDocument: async ({ ctx, params, query }) => {
     const collection = await getCollection(ctx, params.collection!);
     return answer(ctx, collection, await getDocument(ctx, collection, params.document!), query);

@@ -41,7 +41,10 @@ function searchCondition(snapshot: Snapshot, search: string): Condition | undefi
   }));
   if (anyField.length === 0) return { kind: 'any', nodes: [] };
   const parsed = parseCondition({ OR: anyField });
-  if (!parsed.ok) throw invalid('request_invalid', [{ type: 'search_invalid', location: ['body', 'search'], message: 'cannot be searched for' }]);
+  if (!parsed.ok)
+    throw invalid('request_invalid', [
+      { type: 'search_invalid', location: ['body', 'search'], message: 'cannot be searched for' },
+    ]);
   return parsed.condition;
 }
 
@@ -81,7 +84,10 @@ export async function listDocuments(
   const snapshot = await documentsSnapshot(ctx, collection.id);
   const ids = snapshot ? select(ctx, snapshot, input) : [];
   const wanted = ids.slice(offset, offset + pageSize(input));
-  const found = await getDocuments(ctx, wanted.map((document_id) => ({ collection_id: collection.id, document_id })));
+  const found = await getDocuments(
+    ctx,
+    wanted.map((document_id) => ({ collection_id: collection.id, document_id })),
+  );
   const documents: StoredDocument[] = [];
   let bytes = 0;
   let taken = 0;

@@ -12,13 +12,29 @@ import { announce } from '../../store/outbox.ts';
 import type { Write } from '../../store/table.ts';
 import { ConditionFailed, queryAll } from '../../store/table.ts';
 import type { IndexHead, RowPatch } from '../../store/vector-index.ts';
-import { deleteRows, headWrite, openIndex, patchColumns, readHead, readHeads } from '../../store/vector-index.ts';
+import {
+  deleteRows,
+  headWrite,
+  openIndex,
+  patchColumns,
+  readHead,
+  readHeads,
+} from '../../store/vector-index.ts';
 import { diffColumns, flattenColumns } from '../../vectors/columns.ts';
 import { vectorOf } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { listReceipts, readOutcomes } from './chunk-results.ts';
 import type { DocumentBody, DocumentRow, Enrichment, Json, JsonObject, Slot } from './store.ts';
-import { isBeingReplaced, newestCommitted, placeBody, readBody, rewriteSlot, toRow, visibleSlot, withoutSlots } from './store.ts';
+import {
+  isBeingReplaced,
+  newestCommitted,
+  placeBody,
+  readBody,
+  rewriteSlot,
+  toRow,
+  visibleSlot,
+  withoutSlots,
+} from './store.ts';
 
 export type { ChunkCounts, ChunkOutcome, ChunkSegment, Receipt } from './chunk-results.ts';
 export { listReceipts, readOutcome, readOutcomes, toReceipt } from './chunk-results.ts';
@@ -82,10 +98,16 @@ async function loadVisible(
 }
 
 const notFound = (documentId: string) =>
-  new AppError('document_not_found', { detail: `No document "${documentId.slice(0, 120)}" in this collection.` });
+  new AppError('document_not_found', {
+    detail: `No document "${documentId.slice(0, 120)}" in this collection.`,
+  });
 
 /** @throws AppError document_not_found */
-export async function getDocument(ctx: NsCtx, collection: StoredCollection, documentId: string): Promise<StoredDocument> {
+export async function getDocument(
+  ctx: NsCtx,
+  collection: StoredCollection,
+  documentId: string,
+): Promise<StoredDocument> {
   const [found] = await getDocuments(ctx, [{ collection_id: collection.id, document_id: documentId }]);
   if (!found) throw notFound(documentId);
   return found;
@@ -105,11 +127,16 @@ export async function getDocuments(
 ): Promise<(StoredDocument | undefined)[]> {
   if (refs.length === 0) return [];
   const collectionIds = [...new Set(refs.map((ref) => ref.collection_id))];
-  const readAll = async () => new Map((await readHeads(ctx, collectionIds)).map((head) => [head.collection_id, head]));
+  const readAll = async () =>
+    new Map((await readHeads(ctx, collectionIds)).map((head) => [head.collection_id, head]));
   let heads = known ?? (await readAll());
-  const items = await ctx.ports.table.getMany(refs.map((ref) => ctx.ns.document(ref.collection_id, ref.document_id)));
+  const items = await ctx.ports.table.getMany(
+    refs.map((ref) => ctx.ns.document(ref.collection_id, ref.document_id)),
+  );
   // When commits came between the two reads, a row may hold only what is newer than the head that we have.
-  const unclear = items.some((item, i) => item && !newestCommitted(toRow(item), heads.get(refs[i]!.collection_id)!));
+  const unclear = items.some(
+    (item, i) => item && !newestCommitted(toRow(item), heads.get(refs[i]!.collection_id)!),
+  );
   if (unclear && !known) heads = await readAll();
   return Promise.all(
     items.map(async (item, i) => {
@@ -173,14 +200,19 @@ export function presentDocument(
 export async function presentWithBlobs(
   ctx: NsCtx,
   document: StoredDocument,
-  options: { readonly presigned?: boolean; readonly vectors?: Readonly<Record<string, readonly number[]>> | undefined },
+  options: {
+    readonly presigned?: boolean;
+    readonly vectors?: Readonly<Record<string, readonly number[]>> | undefined;
+  },
 ): Promise<ReturnType<typeof presentDocument>> {
   const { blobs } = ctx.ports;
   const documentBlobs = await Promise.all(
     document.blobs.map(async ({ s3_key, ...blob }) => ({
       ...blob,
       ...(s3_key === undefined ? {} : { url: blobs.uri(s3_key) }),
-      ...(s3_key !== undefined && options.presigned ? { presigned_url: await blobs.presignGet(s3_key, 3600) } : {}),
+      ...(s3_key !== undefined && options.presigned
+        ? { presigned_url: await blobs.presignGet(s3_key, 3600) }
+        : {}),
     })),
   );
   return { ...presentDocument(document, options.vectors), document_blobs: documentBlobs };
@@ -218,7 +250,9 @@ async function changeDocument(
     const columns = diffColumns(flattenColumns(seen.document.fields), flattenColumns(body.fields));
     const writes: Write[] = [
       rewriteSlot(ctx, collectionId, row, seen.slot, slot),
-      announce(ctx, 'document.updated', { type: 'document', id: documentId }, row.revision + 1, { collection_id: collectionId }),
+      announce(ctx, 'document.updated', { type: 'document', id: documentId }, row.revision + 1, {
+        collection_id: collectionId,
+      }),
       audit(ctx, 'document.update', documentId),
     ];
     try {
@@ -226,7 +260,11 @@ async function changeDocument(
       if (columns.size === 0) await ctx.ports.table.write(writes);
       else {
         const token = newId('event', ctx.ports.clock, ctx.ports.random);
-        await patchColumns(ctx, collectionId, [{ id: documentId, columns }], { token, writes, crashPoint: 'document.patch' });
+        await patchColumns(ctx, collectionId, [{ id: documentId, columns }], {
+          token,
+          writes,
+          crashPoint: 'document.patch',
+        });
       }
       return { ...seen.document, ...body, revision: row.revision + 1 };
     } catch (error) {
@@ -240,7 +278,9 @@ async function changeDocument(
 }
 
 /** The user fields of a body as it was sent: at the root or under `metadata`; ours are refused. */
-export function userFields(body: Readonly<Record<string, unknown>>): { readonly [name: string]: Json | undefined } {
+export function userFields(body: Readonly<Record<string, unknown>>): {
+  readonly [name: string]: Json | undefined;
+} {
   const faults: FieldFault[] = [];
   const fields: Record<string, Json | undefined> = {};
   const take = (name: string, value: unknown, at: readonly string[]) => {
@@ -289,11 +329,20 @@ export async function putDocument(
   ifMatch?: number,
 ): Promise<StoredDocument> {
   const fields = userFields(body);
-  return changeDocument(ctx, collection.id, documentId, ifMatch, (document) => withFields(document, fields as JsonObject));
+  return changeDocument(ctx, collection.id, documentId, ifMatch, (document) =>
+    withFields(document, fields as JsonObject),
+  );
 }
 
 function withFields(document: StoredDocument, fields: JsonObject): DocumentBody {
-  const { document_id: _, collection_id: __, revision: ___, source_version: ____, long_texts, ...body } = document;
+  const {
+    document_id: _,
+    collection_id: __,
+    revision: ___,
+    source_version: ____,
+    long_texts,
+    ...body
+  } = document;
   // A long text that was overwritten is not long any more.
   const kept = Object.entries(long_texts ?? {}).filter(([name]) => fields[name] === document.fields[name]);
   return { ...body, fields, ...(kept.length > 0 ? { long_texts: Object.fromEntries(kept) } : {}) };
@@ -323,7 +372,9 @@ export async function deleteDocument(
     const { body: _, body_key: __, ...place } = slot;
     const writes: Write[] = [
       rewriteSlot(ctx, collection.id, row, slot, { ...place, gone: true }),
-      announce(ctx, 'document.deleted', { type: 'document', id: documentId }, row.revision + 1, { collection_id: collection.id }),
+      announce(ctx, 'document.deleted', { type: 'document', id: documentId }, row.revision + 1, {
+        collection_id: collection.id,
+      }),
       audit(ctx, 'document.delete', documentId),
     ];
     // A batch that rewrites the document counted it as there already; its commit will show it again.
@@ -331,7 +382,11 @@ export async function deleteDocument(
     try {
       crash('document.delete.before_commit');
       const token = newId('event', ctx.ports.clock, ctx.ports.random);
-      await deleteRows(ctx, collection.id, [documentId], delta, { token, writes, crashPoint: 'document.delete' });
+      await deleteRows(ctx, collection.id, [documentId], delta, {
+        token,
+        writes,
+        crashPoint: 'document.delete',
+      });
       return;
     } catch (error) {
       if (!(error instanceof ConditionFailed)) throw error;
@@ -371,7 +426,11 @@ function mergeProvenance(
 }
 
 /** Runs `work` over all items, a few at a time. */
-async function inParallel<T>(items: readonly T[], atOnce: number, work: (item: T) => Promise<void>): Promise<void> {
+async function inParallel<T>(
+  items: readonly T[],
+  atOnce: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
   let next = 0;
   const lane = async () => {
     while (next < items.length) await work(items[next++]!);
@@ -380,7 +439,10 @@ async function inParallel<T>(items: readonly T[], atOnce: number, work: (item: T
 }
 
 /** The columns that an enrichment is about, from what the document says now; undefined where it says nothing. */
-function columnsUnder(fields: JsonObject, names: ReadonlySet<string>): Map<string, ReturnType<RowPatch['columns']['get']>> {
+function columnsUnder(
+  fields: JsonObject,
+  names: ReadonlySet<string>,
+): Map<string, ReturnType<RowPatch['columns']['get']>> {
   const columns = new Map<string, ReturnType<RowPatch['columns']['get']>>();
   for (const name of names) columns.set(name, undefined);
   for (const [column, value] of flattenColumns(fields)) {
@@ -407,37 +469,54 @@ export async function enrichDocuments(
   options: { readonly token: string },
 ): Promise<{ readonly enriched: number }> {
   const groups: DocumentEnrichment[][] = [];
-  for (let i = 0; i < changes.length; i += enrichRowsPerWrite) groups.push(changes.slice(i, i + enrichRowsPerWrite));
+  for (let i = 0; i < changes.length; i += enrichRowsPerWrite)
+    groups.push(changes.slice(i, i + enrichRowsPerWrite));
   const names = new Map<string, Set<string>>();
   const revisions = new Map<string, number>();
   const fieldsNow = new Map<string, JsonObject>();
   await inParallel(groups, 4, async (group) => {
     for (let attempt = 0; ; attempt++) {
       if (attempt >= enrichTries) {
-        throw new AppError('document_changed', { detail: 'Documents are being changed by too many at once.', retryAfterSeconds: 2 });
+        throw new AppError('document_changed', {
+          detail: 'Documents are being changed by too many at once.',
+          retryAfterSeconds: 2,
+        });
       }
       const head = await readHead(ctx, collectionId);
-      const items = await ctx.ports.table.getMany(group.map((change) => ctx.ns.document(collectionId, change.document_id)));
+      const items = await ctx.ports.table.getMany(
+        group.map((change) => ctx.ns.document(collectionId, change.document_id)),
+      );
       const writes: Write[] = [];
       const done: (() => void)[] = [];
       for (const [i, change] of group.entries()) {
         const row = items[i] && toRow(items[i]);
         const seen = row && (await loadVisible(ctx, collectionId, row, head));
         if (!row || !seen) continue;
-        if (change.if_source_version !== undefined && change.if_source_version !== seen.slot.object_version) continue;
+        if (change.if_source_version !== undefined && change.if_source_version !== seen.slot.object_version)
+          continue;
         const fields: Record<string, Json> = { ...seen.document.fields };
         for (const name of change.remove ?? []) delete fields[name];
         for (const [name, value] of Object.entries(change.set)) if (!isReserved(name)) fields[name] = value;
-        const enrichments = mergeProvenance(seen.document.enrichments, change.provenance ?? [], change.provenance_removed ?? []);
+        const enrichments = mergeProvenance(
+          seen.document.enrichments,
+          change.provenance ?? [],
+          change.provenance_removed ?? [],
+        );
         const body = { ...withFields(seen.document, fields), enrichments, updated_at: isoTime(now(ctx)) };
         const text = JSON.stringify(body);
         if (Buffer.byteLength(text) > documentBytesMax) continue;
         const { body: _, body_key: __, ...place } = seen.slot;
         const stamp = `${seen.slot.seq}-${row.revision + 1}-${options.token}`;
-        const slot: Slot = { ...place, ...(await placeBody(ctx, collectionId, change.document_id, stamp, text)) };
+        const slot: Slot = {
+          ...place,
+          ...(await placeBody(ctx, collectionId, change.document_id, stamp, text)),
+        };
         writes.push(rewriteSlot(ctx, collectionId, row, seen.slot, slot));
         done.push(() => {
-          names.set(change.document_id, new Set([...Object.keys(change.set), ...(change.remove ?? [])].filter((n) => !isReserved(n))));
+          names.set(
+            change.document_id,
+            new Set([...Object.keys(change.set), ...(change.remove ?? [])].filter((n) => !isReserved(n))),
+          );
           revisions.set(change.document_id, row.revision + 1);
           fieldsNow.set(change.document_id, fields);
         });
@@ -472,9 +551,14 @@ async function patchUntilEqual(
   let pending = [...revisions.keys()];
   for (let round = 0; pending.length > 0; round++) {
     if (round >= enrichTries) {
-      throw new AppError('document_changed', { detail: 'Documents are being changed by too many at once.', retryAfterSeconds: 2 });
+      throw new AppError('document_changed', {
+        detail: 'Documents are being changed by too many at once.',
+        retryAfterSeconds: 2,
+      });
     }
-    const patches = pending.map((id): RowPatch => ({ id, columns: columnsUnder(fieldsNow.get(id)!, names.get(id)!) }));
+    const patches = pending.map(
+      (id): RowPatch => ({ id, columns: columnsUnder(fieldsNow.get(id)!, names.get(id)!) }),
+    );
     // Later rounds put right what this run did, and a repetition of the run does everything again.
     const roundToken = round === 0 ? token : newId('event', ctx.ports.clock, ctx.ports.random);
     await patchColumns(ctx, collectionId, patches, { token: roundToken, crashPoint: 'document.enrich' });
@@ -507,7 +591,10 @@ export interface BatchRef {
  */
 export async function documentsOfBatch(ctx: NsCtx, batch: BatchRef, collectionId: string): Promise<string[]> {
   const receipts = await listReceipts(ctx, batch.batch_id, batch.attempt);
-  const outcomes = await readOutcomes(ctx, receipts.filter((receipt) => receipt.collection_id === collectionId));
+  const outcomes = await readOutcomes(
+    ctx,
+    receipts.filter((receipt) => receipt.collection_id === collectionId),
+  );
   return outcomes.flatMap((outcome) => [...outcome.document_ids]);
 }
 
@@ -531,7 +618,9 @@ const lateWriterMs = 24 * 3600 * 1000;
 export async function clearAborted(ctx: NsCtx, collectionId: string, atLeast: number): Promise<number> {
   const { table } = ctx.ports;
   const before = now(ctx) - lateWriterMs;
-  const old = new Set((await readHead(ctx, collectionId)).aborted.filter(({ at_ms }) => at_ms < before).map(({ seq }) => seq));
+  const old = new Set(
+    (await readHead(ctx, collectionId)).aborted.filter(({ at_ms }) => at_ms < before).map(({ seq }) => seq),
+  );
   if (old.size < atLeast) return 0;
   const { pk, prefix } = ctx.ns.documents(collectionId);
   for await (const item of queryAll(table, pk, { prefix })) {

@@ -56,7 +56,9 @@ export interface DocumentBody {
   readonly enrichments: readonly Enrichment[];
   readonly blobs: readonly DocumentBlob[];
   /** Long texts: the field holds the first kilobyte, here is the key of the whole in the blob bucket. */
-  readonly long_texts?: { readonly [field: string]: { readonly s3_key: string; readonly size_bytes: number } };
+  readonly long_texts?: {
+    readonly [field: string]: { readonly s3_key: string; readonly size_bytes: number };
+  };
   /** URIs of the features of which it has a vector. */
   readonly features: readonly string[];
   readonly created_at: string;
@@ -103,7 +105,9 @@ export function visibleSlot(row: DocumentRow, head: IndexHead): Slot | undefined
 
 /** As `visibleSlot`, but also a slot that says that the document is gone. */
 export function newestCommitted(row: DocumentRow, head: IndexHead): Slot | undefined {
-  const seen = [row.a, row.b].filter((slot): slot is Slot => slot !== undefined && isCommitted(head, slot.seq));
+  const seen = [row.a, row.b].filter(
+    (slot): slot is Slot => slot !== undefined && isCommitted(head, slot.seq),
+  );
   return seen.length === 2 ? (seen[0]!.seq > seen[1]!.seq ? seen[0] : seen[1]) : seen[0];
 }
 
@@ -119,7 +123,12 @@ function asAttribute(slot: Slot): Attribute {
 /** The first write of a document that no row exists of. */
 export function insertRow(ctx: NsCtx, collectionId: string, documentId: string, slot: Slot): Write {
   return {
-    put: { ...ctx.ns.document(collectionId, documentId), document_id: documentId, revision: 1, a: asAttribute(slot) },
+    put: {
+      ...ctx.ns.document(collectionId, documentId),
+      document_id: documentId,
+      revision: 1,
+      a: asAttribute(slot),
+    },
     if: [{ absent: true }],
   };
 }
@@ -147,7 +156,13 @@ export function stageRow(
 }
 
 /** Replaces the slot that readers see (a change by a request or an enrichment). */
-export function rewriteSlot(ctx: NsCtx, collectionId: string, row: DocumentRow, before: Slot, after: Slot): Write {
+export function rewriteSlot(
+  ctx: NsCtx,
+  collectionId: string,
+  row: DocumentRow,
+  before: Slot,
+  after: Slot,
+): Write {
   return {
     update: ctx.ns.document(collectionId, row.document_id),
     set: { [row.a === before ? 'a' : 'b']: asAttribute(after), revision: row.revision + 1 },
@@ -156,8 +171,15 @@ export function rewriteSlot(ctx: NsCtx, collectionId: string, row: DocumentRow, 
 }
 
 /** Takes the slots of some sequences out of a row, or the row away when none is left; undefined: it has none of them. */
-export function withoutSlots(ctx: NsCtx, collectionId: string, row: DocumentRow, sequences: ReadonlySet<number>): Write | undefined {
-  const remove = (['a', 'b'] as const).filter((name) => row[name] !== undefined && sequences.has(row[name].seq));
+export function withoutSlots(
+  ctx: NsCtx,
+  collectionId: string,
+  row: DocumentRow,
+  sequences: ReadonlySet<number>,
+): Write | undefined {
+  const remove = (['a', 'b'] as const).filter(
+    (name) => row[name] !== undefined && sequences.has(row[name].seq),
+  );
   if (remove.length === 0) return undefined;
   const key = ctx.ns.document(collectionId, row.document_id);
   const unchanged = [{ attribute: 'revision', eq: row.revision }];

@@ -22,7 +22,7 @@ const tombstoneSeconds = 30 * 86_400;
 
 /** Where objects of a namespace are; a test compares this with the keys that the slices make. */
 export const objectPrefixes = {
-  blobs: ['objects/', 'uploads/', 'documents/', 'batches/', 'runs/', 'run-inputs/'],
+  blobs: ['objects/', 'uploads/', 'documents/', 'batches/', 'runs/', 'runinputs/'],
   archives: ['uploads/', 'plugins/'],
   index: [''],
 } as const;
@@ -108,11 +108,18 @@ async function noteLateWork(ctx: NsCtx, job: NamespaceJob, key: Key, row: Item):
       await stop(ctx, bucketId, batch.batch_id);
     }
   }
-  const late: LateWork = { collection_ids: await idsOf(ctx, 'COLLECTION'), receipts: receipts.slice(0, 1_000) };
+  const late: LateWork = {
+    collection_ids: await idsOf(ctx, 'COLLECTION'),
+    receipts: receipts.slice(0, 1_000),
+  };
   // Should the workflow die for good, the sweeper starts another.
   const again = dueAttributes(ctx.ns.namespaceId, isoTime(now(ctx) + lateWorkMs));
   await ctx.ports.table.write([
-    { update: key, set: { late_work: JSON.stringify(late), watch_job: JSON.stringify(job), ...again }, if: [{ attribute: 'state', eq: 'deleting' }] },
+    {
+      update: key,
+      set: { late_work: JSON.stringify(late), watch_job: JSON.stringify(job), ...again },
+      if: [{ attribute: 'state', eq: 'deleting' }],
+    },
   ]);
   return late;
 }
@@ -136,7 +143,10 @@ async function idsOf(ctx: NsCtx, kind: ResourceKind): Promise<string[]> {
 /** Removes rows of one partition until none is left or the turn is over. @returns whether none is left */
 async function dropRows(ctx: NsCtx, pk: string, budget: Budget, prefix?: string): Promise<boolean> {
   while (!budget.spent) {
-    const { items } = await ctx.ports.table.query(pk, { limit: budget.room(500), ...(prefix === undefined ? {} : { prefix }) });
+    const { items } = await ctx.ports.table.query(pk, {
+      limit: budget.room(500),
+      ...(prefix === undefined ? {} : { prefix }),
+    });
     if (items.length === 0) return true;
     await ctx.ports.table.writeMany(items.map((item) => ({ delete: { pk: item.pk, sk: item.sk } })));
     budget.take(items.length);
@@ -233,7 +243,8 @@ async function dropTasks(ctx: NsCtx, budget: Budget): Promise<boolean> {
   do {
     const page = await ctx.ports.table.query(pk, { prefix, limit: 500, after });
     const own = page.items.filter((item) => item.namespace_id === ctx.ns.namespaceId);
-    if (own.length > 0) await ctx.ports.table.writeMany(own.map((item) => ({ delete: { pk: item.pk, sk: item.sk } })));
+    if (own.length > 0)
+      await ctx.ports.table.writeMany(own.map((item) => ({ delete: { pk: item.pk, sk: item.sk } })));
     budget.take(own.length);
     after = page.next;
   } while (after && !budget.spent);
@@ -254,8 +265,19 @@ async function bury(ctx: NsCtx, job: NamespaceJob, key: Key, row: Item): Promise
   try {
     await ctx.ports.table.write([
       deletedAt === undefined
-        ? { update: key, set, if: [{ attribute: 'deleted_at', missing: true }, { attribute: 'state', eq: 'deleting' }] }
-        : { update: key, remove: ['due_pk', 'due_at', 'watch_job', 'late_work'], if: [{ attribute: 'deleted_at', eq: deletedAt }] },
+        ? {
+            update: key,
+            set,
+            if: [
+              { attribute: 'deleted_at', missing: true },
+              { attribute: 'state', eq: 'deleting' },
+            ],
+          }
+        : {
+            update: key,
+            remove: ['due_pk', 'due_at', 'watch_job', 'late_work'],
+            if: [{ attribute: 'deleted_at', eq: deletedAt }],
+          },
     ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error; // A repetition of this turn was faster.

@@ -13,7 +13,9 @@ export const Task = z
     namespace_id: z.string(),
     inputs: z.array(z.record(z.string(), z.json())),
     outputs: z.array(z.record(z.string(), z.json())),
-    additional_data: z.record(z.string(), z.json()).meta({ description: 'ids of the run that the task stands for' }),
+    additional_data: z
+      .record(z.string(), z.json())
+      .meta({ description: 'ids of the run that the task stands for' }),
     error: z.string().nullable(),
     created_at: Timestamp,
     updated_at: Timestamp,

@@ -22,12 +22,19 @@ function toTask({ task, status, error, updated_at }: TaskView): Task {
   };
 }
 
-async function page(ctx: Ctx, input: ListInput, wanted: { status?: string | null | undefined; task_type?: string | null | undefined } = {}) {
+async function page(
+  ctx: Ctx,
+  input: ListInput,
+  wanted: { status?: string | null | undefined; task_type?: string | null | undefined } = {},
+) {
   const rows = (await listTasks(ctx))
     .map(toTask)
     .filter((task) => !wanted.status || task.status === wanted.status)
     .filter((task) => !wanted.task_type || task.task_type === wanted.task_type);
-  return pageOfAll(ctx, `tasks ${wanted.status ?? ''} ${wanted.task_type ?? ''}`, rows, input, ['task_id', 'task_type']);
+  return pageOfAll(ctx, `tasks ${wanted.status ?? ''} ${wanted.task_type ?? ''}`, rows, input, [
+    'task_id',
+    'task_type',
+  ]);
 }
 
 export const handlers: Handlers<typeof routes> = {

@@ -9,7 +9,15 @@ import { findTask, listTaskRows, targetKey } from './store.ts';
 export { createTask } from './store.ts';
 export type { StoredTask, TaskTarget, TaskType } from './store.ts';
 
-export const taskStatuses = ['DRAFT', 'PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELED', 'UNKNOWN'] as const;
+export const taskStatuses = [
+  'DRAFT',
+  'PENDING',
+  'PROCESSING',
+  'COMPLETED',
+  'FAILED',
+  'CANCELED',
+  'UNKNOWN',
+] as const;
 export type TaskStatus = (typeof taskStatuses)[number];
 
 export interface TaskView {
@@ -23,7 +31,8 @@ export interface TaskView {
 function view(task: StoredTask, run: Item | undefined): TaskView {
   const given = String(run?.status ?? 'UNKNOWN').toUpperCase();
   const status = taskStatuses.find((known) => known === given) ?? 'UNKNOWN';
-  const error = status === 'FAILED' ? (run?.failure_detail ?? run?.error_message ?? run?.message ?? null) : null;
+  const error =
+    status === 'FAILED' ? (run?.failure_detail ?? run?.error_message ?? run?.message ?? null) : null;
   return {
     task,
     status,
@@ -39,7 +48,8 @@ function isAllowed(ctx: Ctx, task: StoredTask): boolean {
 /** @throws AppError task_not_found */
 export async function getTask(ctx: Ctx, taskId: string): Promise<TaskView> {
   const task = await findTask(ctx, taskId);
-  if (!task || !isAllowed(ctx, task)) throw new AppError('task_not_found', { detail: `No task "${taskId.slice(0, 120)}".` });
+  if (!task || !isAllowed(ctx, task))
+    throw new AppError('task_not_found', { detail: `No task "${taskId.slice(0, 120)}".` });
   return view(task, await ctx.ports.table.get(targetKey(ctx, task)));
 }
 

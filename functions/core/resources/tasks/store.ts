@@ -33,7 +33,12 @@ export interface StoredTask {
  */
 export function createTask(
   ctx: Ctx,
-  task: { readonly task_id: string; readonly task_type: TaskType; readonly namespace_id: string; readonly target: TaskTarget },
+  task: {
+    readonly task_id: string;
+    readonly task_type: TaskType;
+    readonly namespace_id: string;
+    readonly target: TaskTarget;
+  },
 ): Write {
   return { put: { ...ctx.org.task(task.task_id), ...task, created_at: isoTime(ctx.ports.clock.now()) } };
 }
