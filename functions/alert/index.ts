@@ -5,9 +5,14 @@ import { workflowContext } from '../core/context.ts';
 import { readEnvironment } from '../core/env.ts';
 import type { Job } from '../core/events.ts';
 import { evaluateAlerts } from '../core/resources/alerts/workflow.ts';
+import { noteLifecycle } from '../core/resources/batches/lifecycle.ts';
 
 const ports = makePorts('alert', readEnvironment('alert'));
 
 type AlertEvent = Extract<Job, { kind: 'batch' }> & { readonly step: 'evaluate' };
 
-export const handler = middy((event: AlertEvent) => evaluateAlerts(workflowContext(ports, event), event));
+export const handler = middy(async (event: AlertEvent) => {
+  const ctx = workflowContext(ports, event);
+  await noteLifecycle(ctx, event, 'alerting');
+  return evaluateAlerts(ctx, event);
+});

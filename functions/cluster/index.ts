@@ -5,6 +5,7 @@ import { secret } from '../core/aws/secrets.ts';
 import { readEnvironment } from '../core/env.ts';
 import { openAiLabelModel } from '../core/labels/openai.ts';
 import { readLabelModel } from '../core/labels/settings.ts';
+import { noteStep } from '../core/resources/batches/lifecycle.ts';
 import type { ClusterEvent } from '../core/resources/clusters/steps.ts';
 import { clusterStep } from '../core/resources/clusters/steps.ts';
 
@@ -18,4 +19,7 @@ const model =
     allowLoopback: ports.settings.allowLoopback,
   });
 
-export const handler = middy((event: ClusterEvent) => clusterStep(ports, event, model));
+export const handler = middy(async (event: ClusterEvent) => {
+  if (event.step === 'follow') await noteStep(ports, event, 'clustering');
+  return clusterStep(ports, event, model);
+});

@@ -38,7 +38,7 @@ export class ApiStack extends Stack {
     allowBucket(this.api.role, data.blobs, 'read', 'write', 'delete');
     allowBucket(this.api.role, data.archives, 'read', 'write', 'delete');
     // Changed and deleted documents get a segment of their own.
-    allowBucket(this.api.role, data.index, 'read', 'write');
+    allowBucket(this.api.role, data.index, 'read', 'write', 'delete');
     allowInvoke(this.api.role, validator, runner);
     allowSecret(this.api.role, data.pepper);
 

@@ -129,9 +129,10 @@ export class ProcessingStack extends Stack {
     };
 
     const batch = make('Batch', 'batch', shared);
-    allowBucket(batch.role, data.blobs, 'read', 'write');
+    // Deletes: what earlier batches left is tidied after each one.
+    allowBucket(batch.role, data.blobs, 'read', 'write', 'delete');
     allowBucket(batch.role, data.archives, 'read');
-    allowBucket(batch.role, data.index, 'read', 'write');
+    allowBucket(batch.role, data.index, 'read', 'write', 'delete');
 
     const chunk = make('Chunk', 'chunk', shared);
     allowBucket(chunk.role, data.blobs, 'read', 'write');

@@ -36,7 +36,28 @@ describe('put', () => {
 
   it.each([['PreconditionFailed', 412], ['ConditionalRequestConflict', 409], ['Unknown', 412]])('refused by %s (%i) is a conflict', async (name, status) => {
     aws.on(PutObjectCommand).rejects(failing(name, status));
+    aws.on(HeadObjectCommand).rejects(failing('NotFound', 404));
     await expect(blobs.put('k', 'x', { ifAbsent: true })).rejects.toBeInstanceOf(BlobConflict);
+  });
+
+  it('whose first answer was lost knows its own object by the mark that it left, and another one not', async () => {
+    let stored: Record<string, string> | undefined;
+    aws.on(PutObjectCommand).callsFake((input) => {
+      stored = input.Metadata;
+      throw failing('PreconditionFailed', 412);
+    });
+    aws.on(HeadObjectCommand).callsFake(() => ({ ETag: '"mine"', Metadata: stored }));
+    expect(await blobs.put('k', 'x', { ifAbsent: true })).toEqual({ etag: '"mine"' });
+    aws.on(HeadObjectCommand).resolves({ ETag: '"theirs"', Metadata: { 'write-id': 'somebody' } });
+    await expect(blobs.put('k', 'x', { ifAbsent: true })).rejects.toBeInstanceOf(BlobConflict);
+  });
+
+  it('beside another write of its key is tried again, since nobody has won yet', async () => {
+    aws
+      .on(PutObjectCommand)
+      .rejectsOnce(failing('ConditionalRequestConflict', 409))
+      .resolves({ ETag: '"e"' });
+    expect(await blobs.put('k', 'x', { ifAbsent: true })).toEqual({ etag: '"e"' });
   });
 
   it('that is slowed down says busy', async () => {

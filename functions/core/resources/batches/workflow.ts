@@ -25,6 +25,7 @@ import type { Receipt } from '../documents/service.ts';
 import { listReceipts, readOutcomes } from '../documents/service.ts';
 import { findPlugin, isDeployed } from '../plugins/service.ts';
 import { finishChunk } from './chunk.ts';
+import { noteLifecycle } from './lifecycle.ts';
 import { batchMs, runningBatch } from './plan.ts';
 import type { PlanFile } from './files.ts';
 import type { BatchJob, BatchStatus, PostProcessing, Progress, StoredBatch } from './store.ts';
@@ -352,6 +353,7 @@ export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResu
   const documents = receipts.reduce((sum, receipt) => sum + receipt.counts.documents, 0);
   const result: CommitResult = { committed: true, collection_ids: batch.collection_ids, documents };
   if (isCommitted(batch)) return result;
+  await noteLifecycle(ctx, job, 'committing');
   if (batch.plan === null || batch.plan.attempt !== job.attempt) {
     throw new AppError('batch_chunks_missing', { detail: 'The batch has no plan.' });
   }
