@@ -41,6 +41,13 @@ export default class CountsReporter implements Reporter {
   }
 }
 
-function textOf(error: { readonly message?: string; readonly stack?: string }): string {
-  return error.stack ?? error.message ?? String(error);
+/** Message and place, without the frames of libraries, and what differs. */
+function textOf(error: {
+  readonly message?: string;
+  readonly stack?: string;
+  readonly diff?: unknown;
+}): string {
+  const text = error.stack ?? error.message ?? String(error);
+  const lines = text.split('\n').filter((line) => !/^\s+at .*(node_modules|node:internal)/.test(line));
+  return [...lines, ...(typeof error.diff === 'string' ? [error.diff] : [])].join('\n');
 }

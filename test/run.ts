@@ -240,11 +240,17 @@ async function deployStack(note: (text: string) => void): Promise<string> {
   return file;
 }
 
-/** Ends the emulator. @returns what it left behind */
-async function stopStack(): Promise<string[]> {
+let stopping: Promise<string[]> | undefined;
+
+/** Ends the emulator, once. @returns what it left behind */
+function stopStack(): Promise<string[]> {
+  stopping ??= stopEmulatorAndLook();
+  return stopping;
+}
+
+async function stopEmulatorAndLook(): Promise<string[]> {
   if (!emulator) return [];
   const { port, pid } = emulator;
-  emulator = undefined;
   await stopEmulator(emulatorFolder);
   const left = listProcesses()
     .filter((row) => row.pid !== process.pid && row.command.includes(emulatorFolder))
@@ -314,8 +320,8 @@ const indented = (text: string) => text.replaceAll(/^/gm, '       ');
 
 async function main(): Promise<number> {
   const words = process.argv.slice(2);
-  const chosen = words.filter((word) => word in levels);
-  const files = words.filter((word) => !(word in levels));
+  const chosen = words.filter((word) => Object.hasOwn(levels, word));
+  const files = words.filter((word) => !Object.hasOwn(levels, word));
   const unknown = files.filter((word) => word.startsWith('-'));
   if (unknown.length > 0) {
     print(
@@ -333,6 +339,7 @@ async function main(): Promise<number> {
       continue;
     const begin = performance.now();
     const counts = await level(files);
+    if (interrupted) return 130;
     passed += counts.passed;
     failed += counts.failures.length;
     const skipped = counts.skipped.length > 0 ? `, ${counts.skipped.length} skipped` : '';
@@ -356,8 +363,10 @@ async function main(): Promise<number> {
   return failed === 0 ? 0 : 1;
 }
 
+let interrupted = false;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.once(signal, () => {
+    interrupted = true;
     endChildren();
     void stopStack().finally(() => {
       rmSync(folder, { recursive: true, force: true });

@@ -219,10 +219,20 @@ export function isAppError(error: unknown, ...codes: readonly ErrorCode[]): erro
   return codes.length === 0 || codes.includes(error.name as ErrorCode);
 }
 
+/** `body.blobs.0.type`; in an archive `manifest.py:3:9`, or `archive` where there is no line. */
+function placeOf(location: FieldFault['location']): string {
+  const [file, line, column] = location;
+  const isPlaceInFile = location.length === 3 && typeof line === 'number' && typeof column === 'number';
+  if (!isPlaceInFile) return location.join('.');
+  return line === 0 ? String(file) : `${file}:${line}:${column}`;
+}
+
 /** A 422 of one noun with all of its faults; the message counts them and quotes the first. */
 export function invalid(code: ErrorCode, fields: readonly FieldFault[]): AppError {
-  const first = fields[0];
-  const where = first ? `${first.location.join('.')}: ${first.message}` : errorTable[code].title;
+  const [first] = fields;
+  const place = first ? `${placeOf(first.location)}: ` : '';
+  // Messages about archives may begin with the file themselves.
+  const where = first ? (first.message.startsWith(place) ? '' : place) + first.message : errorTable[code].title;
   const more = fields.length > 1 ? ` (and ${fields.length - 1} more, see validation_errors)` : '';
   return new AppError(code, { detail: where + more, fields });
 }

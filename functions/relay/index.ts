@@ -1,8 +1,8 @@
 // Sends new outbox rows on: jobs to their queue, events to the bus. Then the row goes. Seeing a row twice is harmless,
 // because jobs are keyed by their work and events carry their own id.
 import { BatchProcessor, EventType, processPartialResponse } from '@aws-lambda-powertools/batch';
-import type { Context, DynamoDBRecord, DynamoDBStreamEvent } from 'aws-lambda';
 import middy from '@middy/core';
+import type { Context, DynamoDBRecord, DynamoDBStreamEvent } from 'aws-lambda';
 import { rowOfImage } from '../core/aws/attributes.ts';
 import { eventBridge } from '../core/aws/bus.ts';
 import { DynamoTable } from '../core/aws/dynamo.ts';

@@ -1,6 +1,15 @@
 // Import directions: the code keeps every rule, and each rule catches a violation that is planted for it.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
@@ -9,17 +18,29 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const settingsFile = join(root, '.dependency-cruiser.cjs');
-const { forbidden } = createRequire(import.meta.url)(settingsFile) as { forbidden: { name: string; comment: string }[] };
+const { forbidden } = createRequire(import.meta.url)(settingsFile) as {
+  forbidden: { name: string; comment: string }[];
+};
 const cruiser = join(root, 'node_modules/dependency-cruiser/bin/dependency-cruiser.mjs');
 const sourceFolders = ['functions', 'infra', 'local', 'bench', 'cli', 'console', 'docs', 'test', 'layers'];
 
 interface Cruise {
   readonly modules: readonly { readonly source: string }[];
-  readonly summary: { readonly violations: readonly { readonly from: string; readonly to: string; readonly rule: { readonly name: string } }[] };
+  readonly summary: {
+    readonly violations: readonly {
+      readonly from: string;
+      readonly to: string;
+      readonly rule: { readonly name: string };
+    }[];
+  };
 }
 
 function cruise(folder: string, parts: readonly string[]): Cruise {
-  const run = spawnSync(process.execPath, [cruiser, '--config', settingsFile, '--output-type', 'json', ...parts], { cwd: folder, encoding: 'utf8', maxBuffer: 1e9 });
+  const run = spawnSync(
+    process.execPath,
+    [cruiser, '--config', settingsFile, '--output-type', 'json', ...parts],
+    { cwd: folder, encoding: 'utf8', maxBuffer: 1e9 },
+  );
   if (run.stdout === '') throw new Error(`dependency-cruiser failed: ${run.stderr}`);
   return JSON.parse(run.stdout) as Cruise;
 }
@@ -38,7 +59,9 @@ function typescriptFiles(folder: string): string[] {
   return found;
 }
 
-const present = sourceFolders.filter((name) => statSync(join(root, name), { throwIfNoEntry: false })?.isDirectory());
+const present = sourceFolders.filter((name) =>
+  statSync(join(root, name), { throwIfNoEntry: false })?.isDirectory(),
+);
 
 describe('the code', () => {
   const seen = cruise(root, present);
@@ -48,21 +71,31 @@ describe('the code', () => {
   });
 
   it('is seen whole: as many modules as there are files', () => {
-    const modules = seen.modules.map(({ source }) => source).filter((source) => source.endsWith('.ts') && !source.includes('node_modules/'));
+    const modules = seen.modules
+      .map(({ source }) => source)
+      .filter((source) => source.endsWith('.ts') && !source.includes('node_modules/'));
     const files = present.flatMap((folder) => typescriptFiles(join(root, folder)));
     expect(modules.sort()).toEqual(files.sort());
     expect(files.length).toBeGreaterThan(150);
   });
 
   it('has a rule for each noun', () => {
-    const nouns = readdirSync(join(root, 'functions/core/resources'), { withFileTypes: true }).filter((entry) => entry.isDirectory()).map((entry) => entry.name);
-    const ruled = forbidden.filter(({ name }) => name.startsWith('slice-')).map(({ name }) => name.slice('slice-'.length));
+    const nouns = readdirSync(join(root, 'functions/core/resources'), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name);
+    const ruled = forbidden
+      .filter(({ name }) => name.startsWith('slice-'))
+      .map(({ name }) => name.slice('slice-'.length));
     expect(ruled.sort()).toEqual(nouns.sort());
   });
 
-  it('calls users\' addresses from one place: no bare fetch in the Lambdas', () => {
+  it("calls users' addresses from one place: no bare fetch in the Lambdas", () => {
     const bare = typescriptFiles(join(root, 'functions')).filter(
-      (file) => !/core\/(egress|labels)\//.test(file) && /(?<![\w.])fetch\(/.test(readFileSync(join(root, file), 'utf8').replace(/\/\/.*|\/\*[\s\S]*?\*\//g, '')),
+      (file) =>
+        !/core\/(egress|labels)\//.test(file) &&
+        /(?<![\w.])fetch\(/.test(
+          readFileSync(join(root, file), 'utf8').replace(/\/\/.*|\/\*[\s\S]*?\*\//g, ''),
+        ),
     );
     expect(bare).toEqual([]);
   });
@@ -81,15 +114,25 @@ const planted: Readonly<Record<string, readonly (readonly [from: string, to: str
     ['functions/core/a6.ts', 'cli/main.ts'],
   ],
   'lambdas-apart': [['functions/relay/b1.ts', 'functions/deliver/index.ts']],
-  'lambdas-without-tools': [['functions/api/c1.ts', 'infra/stage.ts'], ['functions/api/c2.ts', 'local/run.ts']],
+  'lambdas-without-tools': [
+    ['functions/api/c1.ts', 'infra/stage.ts'],
+    ['functions/api/c2.ts', 'local/run.ts'],
+  ],
   'infra-reads-contracts': [
     ['infra/d1.ts', 'functions/core/store/table.ts'],
     ['infra/d2.ts', `${resources}/buckets/contract.ts`],
     ['infra/d3.ts', 'functions/api/index.ts'],
     ['infra/d4.ts', 'functions/core/http/dispatch.ts'],
   ],
-  'infra-without-tools': [['infra/e1.ts', 'local/run.ts'], ['infra/e2.ts', 'test/http/app.ts']],
-  'clients-read-contracts': [['cli/f1.ts', `${resources}/buckets/service.ts`], ['console/f2.ts', 'infra/stage.ts'], ['cli/f3.ts', 'functions/core/context.ts']],
+  'infra-without-tools': [
+    ['infra/e1.ts', 'local/run.ts'],
+    ['infra/e2.ts', 'test/http/app.ts'],
+  ],
+  'clients-read-contracts': [
+    ['cli/f1.ts', `${resources}/buckets/service.ts`],
+    ['console/f2.ts', 'infra/stage.ts'],
+    ['cli/f3.ts', 'functions/core/context.ts'],
+  ],
   'engines-are-pure': [
     ['functions/core/vectors/g1.ts', 'functions/core/store/table.ts'],
     ['functions/core/retrieval/g2.ts', 'functions/core/http/route.ts'],
@@ -146,20 +189,45 @@ const planted: Readonly<Record<string, readonly (readonly [from: string, to: str
     ['functions/core/vectors/l2.ts', 'functions/core/vectors/l1.ts'],
   ],
   resolvable: [['infra/m1.ts', 'infra/nowhere.ts']],
-  'slice-namespaces': [[`${resources}/namespaces/n1.ts`, `${resources}/buckets/service.ts`], [`${resources}/namespaces/n2.ts`, `${resources}/batches/store.ts`]],
+  'slice-namespaces': [
+    [`${resources}/namespaces/n1.ts`, `${resources}/buckets/service.ts`],
+    [`${resources}/namespaces/n2.ts`, `${resources}/batches/store.ts`],
+  ],
   'slice-keys': [[`${resources}/keys/n1.ts`, `${resources}/namespaces/service.ts`]],
   'slice-plugins': [[`${resources}/plugins/n1.ts`, `${resources}/collections/service.ts`]],
   'slice-buckets': [[`${resources}/buckets/n1.ts`, `${resources}/objects/service.ts`]],
-  'slice-objects': [[`${resources}/objects/n1.ts`, `${resources}/buckets/store.ts`], [`${resources}/objects/n2.ts`, `${resources}/uploads/service.ts`], [`${resources}/objects/n3.ts`, `${resources}/webhooks/deliver.ts`]],
-  'slice-uploads': [[`${resources}/uploads/n1.ts`, `${resources}/objects/store.ts`], [`${resources}/uploads/n2.ts`, `${resources}/collections/service.ts`]],
-  'slice-collections': [[`${resources}/collections/n1.ts`, `${resources}/plugins/store.ts`], [`${resources}/collections/n2.ts`, `${resources}/batches/service.ts`]],
-  'slice-documents': [[`${resources}/documents/n1.ts`, `${resources}/collections/store.ts`], [`${resources}/documents/n2.ts`, `${resources}/retrievers/service.ts`]],
-  'slice-batches': [[`${resources}/batches/n1.ts`, `${resources}/taxonomies/service.ts`], [`${resources}/batches/n2.ts`, `${resources}/objects/check.ts`]],
+  'slice-objects': [
+    [`${resources}/objects/n1.ts`, `${resources}/buckets/store.ts`],
+    [`${resources}/objects/n2.ts`, `${resources}/uploads/service.ts`],
+    [`${resources}/objects/n3.ts`, `${resources}/webhooks/deliver.ts`],
+  ],
+  'slice-uploads': [
+    [`${resources}/uploads/n1.ts`, `${resources}/objects/store.ts`],
+    [`${resources}/uploads/n2.ts`, `${resources}/collections/service.ts`],
+  ],
+  'slice-collections': [
+    [`${resources}/collections/n1.ts`, `${resources}/plugins/store.ts`],
+    [`${resources}/collections/n2.ts`, `${resources}/batches/service.ts`],
+  ],
+  'slice-documents': [
+    [`${resources}/documents/n1.ts`, `${resources}/collections/store.ts`],
+    [`${resources}/documents/n2.ts`, `${resources}/retrievers/service.ts`],
+  ],
+  'slice-batches': [
+    [`${resources}/batches/n1.ts`, `${resources}/taxonomies/service.ts`],
+    [`${resources}/batches/n2.ts`, `${resources}/objects/check.ts`],
+  ],
   'slice-tasks': [[`${resources}/tasks/n1.ts`, `${resources}/batches/service.ts`]],
   'slice-retrievers': [[`${resources}/retrievers/n1.ts`, `${resources}/taxonomies/service.ts`]],
-  'slice-taxonomies': [[`${resources}/taxonomies/n1.ts`, `${resources}/batches/service.ts`], [`${resources}/taxonomies/n2.ts`, `${resources}/retrievers/embed.ts`]],
+  'slice-taxonomies': [
+    [`${resources}/taxonomies/n1.ts`, `${resources}/batches/service.ts`],
+    [`${resources}/taxonomies/n2.ts`, `${resources}/retrievers/embed.ts`],
+  ],
   'slice-clusters': [[`${resources}/clusters/n1.ts`, `${resources}/alerts/service.ts`]],
-  'slice-alerts': [[`${resources}/alerts/n1.ts`, `${resources}/webhooks/store.ts`], [`${resources}/alerts/n2.ts`, `${resources}/clusters/service.ts`]],
+  'slice-alerts': [
+    [`${resources}/alerts/n1.ts`, `${resources}/webhooks/store.ts`],
+    [`${resources}/alerts/n2.ts`, `${resources}/clusters/service.ts`],
+  ],
   'slice-webhooks': [[`${resources}/webhooks/n1.ts`, `${resources}/objects/service.ts`]],
   'slice-service': [[`${resources}/service/n1.ts`, `${resources}/keys/service.ts`]],
 };
@@ -211,11 +279,17 @@ describe('a planted violation', () => {
     writeFileSync(join(folder, 'tsconfig.json'), readFileSync(join(root, 'tsconfig.json')));
     writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
     symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
-    found = cruise(folder, readdirSync(folder).filter((name) => statSync(join(folder, name)).isDirectory() && name !== 'node_modules'));
+    found = cruise(
+      folder,
+      readdirSync(folder).filter(
+        (name) => statSync(join(folder, name)).isDirectory() && name !== 'node_modules',
+      ),
+    );
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  const matches = (to: string, seen: string) => seen === to || seen === to.replace('node:', '') || (!to.endsWith('.ts') && seen.includes(to));
+  const matches = (to: string, seen: string) =>
+    seen === to || seen === to.replace('node:', '') || (!to.endsWith('.ts') && seen.includes(to));
 
   it('is there for every rule', () => {
     expect(Object.keys(planted).sort()).toEqual(forbidden.map(({ name }) => name).sort());
@@ -226,14 +300,20 @@ describe('a planted violation', () => {
     for (const [from, to] of imports) {
       const hit = caught.some((violation) => {
         // A cycle is reported once, from whichever end was read first.
-        if (rule === 'no-cycles') return [from, to].includes(violation.from) && [from, to].includes(violation.to);
-        return violation.from === from && (rule === 'resolvable' ? violation.to.includes('nowhere') : matches(to, violation.to));
+        if (rule === 'no-cycles')
+          return [from, to].includes(violation.from) && [from, to].includes(violation.to);
+        return (
+          violation.from === from &&
+          (rule === 'resolvable' ? violation.to.includes('nowhere') : matches(to, violation.to))
+        );
       });
       expect(hit, `${from} -> ${to}`).toBe(true);
     }
   });
 
   it.each(allowed)('is none: %s may import %s', (from, to) => {
-    expect(found.summary.violations.filter((violation) => violation.from === from && matches(to, violation.to))).toEqual([]);
+    expect(
+      found.summary.violations.filter((violation) => violation.from === from && matches(to, violation.to)),
+    ).toEqual([]);
   });
 });

@@ -6,11 +6,32 @@ import type { App } from './app.ts';
 import { featureUri, seedBatch, seedCollection } from './clusters/seed.ts';
 
 /** By the name of the path parameter; `upload` is one of a bucket, `pluginUpload` one of a plugin. */
-export type Everything = Readonly<Record<
-  | 'namespace' | 'key' | 'plugin' | 'bucket' | 'object' | 'upload' | 'pluginUpload' | 'collection' | 'document' | 'batch' | 'task'
-  | 'retriever' | 'taxonomy' | 'cluster' | 'run' | 'alert' | 'execution' | 'webhook' | 'delivery' | 'organizationWebhook' | 'organizationDelivery',
-  string
->>;
+export type Everything = Readonly<
+  Record<
+    | 'namespace'
+    | 'key'
+    | 'plugin'
+    | 'bucket'
+    | 'object'
+    | 'upload'
+    | 'pluginUpload'
+    | 'collection'
+    | 'document'
+    | 'batch'
+    | 'task'
+    | 'retriever'
+    | 'taxonomy'
+    | 'cluster'
+    | 'run'
+    | 'alert'
+    | 'execution'
+    | 'webhook'
+    | 'delivery'
+    | 'organizationWebhook'
+    | 'organizationDelivery',
+    string
+  >
+>;
 
 /** Answers validations; give it to `makeApp` where uploads of plugins are confirmed. */
 export const fakeValidator = {
@@ -18,7 +39,14 @@ export const fakeValidator = {
     ok: true,
     errors: [],
     warnings: [],
-    manifest: { description: null, features: [{ feature_type: 'embedding', feature_name: 'toy', embedding_dim: 2, distance_metric: 'cosine' }], input_mappings: {}, compute_profile: {} },
+    manifest: {
+      description: null,
+      features: [
+        { feature_type: 'embedding', feature_name: 'toy', embedding_dim: 2, distance_metric: 'cosine' },
+      ],
+      input_mappings: {},
+      compute_profile: {},
+    },
     has_realtime: false,
   }),
 };
@@ -38,15 +66,41 @@ export async function makeEverything(app: App): Promise<Everything> {
   const [collection, bucket] = [stored.id, stored.source.bucket_ids[0]!];
   const document = `doc_${tag.padStart(20, '0')}`;
   const object = (await ok('POST', `${ns}/buckets/${bucket}/objects`, { text: 'words' })).object_id;
-  const upload = (await ok('POST', `${ns}/buckets/${bucket}/uploads`, { filename: 'a.txt', content_type: 'text/plain', blob_property: 'text' })).upload_id;
+  const upload = (
+    await ok('POST', `${ns}/buckets/${bucket}/uploads`, {
+      filename: 'a.txt',
+      content_type: 'text/plain',
+      blob_property: 'text',
+    })
+  ).upload_id;
   const asked = await ok('POST', `${ns}/plugins/uploads`, { name: 'second_embed', version: '1.0.0' });
   await app.ports.archives.put(asked.s3_key, zipOf({ 'manifest.py': 'x' }));
-  const alert = (await ok('POST', `${ns}/alerts`, { alert_name: tag, collection_id: collection, condition: { field: 'topic', operator: 'eq', value: 'a' }, notification: { type: 'webhook', url: 'http://127.0.0.1:9/' } })).alert_id;
-  const seeded = await seedBatch(app, stored, [{ id: document, fields: { text: 'words', topic: 'a' }, vector: [1, 0, 0, 0] }]);
+  const alert = (
+    await ok('POST', `${ns}/alerts`, {
+      alert_name: tag,
+      collection_id: collection,
+      condition: { field: 'topic', operator: 'eq', value: 'a' },
+      notification: { type: 'webhook', url: 'http://127.0.0.1:9/' },
+    })
+  ).alert_id;
+  const seeded = await seedBatch(app, stored, [
+    { id: document, fields: { text: 'words', topic: 'a' }, vector: [1, 0, 0, 0] },
+  ]);
   await evaluateAlerts(app.ctx, seeded);
-  const batch = (await ok('POST', `${ns}/buckets/${bucket}/batches/trigger`, { collection_ids: [collection] })).batch_id;
-  const search = { stage_name: 'search', stage_type: 'filter', config: { stage_id: 'feature_search', parameters: { searches: [{ feature_uri: featureUri, query: '{{INPUT.query}}' }] } } };
-  const retriever = (await ok('POST', `${ns}/retrievers`, { name: tag, collection_ids: [collection], stages: [search] })).retriever_id;
+  const batch = (
+    await ok('POST', `${ns}/buckets/${bucket}/batches/trigger`, { collection_ids: [collection] })
+  ).batch_id;
+  const search = {
+    stage_name: 'search',
+    stage_type: 'filter',
+    config: {
+      stage_id: 'feature_search',
+      parameters: { searches: [{ feature_uri: featureUri, query: '{{INPUT.query}}' }] },
+    },
+  };
+  const retriever = (
+    await ok('POST', `${ns}/retrievers`, { name: tag, collection_ids: [collection], stages: [search] })
+  ).retriever_id;
   const taxonomy = (
     await ok('POST', `${ns}/taxonomies`, {
       taxonomy_name: tag,
@@ -59,12 +113,24 @@ export async function makeEverything(app: App): Promise<Everything> {
       execution_mode: 'on_demand',
     })
   ).taxonomy_id;
-  const cluster = await ok('POST', `${ns}/clusters`, { cluster_name: tag, collection_id: collection, feature_uri: featureUri, algorithm: { name: 'kmeans', params: { n_clusters: 2 } } });
+  const cluster = await ok('POST', `${ns}/clusters`, {
+    cluster_name: tag,
+    collection_id: collection,
+    feature_uri: featureUri,
+    algorithm: { name: 'kmeans', params: { n_clusters: 2 } },
+  });
   const tasks = (await ok('GET', '/v1/tasks')).results as { task_id: string }[];
   const hook = { webhook_name: tag, url: 'http://127.0.0.1:9/', events: ['plugin.deployed'] };
-  const [webhook, organizationWebhook] = [(await ok('POST', `${ns}/webhooks`, hook)).webhook_id, (await ok('POST', '/v1/organizations/webhooks', hook)).webhook_id];
+  const [webhook, organizationWebhook] = [
+    (await ok('POST', `${ns}/webhooks`, hook)).webhook_id,
+    (await ok('POST', '/v1/organizations/webhooks', hook)).webhook_id,
+  ];
   const deliveries = await fanOut(
-    { ...app.ports, queue: { send: async () => {} }, send: () => Promise.reject(new Error('nothing is sent')) },
+    {
+      ...app.ports,
+      queue: { send: async () => {} },
+      send: () => Promise.reject(new Error('nothing is sent')),
+    },
     {
       event_id: `evt_${tag}`,
       event_type: 'plugin.deployed',

@@ -10,24 +10,36 @@ export function expectError(reply: Reply, code: ErrorCode): void {
   expect(reply.body, JSON.stringify(reply.body)).toMatchObject({
     success: false,
     status: wireTypes[type],
-    error: { type, message: expect.any(String), details: { code, retryable, request_id: reply.headers['X-Request-Id'] } },
+    error: {
+      type,
+      message: expect.any(String),
+      details: { code, retryable, request_id: reply.headers['X-Request-Id'] },
+    },
   });
   expect(reply.status).toBe(wireTypes[type]);
   expect(Object.keys(reply.body).sort()).toEqual(['error', 'status', 'success']);
   expect(Object.keys(reply.body.error).sort()).toEqual(['details', 'message', 'type']);
   expect(reply.body.error.message).not.toBe('');
-  expect(JSON.stringify(reply.body)).not.toMatch(/arn:aws|\.ts:\d+|node_modules|TABLE_NAME|\bat [A-Za-z.]+ \(/);
+  expect(JSON.stringify(reply.body)).not.toMatch(
+    /arn:aws|\.ts:\d+|node_modules|TABLE_NAME|\bat [A-Za-z.]+ \(/,
+  );
 }
 
 /** The faults of a 422 as `body.blobs.0.type: wrong_value`, in their order. */
 export function faults(reply: Reply): string[] {
-  const found = (reply.body?.error?.details?.validation_errors ?? []) as { type: string; location: (string | number)[] }[];
+  const found = (reply.body?.error?.details?.validation_errors ?? []) as {
+    type: string;
+    location: (string | number)[];
+  }[];
   return found.map(({ type, location }) => `${location.join('.')}: ${type}`);
 }
 
 /** The body of an error without what differs from one request to the next: the id of the request, and the ids asked for. */
 export function withoutIds(reply: Reply, ...ids: readonly string[]): unknown {
-  let text = JSON.stringify({ ...reply.body, error: { ...reply.body.error, details: { ...reply.body.error.details, request_id: 'R' } } });
+  let text = JSON.stringify({
+    ...reply.body,
+    error: { ...reply.body.error, details: { ...reply.body.error.details, request_id: 'R' } },
+  });
   for (const id of ids) text = text.replaceAll(id, 'ID');
   return JSON.parse(text);
 }

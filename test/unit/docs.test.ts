@@ -21,7 +21,8 @@ interface Operation {
   readonly security?: readonly unknown[];
   readonly 'x-client-path'?: string;
 }
-const operationAt = (path: string, method: string) => document.paths[path]?.[method.toLowerCase()] as Operation | undefined;
+const operationAt = (path: string, method: string) =>
+  document.paths[path]?.[method.toLowerCase()] as Operation | undefined;
 
 describe('generated documents', () => {
   it.each(Object.keys(generated))('docs/%s is what the code makes (else run `npm run docs`)', (name) => {
@@ -32,11 +33,15 @@ describe('generated documents', () => {
 
   it('the API document passes the linter, without a network', () => {
     const cli = fileURLToPath(new URL('../../node_modules/@redocly/cli/bin/cli.js', import.meta.url));
-    const run = spawnSync(process.execPath, [cli, 'lint', 'openapi.json', '--config', 'redocly.yaml', '--format', 'stylish'], {
-      cwd: fileURLToPath(docs),
-      encoding: 'utf8',
-      env: { ...process.env, REDOCLY_TELEMETRY: 'off', REDOCLY_SUPPRESS_UPDATE_NOTICE: 'true', CI: 'true' },
-    });
+    const run = spawnSync(
+      process.execPath,
+      [cli, 'lint', 'openapi.json', '--config', 'redocly.yaml', '--format', 'stylish'],
+      {
+        cwd: fileURLToPath(docs),
+        encoding: 'utf8',
+        env: { ...process.env, REDOCLY_TELEMETRY: 'off', REDOCLY_SUPPRESS_UPDATE_NOTICE: 'true', CI: 'true' },
+      },
+    );
     expect(run.status, `${run.stdout}\n${run.stderr}`).toBe(0);
     expect(`${run.stdout}${run.stderr}`).toContain('Your API description is valid');
   });
@@ -44,9 +49,14 @@ describe('generated documents', () => {
 
 describe('the API document', () => {
   it('holds every route and nothing else', () => {
-    const operations = Object.values(document.paths).flatMap((methods) => Object.values(methods as Record<string, Operation>));
-    expect(operations.map((operation) => operation.operationId).sort()).toEqual(allRoutes.map((route) => route.operation).sort());
-    for (const route of allRoutes) expect(operationAt(route.path, route.method)?.operationId).toBe(route.operation);
+    const operations = Object.values(document.paths).flatMap((methods) =>
+      Object.values(methods as Record<string, Operation>),
+    );
+    expect(operations.map((operation) => operation.operationId).sort()).toEqual(
+      allRoutes.map((route) => route.operation).sort(),
+    );
+    for (const route of allRoutes)
+      expect(operationAt(route.path, route.method)?.operationId).toBe(route.operation);
   });
 
   it('names the second form of every path that has one, and the parameters of each', () => {
@@ -54,13 +64,17 @@ describe('the API document', () => {
       const operation = operationAt(route.path, route.method)!;
       expect(operation['x-client-path']).toBe(clientForm(route.path));
       const refs = operation.parameters.map((parameter) => parameter.$ref);
-      for (const name of parameterNames(route.path)) expect(refs).toContain(`#/components/parameters/path_${name}`);
+      for (const name of parameterNames(route.path))
+        expect(refs).toContain(`#/components/parameters/path_${name}`);
       expect(refs.includes('#/components/parameters/IdempotencyKey')).toBe(route.method === 'POST');
     }
   });
 
   it('lists every error of each route under its status, with the one error schema', () => {
-    const responses = document.components.responses as Record<string, { content: Record<string, { schema: { $ref: string } }>; description: string }>;
+    const responses = document.components.responses as Record<
+      string,
+      { content: Record<string, { schema: { $ref: string } }>; description: string }
+    >;
     for (const route of allRoutes) {
       const operation = operationAt(route.path, route.method)!;
       const described = Object.entries(operation.responses)

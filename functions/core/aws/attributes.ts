@@ -34,14 +34,18 @@ export function toAttribute(value: Attribute): AttributeValue {
   if (value instanceof Uint8Array) return { B: value };
   if (Array.isArray(value)) return { L: (value as readonly Attribute[]).map(toAttribute) };
   const prototype: unknown = Object.getPrototypeOf(value);
-  if (prototype !== Object.prototype && prototype !== null) throw new TypeError(`a row cannot hold a ${value.constructor?.name}`);
+  if (prototype !== Object.prototype && prototype !== null)
+    throw new TypeError(`a row cannot hold a ${value.constructor?.name}`);
   return { M: toAttributes(value as Readonly<Record<string, Attribute | undefined>>) };
 }
 
 /** The typed form of each member of a row or key. */
-export function toAttributes(members: Readonly<Record<string, Attribute | undefined>>): Record<string, AttributeValue> {
+export function toAttributes(
+  members: Readonly<Record<string, Attribute | undefined>>,
+): Record<string, AttributeValue> {
   const typed: [string, AttributeValue][] = [];
-  for (const [name, value] of Object.entries(members)) if (value !== undefined) typed.push([name, toAttribute(value)]);
+  for (const [name, value] of Object.entries(members))
+    if (value !== undefined) typed.push([name, toAttribute(value)]);
   // fromEntries makes own properties of every name, `__proto__` too.
   return Object.fromEntries(typed);
 }

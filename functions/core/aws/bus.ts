@@ -17,12 +17,22 @@ export function eventBridge(name: string, client: EventBridgeClient = new EventB
       try {
         const answer = await client.send(
           new PutEventsCommand({
-            Entries: [{ EventBusName: name, Source: eventSource, DetailType: event.event_type, Detail: JSON.stringify(event) }],
+            Entries: [
+              {
+                EventBusName: name,
+                Source: eventSource,
+                DetailType: event.event_type,
+                Detail: JSON.stringify(event),
+              },
+            ],
           }),
         );
         // The call succeeds although single entries are refused.
         const refused = answer.Entries?.find((entry) => entry.ErrorCode !== undefined);
-        if (refused) throw new AppError('storage_unavailable', { internal: `bus refused ${refused.ErrorCode}: ${refused.ErrorMessage}` });
+        if (refused)
+          throw new AppError('storage_unavailable', {
+            internal: `bus refused ${refused.ErrorCode}: ${refused.ErrorMessage}`,
+          });
       } catch (error) {
         throw toAppError(error);
       }

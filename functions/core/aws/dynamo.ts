@@ -1,4 +1,6 @@
 // The table over DynamoDB: conditions, transactions and pages in sight, no mapper in between.
+
+import type { AttributeValue, TransactWriteItem, WriteRequest } from '@aws-sdk/client-dynamodb';
 import {
   BatchGetItemCommand,
   BatchWriteItemCommand,
@@ -10,8 +12,17 @@ import {
   TransactWriteItemsCommand,
   UpdateItemCommand,
 } from '@aws-sdk/client-dynamodb';
-import type { AttributeValue, TransactWriteItem, WriteRequest } from '@aws-sdk/client-dynamodb';
-import type { Attribute, Condition, FailedWrite, Item, Key, Page, QueryOptions, Table, Write } from '../store/table.ts';
+import type {
+  Attribute,
+  Condition,
+  FailedWrite,
+  Item,
+  Key,
+  Page,
+  QueryOptions,
+  Table,
+  Write,
+} from '../store/table.ts';
 import { ConditionFailed } from '../store/table.ts';
 import { fromAttributes, toAttribute, toAttributes } from './attributes.ts';
 import { toAppError } from './faults.ts';
@@ -58,7 +69,10 @@ class Expression {
     return { ConditionExpression: conditions.map((c) => this.condition(c)).join(' AND ') };
   }
 
-  maps(): { ExpressionAttributeNames?: Record<string, string>; ExpressionAttributeValues?: Record<string, AttributeValue> } {
+  maps(): {
+    ExpressionAttributeNames?: Record<string, string>;
+    ExpressionAttributeValues?: Record<string, AttributeValue>;
+  } {
     return {
       ...(Object.keys(this.names).length > 0 ? { ExpressionAttributeNames: this.names } : {}),
       ...(Object.keys(this.values).length > 0 ? { ExpressionAttributeValues: this.values } : {}),
@@ -71,7 +85,9 @@ function updateExpression(expression: Expression, write: Extract<Write, { update
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => `${expression.name(name)} = ${expression.value(value!)}`);
   const removes = (write.remove ?? []).map((name) => expression.name(name));
-  const adds = Object.entries(write.add ?? {}).map(([name, value]) => `${expression.name(name)} ${expression.value(value)}`);
+  const adds = Object.entries(write.add ?? {}).map(
+    ([name, value]) => `${expression.name(name)} ${expression.value(value)}`,
+  );
   return [
     sets.length > 0 ? `SET ${sets.join(', ')}` : '',
     removes.length > 0 ? `REMOVE ${removes.join(', ')}` : '',
@@ -85,15 +101,27 @@ function toTransactItem(tableName: string, write: Write): TransactWriteItem {
   const expression = new Expression();
   const shared = { TableName: tableName, ReturnValuesOnConditionCheckFailure: 'ALL_OLD' as const };
   if ('put' in write) {
-    return { Put: { ...shared, Item: toAttributes(write.put), ...expression.all(write.if), ...expression.maps() } };
+    return {
+      Put: { ...shared, Item: toAttributes(write.put), ...expression.all(write.if), ...expression.maps() },
+    };
   }
   if ('update' in write) {
     const update = updateExpression(expression, write);
     const conditions = expression.all(write.if);
-    return { Update: { ...shared, Key: keyOf(write.update), UpdateExpression: update, ...conditions, ...expression.maps() } };
+    return {
+      Update: {
+        ...shared,
+        Key: keyOf(write.update),
+        UpdateExpression: update,
+        ...conditions,
+        ...expression.maps(),
+      },
+    };
   }
   if ('delete' in write) {
-    return { Delete: { ...shared, Key: keyOf(write.delete), ...expression.all(write.if), ...expression.maps() } };
+    return {
+      Delete: { ...shared, Key: keyOf(write.delete), ...expression.all(write.if), ...expression.maps() },
+    };
   }
   const conditions = expression.all(write.if) as { ConditionExpression: string };
   return { ConditionCheck: { ...shared, Key: keyOf(write.check), ...conditions, ...expression.maps() } };
@@ -142,7 +170,10 @@ export class DynamoTable implements Table {
     const asked = this.#asked;
     this.#asked = [];
     try {
-      const items = asked.length === 1 ? [await this.#getOne(asked[0]!.key)] : await this.getMany(asked.map(({ key }) => key));
+      const items =
+        asked.length === 1
+          ? [await this.#getOne(asked[0]!.key)]
+          : await this.getMany(asked.map(({ key }) => key));
       for (const [i, { resolve }] of asked.entries()) resolve(items[i]);
     } catch (error) {
       for (const { reject } of asked) reject(error);
@@ -170,11 +201,14 @@ export class DynamoTable implements Table {
       pages.map(async (page) => {
         let wanted: Record<string, AttributeValue>[] = page.map(keyOf);
         for (let attempt = 0; wanted.length > 0; attempt++) {
-          if (attempt >= unprocessedTries) throw toAppError(Object.assign(new Error('keys left unread'), { name: 'ThrottlingException' }));
+          if (attempt >= unprocessedTries)
+            throw toAppError(Object.assign(new Error('keys left unread'), { name: 'ThrottlingException' }));
           if (attempt > 0) await pause(attempt);
           try {
             const answer = await this.#client.send(
-              new BatchGetItemCommand({ RequestItems: { [this.#name]: { Keys: wanted, ConsistentRead: true } } }),
+              new BatchGetItemCommand({
+                RequestItems: { [this.#name]: { Keys: wanted, ConsistentRead: true } },
+              }),
             );
             for (const raw of answer.Responses?.[this.#name] ?? []) {
               const item = toItem(raw);
@@ -193,7 +227,8 @@ export class DynamoTable implements Table {
   async query(pk: string, options: QueryOptions = {}): Promise<Page> {
     const expression = new Expression();
     const parts = [`${expression.name('pk')} = ${expression.value(pk)}`];
-    if (options.prefix !== undefined) parts.push(`begins_with(${expression.name('sk')}, ${expression.value(options.prefix)})`);
+    if (options.prefix !== undefined)
+      parts.push(`begins_with(${expression.name('sk')}, ${expression.value(options.prefix)})`);
     if (options.between) {
       const [from, to] = options.between;
       parts.push(`${expression.name('sk')} BETWEEN ${expression.value(from)} AND ${expression.value(to)}`);
@@ -211,7 +246,9 @@ export class DynamoTable implements Table {
         }),
       );
       const items = (answer.Items ?? []).map(toItem);
-      return answer.LastEvaluatedKey ? { items, next: fromAttributes(answer.LastEvaluatedKey) as unknown as Key } : { items };
+      return answer.LastEvaluatedKey
+        ? { items, next: fromAttributes(answer.LastEvaluatedKey) as unknown as Key }
+        : { items };
     } catch (error) {
       throw toAppError(error);
     }
@@ -220,24 +257,36 @@ export class DynamoTable implements Table {
   async write(writes: readonly Write[], token?: string): Promise<void> {
     if (writes.length === 0) return;
     if (writes.length > 100) throw new Error(`a transaction takes 100 writes at most, got ${writes.length}`);
-    if (writes.length === 1 && token === undefined && !('check' in writes[0]!)) return this.#writeOne(writes[0]!);
+    if (writes.length === 1 && token === undefined && !('check' in writes[0]!))
+      return this.#writeOne(writes[0]!);
     const items = writes.map((write) => toTransactItem(this.#name, write));
     for (let attempt = 0; ; attempt++) {
       try {
         await this.#client.send(
-          new TransactWriteItemsCommand({ TransactItems: items, ...(token === undefined ? {} : { ClientRequestToken: token }) }),
+          new TransactWriteItemsCommand({
+            TransactItems: items,
+            ...(token === undefined ? {} : { ClientRequestToken: token }),
+          }),
         );
         return;
       } catch (error) {
-        const reasons = (error as { CancellationReasons?: readonly CancellationReason[] }).CancellationReasons;
+        const reasons = (error as { CancellationReasons?: readonly CancellationReason[] })
+          .CancellationReasons;
         if ((error as Error).name !== 'TransactionCanceledException' || !reasons) throw toAppError(error);
         const failures = reasons
           .map((reason, index): FailedWrite | undefined =>
-            reason.Code === 'ConditionalCheckFailed' ? { index, item: reason.Item && toItem(reason.Item) } : undefined,
+            reason.Code === 'ConditionalCheckFailed'
+              ? { index, item: reason.Item && toItem(reason.Item) }
+              : undefined,
           )
           .filter((failure) => failure !== undefined);
         if (failures.length > 0) throw new ConditionFailed(failures);
-        const passing = reasons.some((r) => r.Code === 'TransactionConflict' || r.Code === 'ThrottlingError' || r.Code === 'ProvisionedThroughputExceeded');
+        const passing = reasons.some(
+          (r) =>
+            r.Code === 'TransactionConflict' ||
+            r.Code === 'ThrottlingError' ||
+            r.Code === 'ProvisionedThroughputExceeded',
+        );
         if (!passing || attempt >= conflictTries) throw toAppError(error);
         await pause(attempt);
       }
@@ -249,15 +298,35 @@ export class DynamoTable implements Table {
     const shared = { TableName: this.#name, ReturnValuesOnConditionCheckFailure: 'ALL_OLD' as const };
     try {
       if ('put' in write) {
-        await this.#client.send(new PutItemCommand({ ...shared, Item: toAttributes(write.put), ...expression.all(write.if), ...expression.maps() }));
+        await this.#client.send(
+          new PutItemCommand({
+            ...shared,
+            Item: toAttributes(write.put),
+            ...expression.all(write.if),
+            ...expression.maps(),
+          }),
+        );
       } else if ('update' in write) {
         const update = updateExpression(expression, write);
         const conditions = expression.all(write.if);
         await this.#client.send(
-          new UpdateItemCommand({ ...shared, Key: keyOf(write.update), UpdateExpression: update, ...conditions, ...expression.maps() }),
+          new UpdateItemCommand({
+            ...shared,
+            Key: keyOf(write.update),
+            UpdateExpression: update,
+            ...conditions,
+            ...expression.maps(),
+          }),
         );
       } else if ('delete' in write) {
-        await this.#client.send(new DeleteItemCommand({ ...shared, Key: keyOf(write.delete), ...expression.all(write.if), ...expression.maps() }));
+        await this.#client.send(
+          new DeleteItemCommand({
+            ...shared,
+            Key: keyOf(write.delete),
+            ...expression.all(write.if),
+            ...expression.maps(),
+          }),
+        );
       }
     } catch (error) {
       if ((error as Error).name !== 'ConditionalCheckFailedException') throw toAppError(error);
@@ -268,7 +337,9 @@ export class DynamoTable implements Table {
 
   async writeMany(writes: readonly ({ readonly put: Item } | { readonly delete: Key })[]): Promise<void> {
     const requests: WriteRequest[] = writes.map((write) =>
-      'put' in write ? { PutRequest: { Item: toAttributes(write.put) } } : { DeleteRequest: { Key: keyOf(write.delete) } },
+      'put' in write
+        ? { PutRequest: { Item: toAttributes(write.put) } }
+        : { DeleteRequest: { Key: keyOf(write.delete) } },
     );
     const pages: WriteRequest[][] = [];
     for (let i = 0; i < requests.length; i += 25) pages.push(requests.slice(i, i + 25));
@@ -280,10 +351,13 @@ export class DynamoTable implements Table {
   async #writePage(page: WriteRequest[]): Promise<void> {
     let left = page;
     for (let attempt = 0; left.length > 0; attempt++) {
-      if (attempt >= unprocessedTries) throw toAppError(Object.assign(new Error('items left unwritten'), { name: 'ThrottlingException' }));
+      if (attempt >= unprocessedTries)
+        throw toAppError(Object.assign(new Error('items left unwritten'), { name: 'ThrottlingException' }));
       if (attempt > 0) await pause(attempt);
       try {
-        const answer = await this.#client.send(new BatchWriteItemCommand({ RequestItems: { [this.#name]: left } }));
+        const answer = await this.#client.send(
+          new BatchWriteItemCommand({ RequestItems: { [this.#name]: left } }),
+        );
         left = answer.UnprocessedItems?.[this.#name] ?? [];
       } catch (error) {
         throw toAppError(error);

@@ -36,7 +36,12 @@ export const outageNames: readonly string[] = [
 export function toAppError(error: unknown): Error {
   if (error instanceof AppError) return error;
   const { name = '', code = '' } = (error ?? {}) as { name?: string; code?: string };
-  if (throttleNames.includes(name)) return new AppError('storage_throttled', { cause: error, retryAfterSeconds: 1 });
-  if (outageNames.includes(name) || outageNames.includes(code)) return new AppError('storage_unavailable', { cause: error, retryAfterSeconds: 5 });
-  return new AppError('internal_error', { cause: error, internal: `${name}: ${(error as Error)?.message ?? ''}` });
+  if (throttleNames.includes(name))
+    return new AppError('storage_throttled', { cause: error, retryAfterSeconds: 1 });
+  if (outageNames.includes(name) || outageNames.includes(code))
+    return new AppError('storage_unavailable', { cause: error, retryAfterSeconds: 5 });
+  return new AppError('internal_error', {
+    cause: error,
+    internal: `${name}: ${(error as Error)?.message ?? ''}`,
+  });
 }

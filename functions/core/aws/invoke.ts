@@ -17,7 +17,10 @@ export class LambdaCaller implements FunctionCaller {
     this.#perTenant = perTenant;
     this.#client =
       client ??
-      new LambdaClient({ maxAttempts: 2, requestHandler: { requestTimeout: 330_000, connectionTimeout: 5_000 } });
+      new LambdaClient({
+        maxAttempts: 2,
+        requestHandler: { requestTimeout: 330_000, connectionTimeout: 5_000 },
+      });
   }
 
   async call(
@@ -26,10 +29,13 @@ export class LambdaCaller implements FunctionCaller {
   ): Promise<unknown> {
     const body = Buffer.from(JSON.stringify(payload));
     if (body.length > payloadBytesMax) {
-      throw new AppError('internal_error', { internal: `payload of ${body.length} bytes for ${this.#name}; send a URL instead` });
+      throw new AppError('internal_error', {
+        internal: `payload of ${body.length} bytes for ${this.#name}; send a URL instead`,
+      });
     }
     const abort = new AbortController();
-    const timer = options.timeoutMs === undefined ? undefined : setTimeout(() => abort.abort(), options.timeoutMs);
+    const timer =
+      options.timeoutMs === undefined ? undefined : setTimeout(() => abort.abort(), options.timeoutMs);
     try {
       const answer = await this.#client.send(
         new InvokeCommand({
@@ -41,15 +47,24 @@ export class LambdaCaller implements FunctionCaller {
       );
       const text = Buffer.from(answer.Payload ?? []).toString('utf8');
       if (answer.FunctionError !== undefined) {
-        throw new AppError('plugin_unavailable', { internal: `${this.#name} failed: ${text.slice(0, 2000)}` });
+        throw new AppError('plugin_unavailable', {
+          internal: `${this.#name} failed: ${text.slice(0, 2000)}`,
+        });
       }
       return JSON.parse(text);
     } catch (error) {
       if (error instanceof AppError) throw error;
       if (abort.signal.aborted) {
-        throw new AppError('plugin_timeout', { detail: `The plugin did not answer within ${options.timeoutMs} ms.`, cause: error });
+        throw new AppError('plugin_timeout', {
+          detail: `The plugin did not answer within ${options.timeoutMs} ms.`,
+          cause: error,
+        });
       }
-      throw new AppError('plugin_unavailable', { cause: error, internal: `${(error as Error).name}: ${(error as Error).message}`, retryAfterSeconds: 5 });
+      throw new AppError('plugin_unavailable', {
+        cause: error,
+        internal: `${(error as Error).name}: ${(error as Error).message}`,
+        retryAfterSeconds: 5,
+      });
     } finally {
       clearTimeout(timer);
     }

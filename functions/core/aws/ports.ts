@@ -9,9 +9,17 @@ import { S3Blobs } from './s3.ts';
 import { secret } from './secrets.ts';
 
 /** Lambdas that have the values of every port. */
-type ServiceLambda = Extract<LambdaName, 'api' | 'query' | 'batch' | 'chunk' | 'taxonomy' | 'alert' | 'cluster' | 'namespace'>;
+type ServiceLambda = Extract<
+  LambdaName,
+  'api' | 'query' | 'batch' | 'chunk' | 'taxonomy' | 'alert' | 'cluster' | 'namespace'
+>;
 
-export function readSettings(env: Pick<EnvironmentOf<'api'>, 'STAGE' | 'PEPPER_SECRET' | 'RATE_LIMITS' | 'ALLOW_LOOPBACK' | 'REALTIME_PLUGINS'>): Settings {
+export function readSettings(
+  env: Pick<
+    EnvironmentOf<'api'>,
+    'STAGE' | 'PEPPER_SECRET' | 'RATE_LIMITS' | 'ALLOW_LOOPBACK' | 'REALTIME_PLUGINS'
+  >,
+): Settings {
   return {
     stage: env.STAGE,
     pepper: secret(env.PEPPER_SECRET),

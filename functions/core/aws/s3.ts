@@ -1,4 +1,6 @@
 // A bucket over S3, and presigned URLs as browsers, curl and plugins use them.
+import { randomBytes } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
 import {
   CopyObjectCommand,
   DeleteObjectCommand,
@@ -16,7 +18,13 @@ import { toAppError } from './faults.ts';
 const missingNames = new Set(['NoSuchKey', 'NotFound', 'NoSuchBucket']);
 const conflictNames = new Set(['PreconditionFailed', 'ConditionalRequestConflict']);
 
-const statusOf = (error: unknown) => (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
+/** User metadata that says which call stored an object. */
+const writeIdName = 'write-id';
+/** Tries of a put that meets another one of the same key. */
+const conflictTries = 5;
+
+const statusOf = (error: unknown) =>
+  (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
 
 export class S3Blobs implements Blobs {
   readonly #bucket: string;
@@ -39,20 +47,40 @@ export class S3Blobs implements Blobs {
     body: Uint8Array | string,
     options: { readonly contentType?: string; readonly ifAbsent?: boolean } = {},
   ): Promise<{ etag: string }> {
+    const writeId = options.ifAbsent ? randomBytes(12).toString('hex') : undefined;
+    const command = new PutObjectCommand({
+      Bucket: this.#bucket,
+      Key: key,
+      // An empty text is no body to the SDK, which then warns of a stream without length.
+      Body: typeof body === 'string' ? Buffer.from(body) : body,
+      ...(options.contentType === undefined ? {} : { ContentType: options.contentType }),
+      ...(writeId === undefined ? {} : { IfNoneMatch: '*', Metadata: { [writeIdName]: writeId } }),
+    });
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const answer = await this.#client.send(command);
+        return { etag: answer.ETag ?? '' };
+      } catch (error) {
+        // Somebody writes the key at this moment and nobody has won: perhaps our own first try, whose answer was lost.
+        if (statusOf(error) === 409 && attempt < conflictTries) {
+          await pause(20 * attempt);
+          continue;
+        }
+        if (!conflictNames.has((error as Error).name) && statusOf(error) !== 412) throw toAppError(error);
+        const mine = writeId === undefined ? undefined : await this.#etagOfWrite(key, writeId);
+        if (mine !== undefined) return { etag: mine };
+        throw new BlobConflict(key);
+      }
+    }
+  }
+
+  /** The ETag of an object that carries our mark: a repeated put is refused by what its first try has stored. */
+  async #etagOfWrite(key: string, writeId: string): Promise<string | undefined> {
     try {
-      const answer = await this.#client.send(
-        new PutObjectCommand({
-          Bucket: this.#bucket,
-          Key: key,
-          // An empty text is no body to the SDK, which then warns of a stream without length.
-          Body: typeof body === 'string' ? Buffer.from(body) : body,
-          ...(options.contentType === undefined ? {} : { ContentType: options.contentType }),
-          ...(options.ifAbsent ? { IfNoneMatch: '*' } : {}),
-        }),
-      );
-      return { etag: answer.ETag ?? '' };
+      const found = await this.#client.send(new HeadObjectCommand({ Bucket: this.#bucket, Key: key }));
+      return found.Metadata?.[writeIdName] === writeId ? (found.ETag ?? '') : undefined;
     } catch (error) {
-      if (conflictNames.has((error as Error).name) || statusOf(error) === 412) throw new BlobConflict(key);
+      if (missingNames.has((error as Error).name) || statusOf(error) === 404) return undefined;
       throw toAppError(error);
     }
   }
@@ -100,7 +128,8 @@ export class S3Blobs implements Blobs {
         }),
       );
     } catch (error) {
-      if (conflictNames.has((error as Error).name) || statusOf(error) === 412) throw new BlobConflict(sourceKey);
+      if (conflictNames.has((error as Error).name) || statusOf(error) === 412)
+        throw new BlobConflict(sourceKey);
       if (missingNames.has((error as Error).name)) throw new BlobMissing(sourceKey);
       throw toAppError(error);
     }
@@ -117,7 +146,11 @@ export class S3Blobs implements Blobs {
   async list(prefix: string, after?: string): Promise<{ blobs: BlobInfo[]; next?: string }> {
     try {
       const answer = await this.#client.send(
-        new ListObjectsV2Command({ Bucket: this.#bucket, Prefix: prefix, ...(after === undefined ? {} : { StartAfter: after }) }),
+        new ListObjectsV2Command({
+          Bucket: this.#bucket,
+          Prefix: prefix,
+          ...(after === undefined ? {} : { StartAfter: after }),
+        }),
       );
       const blobs = (answer.Contents ?? []).map((object) => ({
         key: object.Key!,
@@ -133,7 +166,9 @@ export class S3Blobs implements Blobs {
   }
 
   async presignGet(key: string, seconds: number): Promise<string> {
-    return getSignedUrl(this.#signer, new GetObjectCommand({ Bucket: this.#bucket, Key: key }), { expiresIn: seconds });
+    return getSignedUrl(this.#signer, new GetObjectCommand({ Bucket: this.#bucket, Key: key }), {
+      expiresIn: seconds,
+    });
   }
 
   async presignPut(key: string, seconds: number, contentType: string): Promise<string> {

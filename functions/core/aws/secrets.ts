@@ -6,7 +6,10 @@ import { toAppError } from './faults.ts';
 const keepMs = 300_000;
 
 /** A function that gives the secret's text; concurrent first calls share one read. */
-export function secret(id: string, client: SecretsManagerClient = new SecretsManagerClient({})): () => Promise<string> {
+export function secret(
+  id: string,
+  client: SecretsManagerClient = new SecretsManagerClient({}),
+): () => Promise<string> {
   let value: Promise<string> | undefined;
   let readAt = 0;
   return () => {
@@ -15,7 +18,8 @@ export function secret(id: string, client: SecretsManagerClient = new SecretsMan
       value = client
         .send(new GetSecretValueCommand({ SecretId: id }))
         .then((answer) => {
-          if (!answer.SecretString) throw new AppError('internal_error', { internal: `the secret ${id} is empty` });
+          if (!answer.SecretString)
+            throw new AppError('internal_error', { internal: `the secret ${id} is empty` });
           return answer.SecretString;
         })
         .catch((error: unknown) => {

@@ -11,7 +11,13 @@ export function sqsQueue(url: string, client: SQSClient = new SQSClient({})): Qu
   return {
     async send(body, delaySeconds = 0) {
       try {
-        await client.send(new SendMessageCommand({ QueueUrl: url, MessageBody: JSON.stringify(body), DelaySeconds: delaySeconds }));
+        await client.send(
+          new SendMessageCommand({
+            QueueUrl: url,
+            MessageBody: JSON.stringify(body),
+            DelaySeconds: delaySeconds,
+          }),
+        );
       } catch (error) {
         throw toAppError(error);
       }

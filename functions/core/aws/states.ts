@@ -11,7 +11,9 @@ export function stepFunctions(client: SFNClient = new SFNClient({})): Workflows 
   return {
     async start(machineArn, name, input) {
       try {
-        await client.send(new StartExecutionCommand({ stateMachineArn: machineArn, name, input: JSON.stringify(input) }));
+        await client.send(
+          new StartExecutionCommand({ stateMachineArn: machineArn, name, input: JSON.stringify(input) }),
+        );
       } catch (error) {
         if ((error as Error).name === 'ExecutionAlreadyExists') return;
         throw toAppError(error);

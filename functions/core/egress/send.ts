@@ -1,7 +1,8 @@
 // The only place that calls URLs of users. The address is checked when the socket is made and the connection goes to
 // exactly that address, so a name that changes its mind between check and use gains nothing.
-import { request as httpRequest } from 'node:http';
+
 import type { IncomingMessage } from 'node:http';
+import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-filtering-agent';
 import { findTargetFault } from './target.ts';
@@ -38,7 +39,11 @@ export class EgressFailure extends Error {
 
 function explain(error: Error & { code?: string }, url: URL): EgressFailure {
   if (/not allowed|private|DNS lookup .* is not allowed/i.test(error.message)) {
-    return new EgressFailure('refused_target', `${url.hostname} resolves to an address that is not public`, error);
+    return new EgressFailure(
+      'refused_target',
+      `${url.hostname} resolves to an address that is not public`,
+      error,
+    );
   }
   const words: Record<string, string> = {
     ENOTFOUND: 'the host name does not resolve',
@@ -50,7 +55,11 @@ function explain(error: Error & { code?: string }, url: URL): EgressFailure {
     DEPTH_ZERO_SELF_SIGNED_CERT: 'the certificate is self-signed',
     ERR_TLS_CERT_ALTNAME_INVALID: 'the certificate is for another host',
   };
-  return new EgressFailure('unreachable', `${url.host}: ${words[error.code ?? ''] ?? error.code ?? error.message}`, error);
+  return new EgressFailure(
+    'unreachable',
+    `${url.host}: ${words[error.code ?? ''] ?? error.code ?? error.message}`,
+    error,
+  );
 }
 
 /**
@@ -78,7 +87,9 @@ export async function send(sending: Sending): Promise<Received> {
           method: sending.method,
           headers: {
             ...sending.headers,
-            ...(sending.body === undefined ? {} : { 'Content-Length': String(Buffer.byteLength(sending.body)) }),
+            ...(sending.body === undefined
+              ? {}
+              : { 'Content-Length': String(Buffer.byteLength(sending.body)) }),
           },
           signal: abort.signal,
           timeout: sending.connectTimeoutMs,
@@ -87,7 +98,12 @@ export async function send(sending: Sending): Promise<Received> {
           const chunks: Buffer[] = [];
           let bytes = 0;
           const done = (truncated: boolean) =>
-            resolve({ status: response.statusCode ?? 0, headers: response.headers, body: Buffer.concat(chunks), truncated });
+            resolve({
+              status: response.statusCode ?? 0,
+              headers: response.headers,
+              body: Buffer.concat(chunks),
+              truncated,
+            });
           response.on('data', (chunk: Buffer) => {
             const room = sending.answerBytesMax - bytes;
             chunks.push(chunk.subarray(0, room));
@@ -102,14 +118,25 @@ export async function send(sending: Sending): Promise<Received> {
         },
       );
       request.on('timeout', () => {
-        if (!request.socket || request.socket.connecting) request.destroy(new EgressFailure('timeout', `${url.host}: no connection within ${sending.connectTimeoutMs / 1000} s`));
+        if (!request.socket || request.socket.connecting)
+          request.destroy(
+            new EgressFailure(
+              'timeout',
+              `${url.host}: no connection within ${sending.connectTimeoutMs / 1000} s`,
+            ),
+          );
       });
       request.on('error', reject);
       request.end(sending.body);
     });
   } catch (error) {
     if (error instanceof EgressFailure) throw error;
-    if (abort.signal.aborted) throw new EgressFailure('timeout', `${url.host}: no complete answer within ${sending.totalTimeoutMs / 1000} s`, error);
+    if (abort.signal.aborted)
+      throw new EgressFailure(
+        'timeout',
+        `${url.host}: no complete answer within ${sending.totalTimeoutMs / 1000} s`,
+        error,
+      );
     throw explain(error as Error, url);
   } finally {
     clearTimeout(timer);

@@ -23,7 +23,10 @@ function isPrivateLiteral(host: string): boolean {
   if (version === 4) {
     const [a, b, c] = bare.split('.').map(Number) as [number, number, number, number];
     return (
-      a === 0 || a === 10 || a === 127 || a >= 224 ||
+      a === 0 ||
+      a === 10 ||
+      a === 127 ||
+      a >= 224 ||
       (a === 100 && b >= 64 && b <= 127) ||
       (a === 169 && b === 254) ||
       (a === 172 && b >= 16 && b <= 31) ||
@@ -36,7 +39,8 @@ function isPrivateLiteral(host: string): boolean {
     );
   }
   // Global unicast is 2000::/3; inside it, documentation, Teredo and 6to4 hide other addresses.
-  if (version === 6) return !/^[23][0-9a-f]{3}:/i.test(bare) || /^(2001:(0{1,4}|0?db8):|2001::|2002:)/i.test(bare);
+  if (version === 6)
+    return !/^[23][0-9a-f]{3}:/i.test(bare) || /^(2001:(0{1,4}|0?db8):|2001::|2002:)/i.test(bare);
   return false;
 }
 
@@ -50,26 +54,49 @@ function isPrivateLiteral(host: string): boolean {
  */
 export function findTargetFault(text: string, allowLoopback: boolean): TargetFault | undefined {
   if (text.length > urlCharactersMax) return { message: `a URL has at most ${urlCharactersMax} characters` };
-  if (/[\u0000-\u0020\u007f]/.test(text)) return { message: 'a URL has no spaces or control characters' };
+  if (/[\p{Cc} ]/u.test(text)) return { message: 'a URL has no spaces or control characters' };
   let url: URL;
   try {
     url = new URL(text);
   } catch {
-    return { message: `is not a URL: ${JSON.stringify(text.slice(0, 80))}`, fix: 'write it whole, such as https://example.com/hook' };
+    return {
+      message: `is not a URL: ${JSON.stringify(text.slice(0, 80))}`,
+      fix: 'write it whole, such as https://example.com/hook',
+    };
   }
   if (url.username !== '' || url.password !== '') {
-    return { message: 'a URL may not hold a user name or password', fix: 'check the signature headers in the receiver instead' };
+    return {
+      message: 'a URL may not hold a user name or password',
+      fix: 'check the signature headers in the receiver instead',
+    };
   }
   if (allowLoopback && isLoopback(url.hostname)) {
-    return url.protocol === 'http:' || url.protocol === 'https:' ? undefined : { message: `the scheme "${url.protocol}" is not supported`, fix: 'use https' };
+    return url.protocol === 'http:' || url.protocol === 'https:'
+      ? undefined
+      : { message: `the scheme "${url.protocol}" is not supported`, fix: 'use https' };
   }
-  if (url.protocol !== 'https:') return { message: `the scheme must be https, got "${url.protocol.replace(':', '')}"`, fix: 'use an https:// URL' };
+  if (url.protocol !== 'https:')
+    return {
+      message: `the scheme must be https, got "${url.protocol.replace(':', '')}"`,
+      fix: 'use an https:// URL',
+    };
   if (!portsAllowed.has(url.port)) return { message: `the port must be 443 or 8443, got ${url.port}` };
-  if (url.hostname === '' || isLoopback(url.hostname) || localNames.test(url.hostname) || isPrivateLiteral(url.hostname)) {
-    return { message: `${url.hostname} is not a public address`, fix: 'use a host that can be reached from the internet' };
+  if (
+    url.hostname === '' ||
+    isLoopback(url.hostname) ||
+    localNames.test(url.hostname) ||
+    isPrivateLiteral(url.hostname)
+  ) {
+    return {
+      message: `${url.hostname} is not a public address`,
+      fix: 'use a host that can be reached from the internet',
+    };
   }
   if (!url.hostname.startsWith('[') && !/^[^.]+(\.[^.]+)+\.?$/.test(url.hostname)) {
-    return { message: `${url.hostname} is not a full host name`, fix: 'write it with its domain, such as hooks.example.com' };
+    return {
+      message: `${url.hostname} is not a full host name`,
+      fix: 'write it with its domain, such as hooks.example.com',
+    };
   }
   return undefined;
 }

@@ -2,7 +2,12 @@
 import type { FieldFault } from '../errors.ts';
 import { AppError, invalid } from '../errors.ts';
 
-export const bodyLimits = { bytesMax: 1_000_000, depthMax: 32, keysMax: 1_000, stringBytesMax: 256_000 } as const;
+export const bodyLimits = {
+  bytesMax: 1_000_000,
+  depthMax: 32,
+  keysMax: 1_000,
+  stringBytesMax: 256_000,
+} as const;
 const forbiddenNames = new Set(['__proto__', 'constructor', 'prototype']);
 
 /**
@@ -21,7 +26,10 @@ export function parseBody(text: string): unknown {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new AppError('request_not_json', { detail: `The body is not valid JSON: ${(cause as Error).message}`, cause });
+    throw new AppError('request_not_json', {
+      detail: `The body is not valid JSON: ${(cause as Error).message}`,
+      cause,
+    });
   }
   const faults: FieldFault[] = [];
   checkBounds(value, faults);
@@ -40,19 +48,22 @@ function checkBounds(root: unknown, faults: FieldFault[]): void {
     if (typeof value === 'string' && Buffer.byteLength(value) > bodyLimits.stringBytesMax) {
       report(path, 'too_large', `has more than ${bodyLimits.stringBytesMax} bytes; send it by an upload`);
     }
-    if (typeof value === 'number' && !Number.isFinite(value)) report(path, 'wrong_value', 'is not a finite number');
+    if (typeof value === 'number' && !Number.isFinite(value))
+      report(path, 'wrong_value', 'is not a finite number');
     if (value === null || typeof value !== 'object') continue;
     if (path.length > bodyLimits.depthMax) {
       report(path.slice(0, 6), 'too_deep', `is nested deeper than ${bodyLimits.depthMax} levels`);
       return;
     }
     if (Array.isArray(value)) {
-      for (const [i, member] of value.entries()) if (typeof member !== 'number') pending.push({ value: member, path: [...path, i] });
+      for (const [i, member] of value.entries())
+        if (typeof member !== 'number') pending.push({ value: member, path: [...path, i] });
       continue;
     }
     for (const [name, member] of Object.entries(value)) {
       keys++;
-      if (forbiddenNames.has(name)) report([...path, name], 'extra_forbidden', `the key "${name}" is not allowed`);
+      if (forbiddenNames.has(name))
+        report([...path, name], 'extra_forbidden', `the key "${name}" is not allowed`);
       else pending.push({ value: member, path: [...path, name] });
     }
     if (keys > bodyLimits.keysMax * 20) {

@@ -20,9 +20,7 @@ import { rateHeaders, takeRequest } from './rate-limit.ts';
 import type { Route } from './route.ts';
 import { clientForm, isNamespaced } from './route.ts';
 
-export interface Dispatcher {
-  (event: APIGatewayProxyEvent): Promise<APIGatewayProxyResult>;
-}
+export type Dispatcher = (event: APIGatewayProxyEvent) => Promise<APIGatewayProxyResult>;
 
 export interface DispatchOptions {
   /** Tests set this: a reply that its own contract does not describe is then a failure, not an answer. */
@@ -41,7 +39,8 @@ function uuidV7(clock: Clock, random: RandomSource): string {
 }
 
 function headerOf(event: APIGatewayProxyEvent, name: string): string | undefined {
-  for (const [key, value] of Object.entries(event.headers ?? {})) if (key.toLowerCase() === name) return value;
+  for (const [key, value] of Object.entries(event.headers ?? {}))
+    if (key.toLowerCase() === name) return value;
   return undefined;
 }
 
@@ -61,7 +60,8 @@ export function makeDispatcher(
 
   return async (event) => {
     const given = headerOf(event, 'x-request-id');
-    const requestId = given && /^[A-Za-z0-9_-]{1,64}$/.test(given) ? given : uuidV7(ports.clock, ports.random);
+    const requestId =
+      given && /^[A-Za-z0-9_-]{1,64}$/.test(given) ? given : uuidV7(ports.clock, ports.random);
     const headers: Record<string, string> = { 'X-Request-Id': requestId, 'Content-Type': 'application/json' };
     try {
       return await answer(event, requestId, headers);
@@ -109,7 +109,9 @@ export function makeDispatcher(
     }
     const query = readQuery(event, route);
     const body = readBody(event, route);
-    const { scoped, checked } = isNamespaced(route.path) ? await enter(ctx, route, params, event) : { scoped: ctx, checked: undefined };
+    const { scoped, checked } = isNamespaced(route.path)
+      ? await enter(ctx, route, params, event)
+      : { scoped: ctx, checked: undefined };
     const handler = handlers[route.operation];
     if (!handler) throw new Error(`no handler for ${route.operation}`);
 
@@ -124,7 +126,10 @@ export function makeDispatcher(
       const reply = result instanceof Answer ? result : new Answer(result);
       if (options.checkReplies) checkReply(route, reply.body);
       if (reply.etag !== undefined) headers.ETag = `"${reply.etag}"`;
-      return { status: reply.status ?? route.status, body: reply.body === undefined ? '' : withWarnings(reply.body, scoped) };
+      return {
+        status: reply.status ?? route.status,
+        body: reply.body === undefined ? '' : withWarnings(reply.body, scoped),
+      };
     };
 
     const idempotencyKey = route.method === 'POST' ? readIdempotencyKey(event, body) : undefined;
@@ -173,7 +178,8 @@ export function makeDispatcher(
 function notPermitted(ctx: Ctx, route: Route): AppError {
   if (ctx.principal.keyId === 'bootstrap') {
     return new AppError('key_bootstrap_only', {
-      detail: 'The bootstrap key of the deployment may only create, list and revoke API keys. Create a key and use that.',
+      detail:
+        'The bootstrap key of the deployment may only create, list and revoke API keys. Create a key and use that.',
     });
   }
   const needed = route.permission === 'bootstrap' ? 'admin' : route.permission;
@@ -190,7 +196,11 @@ function readQuery(event: APIGatewayProxyEvent, route: Route): unknown {
     if (unknown.length === 0) return undefined;
     throw invalid(
       'request_invalid',
-      unknown.map((name) => ({ type: 'extra_forbidden', location: ['query', name], message: `unknown parameter "${name.slice(0, 60)}"; this path has none` })),
+      unknown.map((name) => ({
+        type: 'extra_forbidden',
+        location: ['query', name],
+        message: `unknown parameter "${name.slice(0, 60)}"; this path has none`,
+      })),
     );
   }
   const parsed = route.query.safeParse(given);
@@ -199,11 +209,18 @@ function readQuery(event: APIGatewayProxyEvent, route: Route): unknown {
 }
 
 function readBody(event: APIGatewayProxyEvent, route: Route): unknown {
-  const text = event.body === null || event.body === undefined ? '' : event.isBase64Encoded ? Buffer.from(event.body, 'base64').toString('utf8') : event.body;
+  const text =
+    event.body === null || event.body === undefined
+      ? ''
+      : event.isBase64Encoded
+        ? Buffer.from(event.body, 'base64').toString('utf8')
+        : event.body;
   if (!route.body) return undefined;
   if (text.trim() === '') {
     if (!route.bodyOptional) {
-      throw new AppError('request_not_json', { detail: `${route.method} ${route.path} needs a JSON body, and the request has none.` });
+      throw new AppError('request_not_json', {
+        detail: `${route.method} ${route.path} needs a JSON body, and the request has none.`,
+      });
     }
     const empty = route.body.safeParse({});
     if (!empty.success) throw invalid('request_invalid', toFaults(empty.error, 'body', {}, route.body));
@@ -226,7 +243,9 @@ function readIfMatch(event: APIGatewayProxyEvent): number | undefined {
   if (header === undefined || header === '*') return undefined;
   const version = Number(/^(?:W\/)?"?(\d{1,15})"?$/.exec(header.trim())?.[1] ?? Number.NaN);
   if (Number.isNaN(version)) {
-    throw new AppError('request_bad_header', { detail: `If-Match must be the ETag of a GET, such as "3"; got ${header.slice(0, 40)}.` });
+    throw new AppError('request_bad_header', {
+      detail: `If-Match must be the ETag of a GET, such as "3"; got ${header.slice(0, 40)}.`,
+    });
   }
   return version;
 }
@@ -236,7 +255,9 @@ function readIdempotencyKey(event: APIGatewayProxyEvent, body: unknown): string 
   const key = headerOf(event, 'idempotency-key') ?? (typeof inBody === 'string' ? inBody : undefined);
   if (key === undefined) return undefined;
   if (!/^[\x20-\x7e]{1,255}$/.test(key)) {
-    throw new AppError('request_bad_header', { detail: 'An Idempotency-Key has 1 to 255 printable ASCII characters.' });
+    throw new AppError('request_bad_header', {
+      detail: 'An Idempotency-Key has 1 to 255 printable ASCII characters.',
+    });
   }
   return key;
 }
@@ -255,7 +276,8 @@ async function enter(
   const checked = enterNamespace(ctx, params, event);
   const named = params.namespace ?? headerOf(event, 'x-namespace');
   const readsOnly = route.method === 'GET' || route.target === 'query';
-  if (!readsOnly || !named?.startsWith(idPrefixes.namespace)) return { scoped: await checked, checked: undefined };
+  if (!readsOnly || !named?.startsWith(idPrefixes.namespace))
+    return { scoped: await checked, checked: undefined };
   // Whoever awaits it gets its failure.
   checked.catch(() => undefined);
   const scoped: NsCtx = { ...inNamespace(ctx, named), entered: checked };
@@ -263,7 +285,11 @@ async function enter(
 }
 
 /** Resolves the namespace of the path or of `X-Namespace` (id or name); both must agree where both are there. */
-async function enterNamespace(ctx: Ctx, params: Readonly<Record<string, string>>, event: APIGatewayProxyEvent) {
+async function enterNamespace(
+  ctx: Ctx,
+  params: Readonly<Record<string, string>>,
+  event: APIGatewayProxyEvent,
+) {
   const header = headerOf(event, 'x-namespace');
   const named = params.namespace ?? header;
   if (named === undefined || named === '') {
@@ -289,7 +315,8 @@ async function enterNamespace(ctx: Ctx, params: Readonly<Record<string, string>>
 /** The id of a namespace that exists, belongs to the caller's organisation and is within the key's scope. */
 async function resolveNamespace(ctx: Ctx, idOrName: string): Promise<string> {
   const { table } = ctx.ports;
-  const notFound = () => new AppError('namespace_not_found', { detail: `No namespace "${idOrName.slice(0, 120)}".` });
+  const notFound = () =>
+    new AppError('namespace_not_found', { detail: `No namespace "${idOrName.slice(0, 120)}".` });
   let id = idOrName;
   if (!idOrName.startsWith(idPrefixes.namespace)) {
     const guard = await table.get(ctx.org.namespaceName(idOrName));
@@ -304,7 +331,13 @@ async function resolveNamespace(ctx: Ctx, idOrName: string): Promise<string> {
 }
 
 function withWarnings(body: unknown, ctx: Ctx): string {
-  if (ctx.warnings.length === 0 || body === null || typeof body !== 'object' || Array.isArray(body) || 'warnings' in body) {
+  if (
+    ctx.warnings.length === 0 ||
+    body === null ||
+    typeof body !== 'object' ||
+    Array.isArray(body) ||
+    'warnings' in body
+  ) {
     return JSON.stringify(body);
   }
   return JSON.stringify({ ...body, warnings: ctx.warnings });
@@ -313,6 +346,6 @@ function withWarnings(body: unknown, ctx: Ctx): string {
 function checkReply(route: Route, body: unknown): void {
   const wire = body === undefined ? undefined : JSON.parse(JSON.stringify(body));
   const parsed = route.reply.safeParse(wire);
-  if (!parsed.success) throw new Error(`the reply of ${route.operation} breaks its contract: ${parsed.error.message}`);
+  if (!parsed.success)
+    throw new Error(`the reply of ${route.operation} breaks its contract: ${parsed.error.message}`);
 }
-

@@ -1,41 +1,17 @@
 // Turns zod's issues into the faults that callers read: every wrong field with its path, and how to write it right.
 import type * as z from 'zod';
 import type { FieldFault } from '../errors.ts';
+import { issueText, unionText, valueAt } from '../issue-text.ts';
 
 type Issue = z.core.$ZodIssue;
-
-function received(input: unknown): string {
-  if (input === null) return 'null';
-  if (Array.isArray(input)) return 'a list';
-  if (typeof input === 'object') return 'an object';
-  if (typeof input === 'string') return `the string ${JSON.stringify(input.slice(0, 60))}`;
-  return `${typeof input} ${String(input).slice(0, 60)}`;
-}
-
-const article: Record<string, string> = {
-  array: 'a list',
-  object: 'an object',
-  record: 'an object',
-  string: 'a string',
-  number: 'a number',
-  int: 'a whole number',
-  boolean: 'true or false',
-};
-
-function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
-  let value = root;
-  for (const part of path) {
-    if (value === null || typeof value !== 'object') return undefined;
-    value = (value as Record<PropertyKey, unknown>)[part];
-  }
-  return value;
-}
 
 /** Keys that a schema accepts at a path, for the message about an unknown one. */
 function acceptedKeys(schema: z.ZodType | undefined, path: readonly PropertyKey[]): string[] {
   let at: unknown = schema;
   const unwrap = (node: unknown): unknown => {
-    let inner = node as { def?: { innerType?: unknown; in?: unknown; getter?: () => unknown; type?: string } } | undefined;
+    let inner = node as
+      | { def?: { innerType?: unknown; in?: unknown; getter?: () => unknown; type?: string } }
+      | undefined;
     for (let i = 0; i < 10 && inner?.def; i++) {
       if (inner.def.innerType) inner = inner.def.innerType as typeof inner;
       else if (inner.def.type === 'pipe' && inner.def.in) inner = inner.def.in as typeof inner;
@@ -45,7 +21,11 @@ function acceptedKeys(schema: z.ZodType | undefined, path: readonly PropertyKey[
     return inner;
   };
   for (const part of path) {
-    const node = unwrap(at) as { shape?: Record<string, unknown>; element?: unknown; def?: { valueType?: unknown } };
+    const node = unwrap(at) as {
+      shape?: Record<string, unknown>;
+      element?: unknown;
+      def?: { valueType?: unknown };
+    };
     at = typeof part === 'number' ? node?.element : (node?.shape?.[String(part)] ?? node?.def?.valueType);
   }
   const node = unwrap(at) as { shape?: Record<string, unknown> } | undefined;
@@ -67,28 +47,31 @@ function fault(issue: Issue, where: string, input: unknown, schema: z.ZodType | 
     }
     case 'invalid_type': {
       const value = valueAt(input, issue.path);
-      const wanted = article[issue.expected] ?? issue.expected;
-      return [
-        value === undefined
-          ? { type: 'missing', location, message: `required, ${wanted} is expected` }
-          : { type: 'wrong_type', location, message: `must be ${wanted}, got ${received(value)}` },
-      ];
+      return [{ type: value === undefined ? 'missing' : 'wrong_type', location, message: issueText(issue, value) }];
     }
     case 'invalid_union': {
       // The branch that came closest says most: the one with the fewest complaints, deepest first.
       const branches = issue.errors.filter((e) => e.length > 0);
+      const value = valueAt(input, issue.path);
+      const whole = branches.length > 0 ? unionText(branches, value) : undefined;
+      if (whole !== undefined) return [{ type: value === undefined ? 'missing' : 'wrong_value', location, message: whole }];
       const best = branches.toSorted((a, b) => a.length - b.length || depth(b) - depth(a))[0];
       if (!best) return [{ type: 'wrong_value', location, message: issue.message }];
-      return best.flatMap((inner) => fault({ ...inner, path: [...issue.path, ...inner.path] } as Issue, where, input, undefined));
+      return best.flatMap((inner) =>
+        fault({ ...inner, path: [...issue.path, ...inner.path] } as Issue, where, input, undefined),
+      );
     }
-    case 'invalid_value':
-      return [
-        {
-          type: valueAt(input, issue.path) === undefined ? 'missing' : 'wrong_value',
-          location,
-          message: `must be one of ${issue.values.map((v) => JSON.stringify(v)).join(', ')}, got ${received(valueAt(input, issue.path))}`,
-        },
-      ];
+    case 'invalid_value': {
+      const value = valueAt(input, issue.path);
+      return [{ type: value === undefined ? 'missing' : 'wrong_value', location, message: issueText(issue, value) }];
+    }
+    case 'invalid_key': {
+      // The key is what is wrong, so it is the value that the inner issues speak of.
+      const key = issue.path.at(-1);
+      return issue.issues.flatMap((inner) =>
+        fault({ ...inner, path: [] } as Issue, where, key, undefined).map((one) => ({ ...one, location })),
+      );
+    }
     case 'custom': {
       const params = (issue.params ?? {}) as { type?: string; fix?: string };
       return [
@@ -101,7 +84,7 @@ function fault(issue: Issue, where: string, input: unknown, schema: z.ZodType | 
       ];
     }
     default:
-      return [{ type: issue.code, location, message: issue.message }];
+      return [{ type: issue.code, location, message: issueText(issue, valueAt(input, issue.path)) }];
   }
 }
 

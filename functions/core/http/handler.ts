@@ -35,7 +35,9 @@ export type ReplyOf<R extends Route> = z.input<R['reply']>;
 export type Handler<R extends Route> = (request: RequestOf<R>) => Promise<ReplyOf<R> | Answer<ReplyOf<R>>>;
 
 /** The handler table of a contract: one function for each of its routes. */
-export type Handlers<Routes extends Readonly<Record<string, Route>>> = { readonly [K in keyof Routes]: Handler<Routes[K]> };
+export type Handlers<Routes extends Readonly<Record<string, Route>>> = {
+  readonly [K in keyof Routes]: Handler<Routes[K]>;
+};
 
 // biome-ignore lint/suspicious/noExplicitAny: the table mixes handlers of all routes; each was checked where it was written.
 export type AnyHandler = (request: any) => Promise<unknown>;

@@ -3,8 +3,9 @@
 import { createHash } from 'node:crypto';
 import type { Ctx } from '../context.ts';
 import { AppError } from '../errors.ts';
-import type { Blobs } from '../store/blobs.ts';
+import { randomCharacters } from '../ids.ts';
 import { getText } from '../store/blobs.ts';
+import { seal, unseal } from '../store/sealed.ts';
 import type { Key } from '../store/table.ts';
 import { ConditionFailed } from '../store/table.ts';
 
@@ -13,6 +14,8 @@ const leaseSeconds = 60;
 const keepSeconds = 24 * 3600;
 /** Replies above this go to the blob store, with a pointer in the row (decisions, section 1). */
 const inlineBytesMax = 100_000;
+/** Replies are kept sealed: some hold what is shown once and stored nowhere, a new API key or a signing secret. */
+const sealPurpose = 'idempotent-reply';
 
 export interface StoredReply {
   readonly status: number;
@@ -20,7 +23,7 @@ export interface StoredReply {
 }
 
 function replyKey(key: Key): string {
-  return `idempotency/${createHash('sha256').update(`${key.pk}\u0000${key.sk}`).digest('hex')}.json`;
+  return `idempotency/${createHash('sha256').update(`${key.pk}\u0000${key.sk}`).digest('hex')}`;
 }
 
 /**
@@ -42,8 +45,16 @@ export async function once(
   const key = ctx.org.idempotency(space, idempotencyKey);
   const digest = createHash('sha256').update(request).digest('hex');
   const nowSeconds = Math.floor(ctx.ports.clock.now() / 1000);
-  const mine = { request_hash: digest, owner: ctx.requestId };
-  const row = { ...key, ...mine, state: 'running', lease_until: nowSeconds + leaseSeconds, expires_at: nowSeconds + keepSeconds };
+  // Not the request id: callers choose that, and may give one to many requests.
+  const owner = randomCharacters(20, ctx.ports.random);
+  const mine = { request_hash: digest, owner };
+  const row = {
+    ...key,
+    ...mine,
+    state: 'running',
+    lease_until: nowSeconds + leaseSeconds,
+    expires_at: nowSeconds + keepSeconds,
+  };
   try {
     await table.write([
       {
@@ -70,12 +81,13 @@ export async function once(
     const found = error.of(0)?.item;
     if (found?.request_hash !== digest) {
       throw new AppError('idempotency_key_reused', {
-        detail: 'This Idempotency-Key was used within 24 hours for another request. Use a fresh key for each request.',
+        detail:
+          'This Idempotency-Key was used within 24 hours for another request. Use a fresh key for each request.',
       });
     }
-    if (found.state === 'done') return { ...(await readReply(blobs, key, found)), replayed: true };
+    if (found.state === 'done') return { ...(await readReply(ctx, key, found)), replayed: true };
     // Our own write can come back refused when its first answer was lost on the way.
-    if (found.owner !== ctx.requestId) {
+    if (found.owner !== owner) {
       throw new AppError('idempotency_in_flight', {
         detail: 'The first request with this Idempotency-Key is still running.',
         retryAfterSeconds: 1,
@@ -86,11 +98,14 @@ export async function once(
   try {
     reply = await work();
   } catch (error) {
-    await table.write([{ delete: key, if: [{ anyOf: [{ absent: true }, { attribute: 'owner', eq: ctx.requestId }] }] }]);
+    await table.write([
+      { delete: key, if: [{ anyOf: [{ absent: true }, { attribute: 'owner', eq: owner }] }] },
+    ]);
     throw error;
   }
-  const large = Buffer.byteLength(reply.body) > inlineBytesMax;
-  if (large) await blobs.put(replyKey(key), reply.body, { contentType: 'application/json' });
+  const sealed = seal(reply.body, await ctx.ports.settings.pepper(), sealPurpose, ctx.ports.random);
+  const large = sealed.length > inlineBytesMax;
+  if (large) await blobs.put(replyKey(key), sealed, { contentType: 'text/plain' });
   await table.write([
     {
       put: {
@@ -98,7 +113,7 @@ export async function once(
         ...mine,
         state: 'done',
         status: reply.status,
-        ...(large ? { body_at_blob: true } : { body: reply.body }),
+        ...(large ? { body_at_blob: true } : { body: sealed }),
         expires_at: nowSeconds + keepSeconds,
       },
     },
@@ -107,10 +122,10 @@ export async function once(
 }
 
 async function readReply(
-  blobs: Blobs,
+  ctx: Ctx,
   key: Key,
   row: Readonly<Record<string, unknown>>,
 ): Promise<StoredReply> {
-  const body = row.body_at_blob ? await getText(blobs, replyKey(key)) : String(row.body ?? '');
-  return { status: Number(row.status), body };
+  const sealed = row.body_at_blob ? await getText(ctx.ports.blobs, replyKey(key)) : String(row.body ?? '');
+  return { status: Number(row.status), body: unseal(sealed, await ctx.ports.settings.pepper(), sealPurpose) };
 }

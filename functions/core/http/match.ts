@@ -69,7 +69,9 @@ export function makeMatcher(routes: readonly Route[]): Matcher {
       const segments = path.replace(/\/+$/, '').split('/').slice(1);
       const allow = new Set<Method>();
       for (const pattern of bySize.get(segments.length) ?? []) {
-        const fits = pattern.segments.every((s, i) => (s.startsWith('{') ? segments[i] !== '' : s === segments[i]));
+        const fits = pattern.segments.every((s, i) =>
+          s.startsWith('{') ? segments[i] !== '' : s === segments[i],
+        );
         if (!fits) continue;
         const route = pattern.routes.get(method as Method);
         if (!route) {

@@ -8,11 +8,19 @@ import { isNamespaced } from './route.ts';
 
 /** Codes that a route answers with whatever it does, beside those of its contract. */
 function usualCodes(route: Route): ErrorCode[] {
-  const codes: ErrorCode[] = ['request_invalid', 'internal_error', 'storage_throttled', 'storage_unavailable'];
-  if (route.permission !== 'none') codes.push('key_invalid', 'key_not_permitted', 'key_bootstrap_only', 'request_rate_exceeded');
-  if (isNamespaced(route.path)) codes.push('namespace_not_found', 'request_namespace_missing', 'request_namespace_differs');
+  const codes: ErrorCode[] = [
+    'request_invalid',
+    'internal_error',
+    'storage_throttled',
+    'storage_unavailable',
+  ];
+  if (route.permission !== 'none')
+    codes.push('key_invalid', 'key_not_permitted', 'key_bootstrap_only', 'request_rate_exceeded');
+  if (isNamespaced(route.path))
+    codes.push('namespace_not_found', 'request_namespace_missing', 'request_namespace_differs');
   if (route.body) codes.push('request_not_json', 'request_too_large', 'request_media_type');
-  if (route.method === 'POST') codes.push('request_bad_header', 'idempotency_key_reused', 'idempotency_in_flight');
+  if (route.method === 'POST')
+    codes.push('request_bad_header', 'idempotency_key_reused', 'idempotency_in_flight');
   if (route.errors.includes('request_stale')) codes.push('request_bad_header');
   if (hasCursor(route)) codes.push('request_bad_cursor');
   return codes;
@@ -35,7 +43,8 @@ const statusOf = (code: ErrorCode) => wireTypes[errorTable[code].type];
 /** The codes of one status stand in one component, shared by every operation that has the same ones. */
 function groupsOf(route: Route): Map<number, ErrorCode[]> {
   const groups = new Map<number, ErrorCode[]>();
-  for (const code of errorCodesOf(route)) groups.set(statusOf(code), [...(groups.get(statusOf(code)) ?? []), code]);
+  for (const code of errorCodesOf(route))
+    groups.set(statusOf(code), [...(groups.get(statusOf(code)) ?? []), code]);
   return groups;
 }
 
@@ -44,7 +53,12 @@ const componentName = (codes: readonly ErrorCode[]) => codes.join('.');
 /** References to the error responses of a route, by status. */
 export function errorResponses(route: Route): Record<string, { readonly $ref: string }> {
   const refs = [...groupsOf(route)].sort(([a], [b]) => a - b);
-  return Object.fromEntries(refs.map(([status, codes]) => [String(status), { $ref: `#/components/responses/${componentName(codes)}` }]));
+  return Object.fromEntries(
+    refs.map(([status, codes]) => [
+      String(status),
+      { $ref: `#/components/responses/${componentName(codes)}` },
+    ]),
+  );
 }
 
 const exampleRequestId = '019b2f0e-6d1c-7c3a-9a57-1f0f4f2f8c11';
@@ -66,16 +80,29 @@ function response(status: number, codes: readonly ErrorCode[]) {
 
 /** One example for each code. */
 function examplesOf(codes: ReadonlySet<ErrorCode>): Record<string, unknown> {
-  const all = [...codes].sort().map((code) => [code, { summary: errorTable[code].title, value: errorBody(new AppError(code), exampleRequestId) }]);
+  const all = [...codes]
+    .sort()
+    .map((code) => [
+      code,
+      { summary: errorTable[code].title, value: errorBody(new AppError(code), exampleRequestId) },
+    ]);
   return Object.fromEntries(all);
 }
 
 const details = {
-  code: { type: 'string', enum: Object.keys(errorTable), description: 'stable, never reused; see docs/errors.md' },
+  code: {
+    type: 'string',
+    enum: Object.keys(errorTable),
+    description: 'stable, never reused; see docs/errors.md',
+  },
   request_id: { type: 'string' },
   retryable: { type: 'boolean', description: 'whether the same request may succeed later' },
   retry_after_seconds: { type: 'integer', minimum: 0 },
-  validation_errors: { type: 'array', items: { $ref: '#/components/schemas/FieldFault' }, description: 'every fault of the request at once' },
+  validation_errors: {
+    type: 'array',
+    items: { $ref: '#/components/schemas/FieldFault' },
+    description: 'every fault of the request at once',
+  },
 } as const;
 
 const schemas = {
@@ -119,7 +146,8 @@ const schemas = {
       location: {
         type: 'array',
         items: { type: ['string', 'integer'] },
-        description: 'path to the field, such as `["body", "blobs", 0, "type"]`; `[file, line, column]` for archives',
+        description:
+          'path to the field, such as `["body", "blobs", 0, "type"]`; `[file, line, column]` for archives',
       },
       message: { type: 'string' },
       fix: { type: 'string', description: 'what to write instead' },
@@ -136,8 +164,13 @@ export function errorComponents(routes: readonly Route[]): {
 } {
   const responses = new Map<string, unknown>();
   for (const route of routes) {
-    for (const [status, codes] of groupsOf(route)) responses.set(componentName(codes), response(status, codes));
+    for (const [status, codes] of groupsOf(route))
+      responses.set(componentName(codes), response(status, codes));
   }
   const ordered = [...responses].sort(([a], [b]) => (a < b ? -1 : 1));
-  return { schemas, responses: Object.fromEntries(ordered), examples: examplesOf(new Set(routes.flatMap(errorCodesOf))) };
+  return {
+    schemas,
+    responses: Object.fromEntries(ordered),
+    examples: examplesOf(new Set(routes.flatMap(errorCodesOf))),
+  };
 }

@@ -32,7 +32,8 @@ const requestHeaders = {
     name: 'Idempotency-Key',
     in: 'header',
     required: false,
-    description: '1 to 255 printable characters, fresh for each request; a repetition within 24 hours gets the first answer again.',
+    description:
+      '1 to 255 printable characters, fresh for each request; a repetition within 24 hours gets the first answer again.',
     schema: { type: 'string', minLength: 1, maxLength: 255 },
   },
   IfMatch: {
@@ -54,13 +55,25 @@ const requestHeaders = {
 /** Headers that answers carry, by the name of their component. */
 export const headerComponents = {
   RequestId: { description: 'The id of the request, as in every log line about it.', schema: text },
-  RateLimit: { description: 'Requests a minute that the key may make in this class.', schema: { type: 'integer' } },
+  RateLimit: {
+    description: 'Requests a minute that the key may make in this class.',
+    schema: { type: 'integer' },
+  },
   RateLimitRemaining: { description: 'Requests that are left in this minute.', schema: { type: 'integer' } },
-  RateLimitReset: { description: 'Seconds since the epoch at which the minute ends.', schema: { type: 'integer' } },
+  RateLimitReset: {
+    description: 'Seconds since the epoch at which the minute ends.',
+    schema: { type: 'integer' },
+  },
   RateLimitWindow: { description: 'Length of the window in seconds.', schema: { type: 'integer' } },
   ETag: { description: 'The version, for If-Match.', schema: text },
-  IdempotencyReplayed: { description: '"true" when this is the answer of an earlier request with the same Idempotency-Key.', schema: text },
-  RetryAfter: { description: 'Seconds after which the same request may succeed.', schema: { type: 'integer' } },
+  IdempotencyReplayed: {
+    description: '"true" when this is the answer of an earlier request with the same Idempotency-Key.',
+    schema: text,
+  },
+  RetryAfter: {
+    description: 'Seconds after which the same request may succeed.',
+    schema: { type: 'integer' },
+  },
 } as const;
 
 const headerRef = (name: keyof typeof headerComponents) => ({ $ref: `#/components/headers/${name}` });

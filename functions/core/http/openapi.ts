@@ -103,7 +103,10 @@ function isJsonCopy(name: string, schema: unknown): boolean {
   if (!/^__schema\d+$/.test(name)) return false;
   const self = `#/components/schemas/${name}`;
   const text = JSON.stringify(schema);
-  return text.includes('"anyOf":[{"type":"string"},{"type":"number"},{"type":"boolean"},{"type":"null"}') && text.split(self).length === 3;
+  return (
+    text.includes('"anyOf":[{"type":"string"},{"type":"number"},{"type":"boolean"},{"type":"null"}') &&
+    text.split(self).length === 3
+  );
 }
 
 /** Replaces the many copies of "any JSON" by one component. @throws Error for another schema without a name */
@@ -112,13 +115,20 @@ function withOneJson(document: OpenApiDocument): OpenApiDocument {
   const copies = Object.keys(schemas).filter((name) => /^__schema\d+$/.test(name));
   for (const name of copies) {
     if (!isJsonCopy(name, schemas[name])) {
-      throw new Error(`a schema that refers to itself has no name; give it .meta({ id }): ${JSON.stringify(schemas[name]).slice(0, 400)}`);
+      throw new Error(
+        `a schema that refers to itself has no name; give it .meta({ id }): ${JSON.stringify(schemas[name]).slice(0, 400)}`,
+      );
     }
     delete schemas[name];
   }
   schemas.Json = { description: 'Any JSON value.' };
-  const text = JSON.stringify({ ...document, components: { ...document.components, schemas: sorted(schemas) } });
-  return JSON.parse(text.replaceAll(/#\/components\/schemas\/__schema\d+"/g, '#/components/schemas/Json"')) as OpenApiDocument;
+  const text = JSON.stringify({
+    ...document,
+    components: { ...document.components, schemas: sorted(schemas) },
+  });
+  return JSON.parse(
+    text.replaceAll(/#\/components\/schemas\/__schema\d+"/g, '#/components/schemas/Json"'),
+  ) as OpenApiDocument;
 }
 
 function sorted<T>(record: Readonly<Record<string, T>>): Record<string, T> {
@@ -135,7 +145,9 @@ export function openApiDocument(routes: readonly Route[], version: string): Open
   const names = routes.map((route) => route.operation);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) throw new Error(`two routes are named ${twice}`);
-  const versioned = new Set(routes.filter((route) => route.errors.includes('request_stale')).map((route) => route.path as string));
+  const versioned = new Set(
+    routes.filter((route) => route.errors.includes('request_stale')).map((route) => route.path as string),
+  );
   const paths: ZodOpenApiPathsObject = {};
   for (const route of routes) {
     paths[route.path] = { ...paths[route.path], [route.method.toLowerCase()]: operationOf(route, versioned) };
@@ -157,7 +169,12 @@ export function openApiDocument(routes: readonly Route[], version: string): Open
     paths,
     components: {
       securitySchemes: {
-        key: { type: 'http', scheme: 'bearer', bearerFormat: 'grn_<live|test>_...', description: 'An API key of the organisation.' },
+        key: {
+          type: 'http',
+          scheme: 'bearer',
+          bearerFormat: 'grn_<live|test>_...',
+          description: 'An API key of the organisation.',
+        },
       },
       ...errorComponents(routes),
       parameters: parameterComponents(routes),

@@ -41,9 +41,9 @@ export function fromAuthorizerContext(context: Readonly<Record<string, unknown>>
   const base = {
     orgId: org_id,
     keyId: key_id,
-    permissions: (permissions ?? '').split(',').filter((p): p is KeyPermission =>
-      (keyPermissions as readonly string[]).includes(p),
-    ),
+    permissions: (permissions ?? '')
+      .split(',')
+      .filter((p): p is KeyPermission => (keyPermissions as readonly string[]).includes(p)),
   };
   return namespace_ids ? { ...base, namespaceIds: namespace_ids.split(',') } : base;
 }

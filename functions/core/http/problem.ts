@@ -5,7 +5,11 @@ import { errorTable } from '../errors.ts';
 export interface ErrorBody {
   readonly success: false;
   readonly status: number;
-  readonly error: { readonly message: string; readonly type: string; readonly details: Record<string, unknown> };
+  readonly error: {
+    readonly message: string;
+    readonly type: string;
+    readonly details: Record<string, unknown>;
+  };
 }
 
 /** The error as clients read it: `{success, status, error: {message, type, details}}`. */
@@ -18,7 +22,11 @@ export function errorBody(error: AppError, requestId: string): ErrorBody {
   };
   if (error.fields.length > 0) details.validation_errors = error.fields;
   if (error.retryAfterSeconds !== undefined) details.retry_after_seconds = error.retryAfterSeconds;
-  return { success: false, status: error.status, error: { message: error.detail, type: error.type, details } };
+  return {
+    success: false,
+    status: error.status,
+    error: { message: error.detail, type: error.type, details },
+  };
 }
 
 /** The same facts as `application/problem+json`. @see RFC 9457 */

@@ -76,7 +76,14 @@ export async function takeRequest(ctx: Ctx, rateClass: RateClass): Promise<RateS
           update: key,
           add: { drawn: count },
           set: { expires_at: Math.floor(windowStart / 1000) + 3600 },
-          if: [{ anyOf: [{ attribute: 'drawn', missing: true }, { attribute: 'drawn', lt: limit - count + 1 }] }],
+          if: [
+            {
+              anyOf: [
+                { attribute: 'drawn', missing: true },
+                { attribute: 'drawn', lt: limit - count + 1 },
+              ],
+            },
+          ],
         },
       ]);
       lease.left += count - 1;

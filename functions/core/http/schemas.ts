@@ -6,7 +6,10 @@ export function nameOf(idPrefix: string): z.ZodType<string> {
   return z
     .string()
     .regex(/^[A-Za-z0-9_.-]{1,100}$/, 'a name has 1 to 100 letters, digits, "_", "." or "-"')
-    .refine((name) => !name.startsWith(idPrefix), `a name may not begin with "${idPrefix}", the prefix of ids`);
+    .refine(
+      (name) => !name.startsWith(idPrefix),
+      `a name may not begin with "${idPrefix}", the prefix of ids`,
+    );
 }
 
 /** Names of alerts, webhooks and keys: 1 to 200 printable characters. */
@@ -28,7 +31,10 @@ export const FilterTree = z.json().meta({
     'One condition `{field, operator, value}` or a tree `{AND|OR|NOT: [...]}`. Operators: eq ne gt gte lt lte in nin contains starts_with ends_with regex exists is_null text.',
 });
 
-const Sort = z.strictObject({ field: z.string().min(1).max(200), direction: z.enum(['asc', 'desc']).default('asc') });
+const Sort = z.strictObject({
+  field: z.string().min(1).max(200),
+  direction: z.enum(['asc', 'desc']).default('asc'),
+});
 
 const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
 
@@ -41,9 +47,20 @@ export const ListQuery = z.strictObject({
   page_size: number(1, 1000).optional().meta(listed('page_size', 'the same as limit')),
   offset: number(0, 10_000).optional().meta(listed('offset', 'rows to skip; use the cursor for long lists')),
   page: number(1, 10_000).optional().meta(listed('page', 'number of the page, from 1')),
-  cursor: z.string().max(4000).optional().meta(listed('cursor', '`pagination.next_cursor` of the page before')),
-  search: z.string().max(200).optional().meta(listed('search', 'part of a name or id; * stands for anything')),
-  include_total: z.stringbool().optional().meta(listed('include_total', 'whether to count; "false" makes long lists faster')),
+  cursor: z
+    .string()
+    .max(4000)
+    .optional()
+    .meta(listed('cursor', '`pagination.next_cursor` of the page before')),
+  search: z
+    .string()
+    .max(200)
+    .optional()
+    .meta(listed('search', 'part of a name or id; * stands for anything')),
+  include_total: z
+    .stringbool()
+    .optional()
+    .meta(listed('include_total', 'whether to count; "false" makes long lists faster')),
 });
 
 /** Body of every `POST .../list`; where both name a value, the body wins. */
@@ -61,7 +78,14 @@ export const ListBody = z
     cursor: z.string().max(4000).nullish(),
     include_total: z.boolean().nullish(),
   })
-  .meta({ id: 'ListBody', example: { search: 'news', filters: { field: 'metadata.topic', operator: 'eq', value: 'gardening' }, limit: 50 } });
+  .meta({
+    id: 'ListBody',
+    example: {
+      search: 'news',
+      filters: { field: 'metadata.topic', operator: 'eq', value: 'gardening' },
+      limit: 50,
+    },
+  });
 
 export const Pagination = z
   .object({
@@ -89,7 +113,9 @@ export function listReply<T extends z.ZodType>(item: T) {
   });
 }
 
-export const DeleteReply = z.object({ success: z.literal(true), message: z.string() }).meta({ id: 'Deleted' });
+export const DeleteReply = z
+  .object({ success: z.literal(true), message: z.string() })
+  .meta({ id: 'Deleted' });
 
 /** Replies with status 204 have no body. */
 export const NoContent = z.undefined();

@@ -60,7 +60,9 @@ function readStage(value: unknown, index: number, faults: Fault[]): ReadStage | 
   }
   const { stage_name, stage_type, description } = value;
   if (typeof stage_name !== 'string' || stage_name.length < 1 || stage_name.length > 100) {
-    wrong(['stage_name'], 'expected a name of 1 to 100 characters');
+    const got = typeof stage_name === 'string' ? `${stage_name.length} characters` : kindOf(stage_name);
+    const fault = stage_name === undefined ? 'missing' : 'value_error';
+    wrong(['stage_name'], `expected a name of 1 to 100 characters, got ${got}`, `write ${form}`, fault);
   }
   if (['__proto__', 'constructor', 'prototype'].includes(String(stage_name))) {
     wrong(['stage_name'], 'this cannot be the name of a stage');
@@ -90,13 +92,17 @@ function readStage(value: unknown, index: number, faults: Fault[]): ReadStage | 
   const stage = typeof config.stage_id === 'string' ? findStage(config.stage_id) : undefined;
   if (!stage) {
     const fix = `use one of ${stageIds.join(', ')}`;
-    wrong([...below, 'stage_id'], 'there is no such stage', fix, 'stage_unknown');
+    const message =
+      typeof config.stage_id === 'string'
+        ? `there is no stage ${JSON.stringify(config.stage_id.slice(0, 60))}`
+        : `expected the id of a stage, got ${kindOf(config.stage_id)}`;
+    wrong([...below, 'stage_id'], message, fix, 'stage_unknown');
     return undefined;
   }
   const path = [...at, ...below, 'parameters'];
   const parsed = stage.parameters.safeParse(config.parameters ?? {});
   if (!parsed.success) {
-    const own = faultsOfZod(parsed.error);
+    const own = faultsOfZod(parsed.error, config.parameters ?? {});
     const places = new Set(own.map((fault) => fault.path.join('.')));
     const { faults: inTemplates } = checkTemplates(config.parameters, stage.roots(index === 0));
     const others = inTemplates.filter((fault) => !places.has(fault.path.join('.')));
@@ -105,7 +111,8 @@ function readStage(value: unknown, index: number, faults: Fault[]): ReadStage | 
   }
   const templates = checkTemplates(parsed.data, stage.roots(index === 0));
   faults.push(...under(path, [...templates.faults, ...stage.check(parsed.data)]));
-  const name = String(stage_name);
+  // Empty where it is wrong, which is reported above.
+  const name = typeof stage_name === 'string' ? stage_name : '';
   return {
     stage,
     references: templates.references.map((reference) => {
@@ -165,7 +172,7 @@ export function readDefinition(body: { readonly stages?: unknown; readonly input
   read.forEach((stage, index) => {
     if (!stage) return;
     const { stage_name } = stage.config;
-    if (earlier.has(stage_name)) {
+    if (stage_name !== '' && earlier.has(stage_name)) {
       const message = `another stage is named ${JSON.stringify(stage_name)}; names must differ`;
       faults.push({ type: 'value_error', path: ['stages', index, 'stage_name'], message });
     }

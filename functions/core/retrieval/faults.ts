@@ -1,6 +1,7 @@
 // Faults in retriever definitions and requests: collected with their paths, thrown all at once.
 import type * as z from 'zod';
 import { type ErrorCode, type FieldFault, invalid } from '../errors.ts';
+import { issueText, valueAt } from '../issue-text.ts';
 
 /** The way to a value in a parsed JSON tree: keys and list positions. */
 export type Path = readonly (string | number)[];
@@ -50,8 +51,12 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The faults of a failed zod parse. `fix` of an unknown key comes from the issue's `params.fix`, if it has one. */
-export function faultsOfZod(error: z.ZodError): Fault[] {
+/**
+ * The faults of a failed zod parse. `fix` of an unknown key comes from the issue's `params.fix`, if it has one.
+ *
+ * @param input what was parsed, so that messages can say what came
+ */
+export function faultsOfZod(error: z.ZodError, input: unknown): Fault[] {
   return error.issues.flatMap((issue): Fault[] => {
     const path = issue.path.map((step) => (typeof step === 'symbol' ? String(step) : step));
     if (issue.code === 'unrecognized_keys') {
@@ -63,12 +68,15 @@ export function faultsOfZod(error: z.ZodError): Fault[] {
     }
     const fix =
       issue.code === 'custom' && typeof issue.params?.fix === 'string' ? issue.params.fix : undefined;
+    const value = valueAt(input, issue.path);
+    const isMissing = issue.code === 'invalid_type' && value === undefined;
     const type =
-      issue.code === 'custom' ? ((issue.params?.type as string | undefined) ?? 'value_error') : issue.code;
-    return [
-      fix === undefined
-        ? { type, path, message: issue.message }
-        : { type, path, message: issue.message, fix },
-    ];
+      issue.code === 'custom'
+        ? ((issue.params?.type as string | undefined) ?? 'value_error')
+        : isMissing
+          ? 'missing'
+          : issue.code;
+    const message = issueText(issue, value);
+    return [fix === undefined ? { type, path, message } : { type, path, message, fix }];
   });
 }

@@ -35,7 +35,10 @@ function modeOf(query: Record<string, unknown>): Mode {
   const { input_mode } = query;
   if (input_mode !== undefined) {
     const mode = modes.find((candidate) => candidate === input_mode);
-    if (!mode) throw new QueryFault(['input_mode'], `unknown input mode; there are ${modes.join(', ')}`);
+    if (!mode) {
+      const got = typeof input_mode === 'string' ? JSON.stringify(input_mode.slice(0, 60)) : kindOf(input_mode);
+      throw new QueryFault(['input_mode'], `there is no input mode ${got}`, `one of: ${modes.join(', ')}`);
+    }
     return mode;
   }
   if ('vector' in query || Array.isArray(query.value)) return 'vector';

@@ -31,12 +31,24 @@ export interface Parent {
 export interface ResourceDefinition {
   readonly kind: ResourceKind;
   /** Beginning of the error codes: `bucket` gives `bucket_not_found`, `bucket_name_taken`, `bucket_in_use`, `bucket_changed`. */
-  readonly noun: 'bucket' | 'collection' | 'plugin' | 'retriever' | 'taxonomy' | 'cluster' | 'alert' | 'webhook';
+  readonly noun:
+    | 'bucket'
+    | 'collection'
+    | 'plugin'
+    | 'retriever'
+    | 'taxonomy'
+    | 'cluster'
+    | 'alert'
+    | 'webhook';
   /** Prefix of ids, to tell an id from a name. Undefined: ids and names are looked up alike, the id first. */
   readonly idPrefix?: string;
   /** Resources of this kind in a namespace, at most. */
   readonly countMax: number;
-  readonly events?: { readonly created?: EventType; readonly updated?: EventType; readonly deleted?: EventType };
+  readonly events?: {
+    readonly created?: EventType;
+    readonly updated?: EventType;
+    readonly deleted?: EventType;
+  };
 }
 
 export interface Dependant {
@@ -128,7 +140,8 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
     let total = 0;
     for await (const item of queryAll(ctx.ports.table, pk, { prefix })) {
       total++;
-      if (shown.length < 20) shown.push({ type: String(item.type), id: String(item.id), name: String(item.name) });
+      if (shown.length < 20)
+        shown.push({ type: String(item.type), id: String(item.id), name: String(item.name) });
     }
     return { shown, total };
   };
@@ -139,14 +152,18 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
 
     async get(ctx, idOrName) {
       const found = await find(ctx, idOrName);
-      if (!found) throw new AppError(code('not_found'), { detail: `No ${noun} "${idOrName.slice(0, 120)}" in this namespace.` });
+      if (!found)
+        throw new AppError(code('not_found'), {
+          detail: `No ${noun} "${idOrName.slice(0, 120)}" in this namespace.`,
+        });
       return found;
     },
 
     async list(ctx) {
       const { pk, prefix } = ctx.ns.resources(kind);
       const found: T[] = [];
-      for await (const item of queryAll(ctx.ports.table, pk, { prefix, descending: true })) found.push(toResource<T>(item));
+      for await (const item of queryAll(ctx.ports.table, pk, { prefix, descending: true }))
+        found.push(toResource<T>(item));
       // Most ids sort by creation; those of plugins and webhooks do not.
       return found.sort((a, b) => (a.created_at === b.created_at ? 0 : a.created_at < b.created_at ? 1 : -1));
     },
@@ -209,7 +226,8 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
         if (value === undefined) remove.push(name);
         else set[name] = value;
       }
-      const has = (list: readonly Parent[], parent: Parent) => list.some((p) => p.id === parent.id && p.kind === parent.kind);
+      const has = (list: readonly Parent[], parent: Parent) =>
+        list.some((p) => p.id === parent.id && p.kind === parent.kind);
       const writes: Write[] = [
         {
           update: ctx.ns.resource(kind, before.id),
@@ -224,20 +242,35 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
               { put: { ...ctx.ns.name(kind, after.name), id: before.id }, if: [{ absent: true }] },
               { delete: ctx.ns.name(kind, before.name) },
             ] satisfies Write[])),
-        ...addEdges(ctx, after, after.parents.filter((p) => !has(before.parents, p))),
-        ...removeEdges(ctx, before.id, before.parents.filter((p) => !has(after.parents, p))),
-        ...(events.updated ? [announce(ctx, events.updated, { type: noun, id: before.id }, after.revision)] : []),
+        ...addEdges(
+          ctx,
+          after,
+          after.parents.filter((p) => !has(before.parents, p)),
+        ),
+        ...removeEdges(
+          ctx,
+          before.id,
+          before.parents.filter((p) => !has(after.parents, p)),
+        ),
+        ...(events.updated
+          ? [announce(ctx, events.updated, { type: noun, id: before.id }, after.revision)]
+          : []),
         ...alongside,
       ];
       try {
         await ctx.ports.table.write(writes);
       } catch (error) {
         if (!(error instanceof ConditionFailed)) throw error;
-        if (error.of(0)) throw new AppError(code('changed'), { detail: `The ${noun} ${before.id} changed meanwhile; read it again.` });
+        if (error.of(0))
+          throw new AppError(code('changed'), {
+            detail: `The ${noun} ${before.id} changed meanwhile; read it again.`,
+          });
         const gone = parentGone(writes, error);
         if (gone) throw gone;
         if (after.name !== before.name && error.of(2)) {
-          throw new AppError(code('name_taken'), { detail: `A ${noun} named "${after.name}" exists already.` });
+          throw new AppError(code('name_taken'), {
+            detail: `A ${noun} named "${after.name}" exists already.`,
+          });
         }
         throw error;
       }
@@ -250,7 +283,12 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
           delete: ctx.ns.resource(kind, before.id),
           if: [
             { attribute: 'revision', eq: before.revision },
-            { anyOf: [{ attribute: 'dependants', missing: true }, { attribute: 'dependants', eq: 0 }] },
+            {
+              anyOf: [
+                { attribute: 'dependants', missing: true },
+                { attribute: 'dependants', eq: 0 },
+              ],
+            },
           ],
         },
         { delete: ctx.ns.name(kind, before.name) },
@@ -267,13 +305,18 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
         if (failure && !failure.item) return; // Deleted already, by us or by somebody else.
         if (failure?.item && Number(failure.item.dependants ?? 0) > 0) {
           const { shown, total } = await dependants(ctx, before.id);
-          const names = shown.slice(0, 3).map((d) => `${d.type} "${d.name}"`).join(', ');
+          const names = shown
+            .slice(0, 3)
+            .map((d) => `${d.type} "${d.name}"`)
+            .join(', ');
           throw new AppError(code('in_use'), {
             detail: `The ${noun} "${before.name}" is used by ${total} other resource${total === 1 ? '' : 's'}: ${names}. Delete those first.`,
             extra: { dependants: shown, dependants_total: total },
           });
         }
-        throw new AppError(code('changed'), { detail: `The ${noun} ${before.id} changed meanwhile; read it again.` });
+        throw new AppError(code('changed'), {
+          detail: `The ${noun} ${before.id} changed meanwhile; read it again.`,
+        });
       }
     },
   };

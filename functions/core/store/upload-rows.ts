@@ -25,7 +25,10 @@ export interface StoredUpload {
 export const uploadKeepSeconds = 24 * 3600;
 
 export async function putUpload(ctx: NsCtx, upload: StoredUpload): Promise<void> {
-  const row = { ...ctx.ns.resource('UPLOAD', upload.upload_id), ...(upload as unknown as Record<string, Attribute>) };
+  const row = {
+    ...ctx.ns.resource('UPLOAD', upload.upload_id),
+    ...(upload as unknown as Record<string, Attribute>),
+  };
   await ctx.ports.table.write([
     { put: { ...row, expires_at: upload.ends_at + uploadKeepSeconds } },
     audit(ctx, upload.state === 'pending' ? 'upload.create' : 'upload.confirm', upload.upload_id),
@@ -38,11 +41,17 @@ export function isExpired(ctx: NsCtx, upload: StoredUpload): boolean {
 }
 
 function uploadNotFound(uploadId: string): AppError {
-  return new AppError('upload_not_found', { detail: `No upload "${uploadId.slice(0, 60)}" in this namespace.` });
+  return new AppError('upload_not_found', {
+    detail: `No upload "${uploadId.slice(0, 60)}" in this namespace.`,
+  });
 }
 
 /** An upload of this purpose, expired or not. @throws AppError upload_not_found */
-export async function findUpload(ctx: NsCtx, purpose: StoredUpload['purpose'], uploadId: string): Promise<StoredUpload> {
+export async function findUpload(
+  ctx: NsCtx,
+  purpose: StoredUpload['purpose'],
+  uploadId: string,
+): Promise<StoredUpload> {
   const row = (await ctx.ports.table.get(ctx.ns.resource('UPLOAD', uploadId))) as StoredUpload | undefined;
   if (row?.purpose !== purpose) throw uploadNotFound(uploadId);
   return row;
@@ -53,7 +62,11 @@ export async function findUpload(ctx: NsCtx, purpose: StoredUpload['purpose'], u
  *
  * @throws AppError upload_not_found, upload_expired
  */
-export async function getUpload(ctx: NsCtx, purpose: StoredUpload['purpose'], uploadId: string): Promise<StoredUpload> {
+export async function getUpload(
+  ctx: NsCtx,
+  purpose: StoredUpload['purpose'],
+  uploadId: string,
+): Promise<StoredUpload> {
   const upload = await findUpload(ctx, purpose, uploadId);
   if (isExpired(ctx, upload)) {
     throw new AppError('upload_expired', { detail: `The upload ${uploadId} expired; ask for a new one.` });
@@ -66,7 +79,11 @@ export async function getUpload(ctx: NsCtx, purpose: StoredUpload['purpose'], up
  *
  * @throws AppError upload_not_found when it was deleted meanwhile.
  */
-export async function markConfirmed(ctx: NsCtx, upload: StoredUpload, result: NonNullable<StoredUpload['result']>): Promise<StoredUpload> {
+export async function markConfirmed(
+  ctx: NsCtx,
+  upload: StoredUpload,
+  result: NonNullable<StoredUpload['result']>,
+): Promise<StoredUpload> {
   try {
     await ctx.ports.table.write([
       {
@@ -88,13 +105,19 @@ export function objectMade(ctx: NsCtx, upload: StoredUpload, objectId: string): 
   return {
     update: ctx.ns.resource('UPLOAD', upload.upload_id),
     set: { result: { ...upload.result, object_id: objectId }, object_id: objectId },
-    if: [{ attribute: 'state', eq: 'confirmed' }, { attribute: 'object_id', missing: true }],
+    if: [
+      { attribute: 'state', eq: 'confirmed' },
+      { attribute: 'object_id', missing: true },
+    ],
   };
 }
 
 /** Takes the row away. Safe to repeat. */
 export async function deleteUpload(ctx: NsCtx, uploadId: string): Promise<void> {
-  await ctx.ports.table.write([{ delete: ctx.ns.resource('UPLOAD', uploadId) }, audit(ctx, 'upload.delete', uploadId)]);
+  await ctx.ports.table.write([
+    { delete: ctx.ns.resource('UPLOAD', uploadId) },
+    audit(ctx, 'upload.delete', uploadId),
+  ]);
 }
 
 /** Uploads of this purpose that are not expired, newest first, looking at `rowsMax` rows at most. */
@@ -108,7 +131,12 @@ export async function listUploads(
   let looked = 0;
   let after: Key | undefined;
   do {
-    const page = await ctx.ports.table.query(pk, { prefix, after, limit: Math.min(1000, rowsMax - looked), descending: true });
+    const page = await ctx.ports.table.query(pk, {
+      prefix,
+      after,
+      limit: Math.min(1000, rowsMax - looked),
+      descending: true,
+    });
     looked += page.items.length;
     for (const item of page.items) {
       const upload = item as unknown as StoredUpload;

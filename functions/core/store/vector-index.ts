@@ -338,6 +338,11 @@ export interface CommitOptions {
   readonly token: string;
   /** Further writes of the same transaction. When one of their conditions fails, nothing is written. */
   readonly writes?: readonly Write[];
+  /**
+   * The watermark that the caller read: its writes replace what was visible then. When a batch has committed since,
+   * nothing is written.
+   */
+  readonly committedSeq?: number;
   /** Prefix of the crash points that the commit passes. @default 'index.commit' */
   readonly crashPoint?: string;
 }
@@ -363,7 +368,8 @@ export class SequenceLost extends Error {
  * was lost, the token tells that the commit is done.
  *
  * @returns `repeated`: the token was there already, so nothing was written now
- * @throws ConditionFailed when a condition of the caller's writes failed: indices are those of `options.writes`
+ * @throws ConditionFailed when a condition of the caller's writes failed: indices are those of `options.writes`; with
+ *   no index when the watermark has moved
  * @throws SequenceLost
  * @throws AppError collection_not_found (deleted meanwhile), index_contended, index_unavailable, index_corrupt
  * @throws VectorError feature_mismatch, commit_too_large
@@ -388,6 +394,8 @@ export async function commitIndex(
       return { repeated: true, versions: ids.map((id) => Number(done[id])) };
     }
     const heads = headRows.map((row, i) => toHead(ids[i]!, row));
+    const moved = heads.some((head) => (options.committedSeq ?? head.committed_seq) !== head.committed_seq);
+    if (moved) throw new ConditionFailed([]);
     const ours: Write[] = [];
     const versions: number[] = [];
     for (const [i, { sequence }] of changes.entries()) {

@@ -47,7 +47,8 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
       const blobs = await make();
       const key = fresh();
       await blobs.put(key, '0123456789');
-      const range = async (offset: number, length: number) => Buffer.from(await blobs.get(key, { offset, length })).toString();
+      const range = async (offset: number, length: number) =>
+        Buffer.from(await blobs.get(key, { offset, length })).toString();
       expect([await range(0, 3), await range(4, 1), await range(7, 100)]).toEqual(['012', '4', '789']);
     });
 
@@ -71,10 +72,13 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
       expect(await getText(blobs, key)).toBe('b');
       await expect(blobs.put(key, 'c', { ifAbsent: true })).rejects.toBeInstanceOf(BlobConflict);
       const raced = fresh();
-      const outcomes = await Promise.allSettled(Array.from({ length: 6 }, (_, i) => blobs.put(raced, String(i), { ifAbsent: true })));
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 6 }, (_, i) => blobs.put(raced, String(i), { ifAbsent: true })),
+      );
       const winner = outcomes.findIndex((outcome) => outcome.status === 'fulfilled');
       expect(outcomes.filter((outcome) => outcome.status === 'fulfilled')).toHaveLength(1);
-      for (const outcome of outcomes) if (outcome.status === 'rejected') expect(outcome.reason).toBeInstanceOf(BlobConflict);
+      for (const outcome of outcomes)
+        if (outcome.status === 'rejected') expect(outcome.reason).toBeInstanceOf(BlobConflict);
       expect(await getText(blobs, raced)).toBe(String(winner));
     });
 
@@ -107,7 +111,9 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
       await other.put(source, 'two');
       await expect(blobs.copyFrom(other, source, target, etag)).rejects.toBeInstanceOf(BlobConflict);
       expect(await getText(blobs, target)).toBe('one');
-      await expect(blobs.copyFrom(other, `${source}-nothing`, target, etag)).rejects.toBeInstanceOf(BlobMissing);
+      await expect(blobs.copyFrom(other, `${source}-nothing`, target, etag)).rejects.toBeInstanceOf(
+        BlobMissing,
+      );
       await blobs.copyFrom(blobs, target, `${target}-again`, (await blobs.head(target))!.etag);
       expect(await getText(blobs, `${target}-again`)).toBe('one');
     });
@@ -116,12 +122,16 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
       const blobs = await make();
       const prefix = fresh();
       for (const tail of ['b', 'a/2', 'a/10', 'a/1', 'c']) await blobs.put(`${prefix}/${tail}`, tail);
-      const keys = async (below: string, after?: string) => (await blobs.list(below, after)).blobs.map((blob) => blob.key.slice(prefix.length + 1));
+      const keys = async (below: string, after?: string) =>
+        (await blobs.list(below, after)).blobs.map((blob) => blob.key.slice(prefix.length + 1));
       expect(await keys(`${prefix}/`)).toEqual(['a/1', 'a/10', 'a/2', 'b', 'c']);
       expect(await keys(`${prefix}/a/`)).toEqual(['a/1', 'a/10', 'a/2']);
       expect(await keys(`${prefix}/`, `${prefix}/a/2`)).toEqual(['b', 'c']);
       expect(await blobs.list(`${prefix}/nothing`)).toEqual({ blobs: [] });
-      expect((await blobs.list(`${prefix}/b`)).blobs[0]).toMatchObject({ bytes: 1, etag: (await blobs.head(`${prefix}/b`))!.etag });
+      expect((await blobs.list(`${prefix}/b`)).blobs[0]).toMatchObject({
+        bytes: 1,
+        etag: (await blobs.head(`${prefix}/b`))!.etag,
+      });
     });
 
     it('names an object for ever, and by URLs for a while', async () => {
@@ -132,14 +142,21 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
       expect(await blobs.presignPut(key, 60, 'text/plain')).toContain(key);
     });
 
-    it.skipIf(fetch === undefined)('URLs work without credentials, for their own object and content type', async () => {
-      const blobs = await make();
-      const key = `${fresh()}/file.txt`;
-      const put = await fetch!(await blobs.presignPut(key, 300, 'text/plain'), { method: 'PUT', body: 'any size at all', headers: { 'Content-Type': 'text/plain' } });
-      expect(put.status).toBe(200);
-      expect(await getText(blobs, key)).toBe('any size at all');
-      const get = await fetch!(await blobs.presignGet(key, 300));
-      expect(await get.text()).toBe('any size at all');
-    });
+    it.skipIf(fetch === undefined)(
+      'URLs work without credentials, for their own object and content type',
+      async () => {
+        const blobs = await make();
+        const key = `${fresh()}/file.txt`;
+        const put = await fetch!(await blobs.presignPut(key, 300, 'text/plain'), {
+          method: 'PUT',
+          body: 'any size at all',
+          headers: { 'Content-Type': 'text/plain' },
+        });
+        expect(put.status).toBe(200);
+        expect(await getText(blobs, key)).toBe('any size at all');
+        const get = await fetch!(await blobs.presignGet(key, 300));
+        expect(await get.text()).toBe('any size at all');
+      },
+    );
   });
 }

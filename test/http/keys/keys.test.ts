@@ -20,17 +20,39 @@ describe('200', () => {
     expect(made.status).toBe(200);
     expect(made.body.key).toMatch(/^grn_test_[0-9A-Za-z]{8}_[0-9A-Za-z]{36}$/);
     expect(made.body.api_key).toBe(made.body.key);
-    expect(made.body).toMatchObject({ key_prefix: made.body.key.slice(0, 13), permissions: ['read', 'write'], status: 'active', created_by: 'testkey1', scopes: null });
+    expect(made.body).toMatchObject({
+      key_prefix: made.body.key.slice(0, 13),
+      permissions: ['read', 'write'],
+      status: 'active',
+      created_by: 'testkey1',
+      scopes: null,
+    });
     const later = await app.call('GET', `${base}/${made.body.key_id}`);
     expect(later.body).not.toHaveProperty('key');
-    expect(JSON.stringify([later.body, app.ports.table.dump(), app.ports.logged])).not.toContain(made.body.key.slice(22));
+    expect(JSON.stringify([later.body, app.ports.table.dump(), app.ports.logged])).not.toContain(
+      made.body.key.slice(22),
+    );
   });
 
   it('a key works from create until it is revoked, and carries its permissions and namespaces', async () => {
     const app = await makeApp();
-    const made = (await app.call('POST', base, { key_name: 'narrow', permissions: ['read'], scopes: { namespace_ids: [app.namespace] } })).body;
-    expect(await check(app, made.key)).toEqual({ orgId: app.principal.orgId, keyId: made.key_id, permissions: ['read'], namespaceIds: [app.namespace] });
-    expect((await app.call('DELETE', `${base}/${made.key_id}`)).body).toEqual({ success: true, message: expect.stringContaining('60 seconds') });
+    const made = (
+      await app.call('POST', base, {
+        key_name: 'narrow',
+        permissions: ['read'],
+        scopes: { namespace_ids: [app.namespace] },
+      })
+    ).body;
+    expect(await check(app, made.key)).toEqual({
+      orgId: app.principal.orgId,
+      keyId: made.key_id,
+      permissions: ['read'],
+      namespaceIds: [app.namespace],
+    });
+    expect((await app.call('DELETE', `${base}/${made.key_id}`)).body).toEqual({
+      success: true,
+      message: expect.stringContaining('60 seconds'),
+    });
     expect(await check(app, made.key)).toBeUndefined();
     expect((await app.call('GET', `${base}/${made.key_id}`)).body).toMatchObject({ status: 'revoked' });
   });
@@ -47,10 +69,21 @@ describe('200', () => {
 
   it('rotate makes a new key of the same kind; the old one works for the overlap and no longer', async () => {
     const app = await makeApp();
-    const old = (await app.call('POST', base, { name: 'job', permissions: ['read'], scopes: { namespace_ids: [app.namespace] } })).body;
+    const old = (
+      await app.call('POST', base, {
+        name: 'job',
+        permissions: ['read'],
+        scopes: { namespace_ids: [app.namespace] },
+      })
+    ).body;
     const fresh = (await app.call('POST', `${base}/${old.key_id}/rotate`, { overlap_seconds: 3600 })).body;
     expect(fresh.key).not.toBe(old.key);
-    expect(fresh).toMatchObject({ name: 'job', permissions: ['read'], scopes: { namespace_ids: [app.namespace] }, status: 'active' });
+    expect(fresh).toMatchObject({
+      name: 'job',
+      permissions: ['read'],
+      scopes: { namespace_ids: [app.namespace] },
+      status: 'active',
+    });
     expect((await check(app, old.key))?.keyId).toBe(old.key_id);
     expect((await check(app, fresh.key))?.keyId).toBe(fresh.key_id);
     app.ports.clock.advance(3_600_000);
@@ -62,7 +95,10 @@ describe('200', () => {
   it('rotate without an overlap ends the old key at once, and never gives it a longer life than it had', async () => {
     const app = await makeApp();
     const end = new Date(app.ports.clock.now() + 10_000).toISOString();
-    const [a, b] = [(await app.call('POST', base, { name: 'a' })).body, (await app.call('POST', base, { name: 'b', expires_at: end })).body];
+    const [a, b] = [
+      (await app.call('POST', base, { name: 'a' })).body,
+      (await app.call('POST', base, { name: 'b', expires_at: end })).body,
+    ];
     await app.call('POST', `${base}/${a.key_id}/rotate`);
     await app.call('POST', `${base}/${b.key_id}/rotate`, { overlap_seconds: 86_400 });
     expect(await check(app, a.key)).toBeUndefined();
@@ -82,13 +118,21 @@ describe('200', () => {
     await app.call('DELETE', `${base}/${ids[1]}`);
     const list = await app.call('GET', base);
     expect(list.body.results.map((key: { key_id: string }) => key.key_id)).toEqual(ids);
-    expect(list.body.results.map((key: { status: string }) => key.status)).toEqual(['active', 'revoked', 'active']);
+    expect(list.body.results.map((key: { status: string }) => key.status)).toEqual([
+      'active',
+      'revoked',
+      'active',
+    ]);
     expect((await app.call('POST', `${base}/list`, { search: 'econ' })).body.results).toHaveLength(1);
   });
 
   it('the bootstrap secret is a principal that may create, list and revoke', async () => {
     const app = await makeApp();
-    expect(await check(app, bootstrap)).toEqual({ orgId: ownOrganization, keyId: bootstrapKeyId, permissions: [] });
+    expect(await check(app, bootstrap)).toEqual({
+      orgId: ownOrganization,
+      keyId: bootstrapKeyId,
+      permissions: [],
+    });
     const first = app.as({ orgId: app.principal.orgId, keyId: bootstrapKeyId, permissions: [] });
     const made = await first.call('POST', base, { name: 'first' });
     expect(made.status).toBe(200);
@@ -112,7 +156,21 @@ describe('401', () => {
     const { key } = (await app.call('POST', base, { name: 'x' })).body;
     const unknown = newToken('test', app.ports.random).token;
     const flipped = (at: number) => key.slice(0, at) + (key[at] === 'a' ? 'b' : 'a') + key.slice(at + 1);
-    const bad = ['', 'x', key.slice(0, -1), `${key}a`, ` ${key}`, key.toUpperCase(), unknown, flipped(10), flipped(20), flipped(key.length - 1), key.replace('grn_test', 'grn_live'), bootstrap.slice(1), `${bootstrap} `];
+    const bad = [
+      '',
+      'x',
+      key.slice(0, -1),
+      `${key}a`,
+      ` ${key}`,
+      key.toUpperCase(),
+      unknown,
+      flipped(10),
+      flipped(20),
+      flipped(key.length - 1),
+      key.replace('grn_test', 'grn_live'),
+      bootstrap.slice(1),
+      `${bootstrap} `,
+    ];
     for (const token of bad) expect(await check(app, token), token).toBeUndefined();
   });
 
@@ -126,12 +184,24 @@ describe('401', () => {
 
   it('a short bootstrap secret (a stack that has none) opens nothing', async () => {
     const app = await makeApp();
-    expect(await authenticate(app.ports.table, app.ports.clock, await app.ports.settings.pepper(), '', '')).toBeUndefined();
-    expect(await authenticate(app.ports.table, app.ports.clock, await app.ports.settings.pepper(), 'short', 'short')).toBeUndefined();
+    expect(
+      await authenticate(app.ports.table, app.ports.clock, await app.ports.settings.pepper(), '', ''),
+    ).toBeUndefined();
+    expect(
+      await authenticate(
+        app.ports.table,
+        app.ports.clock,
+        await app.ports.settings.pepper(),
+        'short',
+        'short',
+      ),
+    ).toBeUndefined();
   });
 
   it('the checksum of a made key holds for every mode', () => {
-    const random = { bytes: (count: number) => Uint8Array.from({ length: count }, (_, i) => (i * 37 + 11) & 0xff) };
+    const random = {
+      bytes: (count: number) => Uint8Array.from({ length: count }, (_, i) => (i * 37 + 11) & 0xff),
+    };
     for (const mode of ['live', 'test'] as const) {
       const { token, publicId } = newToken(mode, random);
       expect(publicIdOf(token)).toBe(publicId);
@@ -143,7 +213,14 @@ describe('403', () => {
   it('keys are for admins: not even "write" and "delete" together suffice', async () => {
     const app = await makeApp();
     const worker = app.as({ ...app.principal, permissions: ['read', 'write', 'delete'] });
-    for (const [method, path] of [['GET', base], ['POST', base], ['GET', `${base}/key_x`], ['DELETE', `${base}/key_x`], ['POST', `${base}/key_x/rotate`], ['POST', `${base}/list`]] as const) {
+    for (const [method, path] of [
+      ['GET', base],
+      ['POST', base],
+      ['GET', `${base}/key_x`],
+      ['DELETE', `${base}/key_x`],
+      ['POST', `${base}/key_x/rotate`],
+      ['POST', `${base}/list`],
+    ] as const) {
       expectError(await worker.call(method, path, method === 'POST' ? {} : undefined), 'key_not_permitted');
     }
   });
@@ -155,9 +232,18 @@ describe('404', () => {
     const stranger = await makeApp({ ports: app.ports });
     const { key_id: theirs, key } = (await stranger.call('POST', base, { name: 'theirs' })).body;
     const random = 'key_0123456789abcdefghij';
-    for (const [method, tail] of [['GET', ''], ['DELETE', ''], ['POST', '/rotate']] as const) {
+    for (const [method, tail] of [
+      ['GET', ''],
+      ['DELETE', ''],
+      ['POST', '/rotate'],
+    ] as const) {
       const body = method === 'POST' ? {} : undefined;
-      expectSameRefusal(await app.call(method, `${base}/${theirs}${tail}`, body), theirs, await app.call(method, `${base}/${random}${tail}`, body), random);
+      expectSameRefusal(
+        await app.call(method, `${base}/${theirs}${tail}`, body),
+        theirs,
+        await app.call(method, `${base}/${random}${tail}`, body),
+        random,
+      );
     }
     expect(await check(app, key)).toBeDefined();
   });
@@ -166,14 +252,22 @@ describe('404', () => {
     const app = await makeApp();
     const stranger = await makeApp({ ports: app.ports });
     const random = 'ns_0123456789abcdefghij';
-    const scoped = (id: string) => app.call('POST', base, { name: 'x', permissions: ['read'], scopes: { namespace_ids: [id] } });
+    const scoped = (id: string) =>
+      app.call('POST', base, { name: 'x', permissions: ['read'], scopes: { namespace_ids: [id] } });
     expectSameRefusal(await scoped(stranger.namespace), stranger.namespace, await scoped(random), random);
   });
 
   it('a namespace that is being deleted is no scope', async () => {
     const app = await makeApp();
     await app.call('DELETE', '/v1/namespaces/{ns}');
-    expectError(await app.call('POST', base, { name: 'x', permissions: ['read'], scopes: { namespace_ids: [app.namespace] } }), 'namespace_not_found');
+    expectError(
+      await app.call('POST', base, {
+        name: 'x',
+        permissions: ['read'],
+        scopes: { namespace_ids: [app.namespace] },
+      }),
+      'namespace_not_found',
+    );
   });
 });
 
@@ -196,9 +290,18 @@ describe('422', () => {
     [{ name: 'line\nfeed' }, ['body.name: invalid_format']],
     [{ name: 'x', permissions: [] }, ['body.permissions: too_small']],
     [{ name: 'x', permissions: ['owner'] }, ['body.permissions.0: wrong_value']],
-    [{ name: 'x', permissions: ['admin'], scopes: { namespace_ids: ['ns_00000000000000000000'] } }, ['body.scopes: wrong_value']],
-    [{ name: 'x', permissions: ['read'], scopes: { namespace_ids: ['main'] } }, ['body.scopes.namespace_ids.0: invalid_format']],
-    [{ name: 'x', permissions: ['read'], scopes: { namespace_ids: [] } }, ['body.scopes.namespace_ids: too_small']],
+    [
+      { name: 'x', permissions: ['admin'], scopes: { namespace_ids: ['ns_00000000000000000000'] } },
+      ['body.scopes: wrong_value'],
+    ],
+    [
+      { name: 'x', permissions: ['read'], scopes: { namespace_ids: ['main'] } },
+      ['body.scopes.namespace_ids.0: invalid_format'],
+    ],
+    [
+      { name: 'x', permissions: ['read'], scopes: { namespace_ids: [] } },
+      ['body.scopes.namespace_ids: too_small'],
+    ],
     [{ name: 'x', expires_at: 'tomorrow' }, ['body.expires_at: invalid_format']],
     [{ name: 'x', key: 'grn_mine' }, ['body.key: extra_forbidden']],
     [{ name: 'x', org_id: 'org_other' }, ['body.org_id: extra_forbidden']],
@@ -212,7 +315,12 @@ describe('422', () => {
   it('an overlap longer than a day is refused', async () => {
     const app = await makeApp();
     const { key_id } = (await app.call('POST', base, { name: 'x' })).body;
-    expectError(await app.call('POST', `${base}/${key_id}/rotate`, { overlap_seconds: 86_401 }), 'request_invalid');
-    expect((await app.call('POST', `${base}/${key_id}/rotate`, { overlap_seconds: 86_400 })).status).toBe(200);
+    expectError(
+      await app.call('POST', `${base}/${key_id}/rotate`, { overlap_seconds: 86_401 }),
+      'request_invalid',
+    );
+    expect((await app.call('POST', `${base}/${key_id}/rotate`, { overlap_seconds: 86_400 })).status).toBe(
+      200,
+    );
   });
 });

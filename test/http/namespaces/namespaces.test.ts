@@ -4,15 +4,27 @@ import type { App } from '../app.ts';
 import { makeApp } from '../app.ts';
 import { expectError, expectSameRefusal, faults } from '../expect.ts';
 
-const make = async (app: App, name: string) => (await app.call('POST', '/v1/namespaces', { namespace_name: name })).body.namespace_id as string;
+const make = async (app: App, name: string) =>
+  (await app.call('POST', '/v1/namespaces', { namespace_name: name })).body.namespace_id as string;
 
 describe('200', () => {
   it('create takes both spellings of the name and answers both', async () => {
     const app = await makeApp();
-    for (const [body, name] of [[{ namespace_name: 'a' }, 'a'], [{ name: 'b' }, 'b'], [{ name: 'c', namespace_name: 'c' }, 'c']] as const) {
+    for (const [body, name] of [
+      [{ namespace_name: 'a' }, 'a'],
+      [{ name: 'b' }, 'b'],
+      [{ name: 'c', namespace_name: 'c' }, 'c'],
+    ] as const) {
       const reply = await app.call('POST', '/v1/namespaces', body);
       expect(reply.status).toBe(200);
-      expect(reply.body).toMatchObject({ namespace_name: name, name, namespace_type: 'standard', description: null, metadata: {}, version: 1 });
+      expect(reply.body).toMatchObject({
+        namespace_name: name,
+        name,
+        namespace_type: 'standard',
+        description: null,
+        metadata: {},
+        version: 1,
+      });
       expect(reply.body.namespace_id).toMatch(/^ns_[a-z0-9]{20}$/);
       expect(reply.headers.ETag).toBe('"1"');
     }
@@ -20,7 +32,11 @@ describe('200', () => {
 
   it('create says that extractors and indexes of clients are not needed', async () => {
     const app = await makeApp();
-    const reply = await app.call('POST', '/v1/namespaces', { name: 'x', feature_extractors: [{ feature_extractor_name: 'text' }], payload_indexes: [] });
+    const reply = await app.call('POST', '/v1/namespaces', {
+      name: 'x',
+      feature_extractors: [{ feature_extractor_name: 'text' }],
+      payload_indexes: [],
+    });
     expect(reply.status).toBe(200);
     expect(reply.body.warnings).toEqual([expect.stringContaining('feature_extractors')]);
   });
@@ -37,13 +53,23 @@ describe('200', () => {
   it('change keeps what is left out and frees the old name', async () => {
     const app = await makeApp();
     const id = await make(app, 'before');
-    const changed = await app.call('PATCH', `/v1/namespaces/${id}`, { description: 'about', metadata: { team: 'a' } });
-    expect(changed.body).toMatchObject({ name: 'before', description: 'about', metadata: { team: 'a' }, version: 2 });
+    const changed = await app.call('PATCH', `/v1/namespaces/${id}`, {
+      description: 'about',
+      metadata: { team: 'a' },
+    });
+    expect(changed.body).toMatchObject({
+      name: 'before',
+      description: 'about',
+      metadata: { team: 'a' },
+      version: 2,
+    });
     const renamed = await app.call('PUT', '/v1/namespaces/before', { name: 'after' });
     expect(renamed.body).toMatchObject({ namespace_id: id, name: 'after', description: 'about', version: 3 });
     expectError(await app.call('GET', '/v1/namespaces/before'), 'namespace_not_found');
     expect(await make(app, 'before')).not.toBe(id);
-    expect((await app.call('PATCH', `/v1/namespaces/${id}`, { description: null })).body.description).toBeNull();
+    expect(
+      (await app.call('PATCH', `/v1/namespaces/${id}`, { description: null })).body.description,
+    ).toBeNull();
   });
 
   it('delete makes it a 404 at once, frees its name and asks for its content to be removed', async () => {
@@ -55,8 +81,19 @@ describe('200', () => {
     for (const path of [`/v1/namespaces/${id}`, '/v1/namespaces/gone', `/v1/namespaces/${id}/buckets`]) {
       expectError(await app.call('GET', path), 'namespace_not_found');
     }
-    const jobs = app.ports.table.dump().filter((row) => row.pk.startsWith('OUTBOX#')).map((row) => JSON.parse(String(row.message)));
-    expect(jobs).toContainEqual({ to: 'jobs', job: { kind: 'namespace_delete', org_id: app.principal.orgId, namespace_id: id, request_id: reply.headers['X-Request-Id'] } });
+    const jobs = app.ports.table
+      .dump()
+      .filter((row) => row.pk.startsWith('OUTBOX#'))
+      .map((row) => JSON.parse(String(row.message)));
+    expect(jobs).toContainEqual({
+      to: 'jobs',
+      job: {
+        kind: 'namespace_delete',
+        org_id: app.principal.orgId,
+        namespace_id: id,
+        request_id: reply.headers['X-Request-Id'],
+      },
+    });
     expect(await make(app, 'gone')).not.toBe(id);
   });
 
@@ -70,7 +107,10 @@ describe('200', () => {
     const seen: string[] = [];
     let cursor = '';
     do {
-      const page = await app.call('GET', `/v1/namespaces?limit=3${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`);
+      const page = await app.call(
+        'GET',
+        `/v1/namespaces?limit=3${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`,
+      );
       expect(page.body.pagination).toMatchObject({ total: 7, page_size: 3, total_pages: 3 });
       seen.push(...page.body.results.map((n: { namespace_id: string }) => n.namespace_id));
       cursor = page.body.pagination.next_cursor;
@@ -85,10 +125,16 @@ describe('200', () => {
     const app = await makeApp();
     await app.call('POST', '/v1/namespaces', { name: 'alpha', metadata: { tier: 2 } });
     await app.call('POST', '/v1/namespaces', { name: 'beta', metadata: { tier: 1 } });
-    const names = async (body: unknown) => (await app.call('POST', '/v1/namespaces/list', body)).body.results.map((n: { name: string }) => n.name);
+    const names = async (body: unknown) =>
+      (await app.call('POST', '/v1/namespaces/list', body)).body.results.map((n: { name: string }) => n.name);
     expect(await names({ search: 'ALP' })).toEqual(['alpha']);
     expect(await names({ search: 'b*a' })).toEqual(['beta']);
-    expect(await names({ filters: { field: 'metadata.tier', operator: 'gte', value: 1 }, sort: { field: 'metadata.tier' } })).toEqual(['beta', 'alpha']);
+    expect(
+      await names({
+        filters: { field: 'metadata.tier', operator: 'gte', value: 1 },
+        sort: { field: 'metadata.tier' },
+      }),
+    ).toEqual(['beta', 'alpha']);
     expect(await names({ sort: { field: 'name', direction: 'desc' } })).toEqual(['main', 'beta', 'alpha']);
     expect(await names(undefined)).toHaveLength(3);
   });
@@ -101,14 +147,24 @@ describe('400', () => {
     const { next_cursor: cursor } = (await app.call('GET', '/v1/namespaces?limit=1')).body.pagination;
     const stranger = await makeApp({ ports: app.ports });
     const [payload, mac] = cursor.split('.');
-    const use = (who: Pick<App, 'call'>, value: string, more = '') => who.call('GET', `/v1/namespaces?limit=1&cursor=${encodeURIComponent(value)}${more}`);
+    const use = (who: Pick<App, 'call'>, value: string, more = '') =>
+      who.call('GET', `/v1/namespaces?limit=1&cursor=${encodeURIComponent(value)}${more}`);
     expect((await use(app, cursor)).status).toBe(200);
-    for (const bad of ['x', `${payload}.`, `${payload}.${mac}A`, `${payload}A.${mac}`, `${Buffer.from('[9999999999,"x",1]').toString('base64url')}.${mac}`]) {
+    for (const bad of [
+      'x',
+      `${payload}.`,
+      `${payload}.${mac}A`,
+      `${payload}A.${mac}`,
+      `${Buffer.from('[9999999999,"x",1]').toString('base64url')}.${mac}`,
+    ]) {
       expectError(await use(app, bad), 'request_bad_cursor');
     }
     expectError(await use(app, cursor, '&search=a'), 'request_bad_cursor');
     expectError(await use(stranger, cursor), 'request_bad_cursor');
-    expectError(await app.call('GET', `/v1/organizations/api-keys?cursor=${encodeURIComponent(cursor)}`), 'request_bad_cursor');
+    expectError(
+      await app.call('GET', `/v1/organizations/api-keys?cursor=${encodeURIComponent(cursor)}`),
+      'request_bad_cursor',
+    );
     app.ports.clock.advance(24 * 3_600_000 + 1_000);
     expectError(await use(app, cursor), 'request_bad_cursor');
   });
@@ -116,7 +172,12 @@ describe('400', () => {
   it('an If-Match that is no version is refused', async () => {
     const app = await makeApp();
     for (const header of ['abc', '"x"', '1.5', '-1', '"1', '1"2']) {
-      const reply = await app.call('PATCH', '/v1/namespaces/{ns}', { description: 'x' }, { 'If-Match': header });
+      const reply = await app.call(
+        'PATCH',
+        '/v1/namespaces/{ns}',
+        { description: 'x' },
+        { 'If-Match': header },
+      );
       if (header === '"1') expect([200, 400]).toContain(reply.status);
       else expectError(reply, 'request_bad_header');
     }
@@ -149,14 +210,24 @@ describe('404', () => {
     const stranger = await makeApp({ ports: app.ports });
     await make(stranger, 'theirs');
     const random = 'ns_0123456789abcdefghij';
-    for (const [method, body] of [['GET', undefined], ['PUT', { name: 'x' }], ['PATCH', { description: 'x' }], ['DELETE', undefined]] as const) {
+    for (const [method, body] of [
+      ['GET', undefined],
+      ['PUT', { name: 'x' }],
+      ['PATCH', { description: 'x' }],
+      ['DELETE', undefined],
+    ] as const) {
       expectSameRefusal(
         await app.call(method, `/v1/namespaces/${stranger.namespace}`, body),
         stranger.namespace,
         await app.call(method, `/v1/namespaces/${random}`, body),
         random,
       );
-      expectSameRefusal(await app.call(method, '/v1/namespaces/theirs', body), 'theirs', await app.call(method, '/v1/namespaces/nobodys', body), 'nobodys');
+      expectSameRefusal(
+        await app.call(method, '/v1/namespaces/theirs', body),
+        'theirs',
+        await app.call(method, '/v1/namespaces/nobodys', body),
+        'nobodys',
+      );
     }
     expect((await stranger.call('GET', '/v1/namespaces')).body.total).toBe(2);
   });
@@ -171,7 +242,10 @@ describe('404', () => {
   it('no name reaches into the keys of other rows', async () => {
     const app = await makeApp();
     for (const name of ['NS%23x', '%23', 'a%23b', '%25', 'main%00', '..', 'KEY%23']) {
-      expectError(await app.call('GET', `/v1/namespaces/${name}`), name === '..' ? 'route_not_found' : 'namespace_not_found');
+      expectError(
+        await app.call('GET', `/v1/namespaces/${name}`),
+        name === '..' ? 'route_not_found' : 'namespace_not_found',
+      );
     }
   });
 });
@@ -182,7 +256,9 @@ describe('409 and 412', () => {
     await make(app, 'taken');
     expectError(await app.call('POST', '/v1/namespaces', { name: 'taken' }), 'namespace_name_taken');
     expectError(await app.call('PATCH', '/v1/namespaces/{ns}', { name: 'taken' }), 'namespace_name_taken');
-    const replies = await Promise.all(Array.from({ length: 8 }, () => app.call('POST', '/v1/namespaces', { name: 'raced' })));
+    const replies = await Promise.all(
+      Array.from({ length: 8 }, () => app.call('POST', '/v1/namespaces', { name: 'raced' })),
+    );
     expect(replies.map((reply) => reply.status).sort()).toEqual([200, 409, 409, 409, 409, 409, 409, 409]);
   });
 
@@ -195,7 +271,8 @@ describe('409 and 412', () => {
 
   it('If-Match with an old version is 412 and changes nothing; the current one and * pass', async () => {
     const app = await makeApp();
-    const change = (description: string, header: string) => app.call('PATCH', '/v1/namespaces/{ns}', { description }, { 'If-Match': header });
+    const change = (description: string, header: string) =>
+      app.call('PATCH', '/v1/namespaces/{ns}', { description }, { 'If-Match': header });
     expect((await change('one', '"1"')).status).toBe(200);
     const stale = await change('two', '"1"');
     expectError(stale, 'request_stale');
@@ -226,7 +303,16 @@ describe('422', () => {
     expect(faults(reply)).toEqual(expected);
   });
 
-  it.each(['limit=0', 'limit=1001', 'limit=x', 'offset=-1', 'offset=10001', 'page=0', 'include_total=perhaps', 'sort=name'])('?%s', async (query) => {
+  it.each([
+    'limit=0',
+    'limit=1001',
+    'limit=x',
+    'offset=-1',
+    'offset=10001',
+    'page=0',
+    'include_total=perhaps',
+    'sort=name',
+  ])('?%s', async (query) => {
     const app = await makeApp();
     const reply = await app.call('GET', `/v1/namespaces?${query}`);
     expectError(reply, 'request_invalid');
@@ -235,7 +321,9 @@ describe('422', () => {
 
   it('a filter that is wrong is named with its place', async () => {
     const app = await makeApp();
-    const reply = await app.call('POST', '/v1/namespaces/list', { filters: { AND: [{ field: 'name', operator: 'like', value: 'x' }] } });
+    const reply = await app.call('POST', '/v1/namespaces/list', {
+      filters: { AND: [{ field: 'name', operator: 'like', value: 'x' }] },
+    });
     expectError(reply, 'request_invalid');
     expect(reply.body.error.details.validation_errors[0].location.slice(0, 2)).toEqual(['body', 'filters']);
   });

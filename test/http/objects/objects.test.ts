@@ -19,7 +19,10 @@ const properties = {
 const blob = (property: string, type: string, data: unknown) => ({ property, type, data });
 const text = (data = 'Tomatoes want sun.') => blob('text', 'text', data);
 
-async function withBucket(options: Parameters<typeof makeApp>[0] = {}, schema: object = properties): Promise<App> {
+async function withBucket(
+  options: Parameters<typeof makeApp>[0] = {},
+  schema: object = properties,
+): Promise<App> {
   const app = await makeApp(options);
   const made = await app.call('POST', buckets, { name: 'b', bucket_schema: { properties: schema } });
   expect(made.status).toBe(200);
@@ -32,12 +35,27 @@ afterEach(() => setCrashHook(undefined));
 describe('200', () => {
   it('create answers the object as it is stored, with ids of each blob', async () => {
     const app = await withBucket();
-    const reply = await put(app, { blobs: [text(), blob('year', 'INTEGER', 2024), blob('extra', 'json', { a: [1, null] })], metadata: { topic: 'garden' }, key_prefix: '/a' });
+    const reply = await put(app, {
+      blobs: [text(), blob('year', 'INTEGER', 2024), blob('extra', 'json', { a: [1, null] })],
+      metadata: { topic: 'garden' },
+      key_prefix: '/a',
+    });
     expect(reply.status).toBe(200);
     expect(reply.headers.ETag).toBe('"1"');
-    expect(reply.body).toMatchObject({ version: 1, status: 'ACTIVE', metadata: { topic: 'garden' }, key_prefix: '/a' });
+    expect(reply.body).toMatchObject({
+      version: 1,
+      status: 'ACTIVE',
+      metadata: { topic: 'garden' },
+      key_prefix: '/a',
+    });
     expect(reply.body.object_id).toMatch(/^obj_[a-z0-9]{20}$/);
-    expect(reply.body.blobs.map((one: { property: string; data: unknown; size_bytes: number }) => [one.property, one.data, one.size_bytes])).toEqual([
+    expect(
+      reply.body.blobs.map((one: { property: string; data: unknown; size_bytes: number }) => [
+        one.property,
+        one.data,
+        one.size_bytes,
+      ]),
+    ).toEqual([
       ['text', 'Tomatoes want sun.', 18],
       ['year', 2024, 4],
       ['extra', { a: [1, null] }, 14],
@@ -48,12 +66,23 @@ describe('200', () => {
   it('create takes the properties of the schema at the root too', async () => {
     const app = await withBucket();
     const reply = await put(app, { text: 'at the root', year: 7 });
-    expect(reply.body.blobs.map((one: { property: string; data: unknown }) => [one.property, one.data])).toEqual([['text', 'at the root'], ['year', 7]]);
+    expect(
+      reply.body.blobs.map((one: { property: string; data: unknown }) => [one.property, one.data]),
+    ).toEqual([
+      ['text', 'at the root'],
+      ['year', 7],
+    ]);
   });
 
   it('create fills defaults of the schema', async () => {
-    const app = await withBucket({}, { text: { type: 'text', required: true }, lang: { type: 'string', default: 'en', required: true } });
-    expect((await put(app, { blobs: [text()] })).body.blobs[1]).toMatchObject({ property: 'lang', data: 'en' });
+    const app = await withBucket(
+      {},
+      { text: { type: 'text', required: true }, lang: { type: 'string', default: 'en', required: true } },
+    );
+    expect((await put(app, { blobs: [text()] })).body.blobs[1]).toMatchObject({
+      property: 'lang',
+      data: 'en',
+    });
   });
 
   it('text that is too long for a row is stored apart, whole', async () => {
@@ -71,35 +100,75 @@ describe('200', () => {
 
   it('bulk create stores the good ones, names the bad ones, and answers each in its place', async () => {
     const app = await withBucket();
-    const objects = [{ blobs: [text('one')] }, { blobs: [] }, { blobs: [text('three')] }, { blobs: [blob('text', 'text', 4)] }, 'five'];
+    const objects = [
+      { blobs: [text('one')] },
+      { blobs: [] },
+      { blobs: [text('three')] },
+      { blobs: [blob('text', 'text', 4)] },
+      'five',
+    ];
     const reply = await app.call('POST', `${base}/batch`, { objects });
     expect(reply.status).toBe(200);
     expect(reply.body).toMatchObject({ total_requested: 5, succeeded_count: 2, failed_count: 3 });
-    expect(reply.body.results.map((r: { index: number; status: string }) => [r.index, r.status])).toEqual([[0, 'created'], [1, 'failed'], [2, 'created'], [3, 'failed'], [4, 'failed']]);
+    expect(reply.body.results.map((r: { index: number; status: string }) => [r.index, r.status])).toEqual([
+      [0, 'created'],
+      [1, 'failed'],
+      [2, 'created'],
+      [3, 'failed'],
+      [4, 'failed'],
+    ]);
     expect(reply.body.failed.map((f: { object_index: number }) => f.object_index)).toEqual([1, 3, 4]);
-    expect(reply.body.failed[1].validation_errors[0].location).toEqual(['body', 'objects', 3, 'blobs', 0, 'data']);
+    expect(reply.body.failed[1].validation_errors[0].location).toEqual([
+      'body',
+      'objects',
+      3,
+      'blobs',
+      0,
+      'data',
+    ]);
     expect((await app.call('GET', base)).body.total).toBe(2);
   });
 
   it('bulk create takes 100 objects, more than one transaction holds', async () => {
     const app = await withBucket();
-    const reply = await app.call('POST', `${base}/batch`, { objects: Array.from({ length: 100 }, (_, i) => ({ blobs: [text(`n${i}`)] })) });
+    const reply = await app.call('POST', `${base}/batch`, {
+      objects: Array.from({ length: 100 }, (_, i) => ({ blobs: [text(`n${i}`)] })),
+    });
     expect(reply.body.succeeded_count).toBe(100);
     expect((await app.call('GET', base)).body.total).toBe(100);
-    expect((await app.call('POST', `${base}/batch`, { objects: Array.from({ length: 101 }, () => ({ blobs: [text()] })) })).status).toBe(422);
+    expect(
+      (
+        await app.call('POST', `${base}/batch`, {
+          objects: Array.from({ length: 101 }, () => ({ blobs: [text()] })),
+        })
+      ).status,
+    ).toBe(422);
   });
 
   it('PUT replaces the blobs, PATCH those it names; metadata is replaced or merged', async () => {
     const app = await withBucket();
-    const { object_id: id } = (await put(app, { blobs: [text('a'), blob('year', 'integer', 1)], metadata: { a: 1, b: 2 } })).body;
-    const patched = await app.call('PATCH', `${base}/${id}`, { blobs: [text('b')], metadata: { b: null, c: 3 } });
+    const { object_id: id } = (
+      await put(app, { blobs: [text('a'), blob('year', 'integer', 1)], metadata: { a: 1, b: 2 } })
+    ).body;
+    const patched = await app.call('PATCH', `${base}/${id}`, {
+      blobs: [text('b')],
+      metadata: { b: null, c: 3 },
+    });
     expect(patched.body).toMatchObject({ version: 2, metadata: { a: 1, c: 3 } });
     expect(patched.body.metadata).not.toHaveProperty('b');
-    expect(patched.body.blobs.map((one: { property: string; data: unknown }) => [one.property, one.data])).toEqual([['year', 1], ['text', 'b']]);
+    expect(
+      patched.body.blobs.map((one: { property: string; data: unknown }) => [one.property, one.data]),
+    ).toEqual([
+      ['year', 1],
+      ['text', 'b'],
+    ]);
     const replaced = await app.call('PUT', `${base}/${id}`, { blobs: [text('c')], metadata: { d: 4 } });
     expect(replaced.body).toMatchObject({ version: 3, metadata: { d: 4 } });
     expect(replaced.body.blobs).toHaveLength(1);
-    expectError(await app.call('PUT', `${base}/${id}`, { blobs: [blob('year', 'integer', 1)] }), 'object_invalid');
+    expectError(
+      await app.call('PUT', `${base}/${id}`, { blobs: [blob('year', 'integer', 1)] }),
+      'object_invalid',
+    );
   });
 
   it('delete takes the object and its own content', async () => {
@@ -135,15 +204,30 @@ describe('200', () => {
 
   it('lists by filters on properties and metadata, by search and in an order', async () => {
     const app = await withBucket();
-    for (const [word, year, topic] of [['sun', 2020, 'a'], ['rain', 2022, 'b'], ['snow', 2021, 'a']] as const) {
+    for (const [word, year, topic] of [
+      ['sun', 2020, 'a'],
+      ['rain', 2022, 'b'],
+      ['snow', 2021, 'a'],
+    ] as const) {
       await put(app, { blobs: [text(word), blob('year', 'integer', year)], metadata: { topic } });
     }
     const words = async (body: unknown) =>
-      (await app.call('POST', `${base}/list`, body)).body.results.map((o: { blobs: { data: unknown }[] }) => o.blobs[0]!.data);
-    expect(await words({ filters: { field: 'year', operator: 'gt', value: 2020 }, sort: { field: 'year' } })).toEqual(['snow', 'rain']);
-    expect(await words({ filters: { field: 'metadata.topic', operator: 'eq', value: 'a' }, sorts: [{ field: 'year', direction: 'desc' }] })).toEqual(['snow', 'sun']);
+      (await app.call('POST', `${base}/list`, body)).body.results.map(
+        (o: { blobs: { data: unknown }[] }) => o.blobs[0]!.data,
+      );
+    expect(
+      await words({ filters: { field: 'year', operator: 'gt', value: 2020 }, sort: { field: 'year' } }),
+    ).toEqual(['snow', 'rain']);
+    expect(
+      await words({
+        filters: { field: 'metadata.topic', operator: 'eq', value: 'a' },
+        sorts: [{ field: 'year', direction: 'desc' }],
+      }),
+    ).toEqual(['snow', 'sun']);
     expect(await words({ search: 'AI' })).toEqual(['rain']);
-    expect(await words({ filters: { NOT: [{ field: 'year', operator: 'exists', value: true }] } })).toEqual([]);
+    expect(await words({ filters: { NOT: [{ field: 'year', operator: 'exists', value: true }] } })).toEqual(
+      [],
+    );
   });
 
   it('binary content by URL is fetched once and kept', async () => {
@@ -158,7 +242,9 @@ describe('200', () => {
       const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/a.png`;
       const made = (await put(app, { blobs: [text(), blob('image', 'image', url)] })).body;
       expect(made.blobs[1]).toMatchObject({ data: null, mime_type: 'image/png', size_bytes: 3 });
-      expect([...(await app.ports.blobs.get(made.blobs[1].url.replace('s3://blobs/', '')))]).toEqual([1, 2, 3]);
+      expect([...(await app.ports.blobs.get(made.blobs[1].url.replace('s3://blobs/', '')))]).toEqual([
+        1, 2, 3,
+      ]);
       expect(requests).toBe(1);
     } finally {
       server.close();
@@ -168,11 +254,23 @@ describe('200', () => {
   it('announces what webhooks hear, and nothing that nobody hears', async () => {
     const app = await withBucket();
     const events = () =>
-      app.ports.table.dump().filter((row) => row.pk.startsWith('OUTBOX#')).map((row) => JSON.parse(String(row.message)).event?.event_type).filter((type) => type?.startsWith('object'));
+      app.ports.table
+        .dump()
+        .filter((row) => row.pk.startsWith('OUTBOX#'))
+        .map((row) => JSON.parse(String(row.message)).event?.event_type)
+        .filter((type) => type?.startsWith('object'));
     await put(app, { blobs: [text()] });
     expect(events()).toEqual([]);
-    await app.call('POST', '/v1/namespaces/{ns}/webhooks', { webhook_name: 'w', url: 'http://127.0.0.1:9/', events: ['object.created'] });
-    await app.call('POST', '/v1/organizations/webhooks', { webhook_name: 'o', url: 'http://127.0.0.1:9/', events: ['object.deleted'] });
+    await app.call('POST', '/v1/namespaces/{ns}/webhooks', {
+      webhook_name: 'w',
+      url: 'http://127.0.0.1:9/',
+      events: ['object.created'],
+    });
+    await app.call('POST', '/v1/organizations/webhooks', {
+      webhook_name: 'o',
+      url: 'http://127.0.0.1:9/',
+      events: ['object.deleted'],
+    });
     const { object_id: id } = (await put(app, { blobs: [text()] })).body;
     await app.call('PATCH', `${base}/${id}`, { metadata: { a: 1 } });
     await app.call('DELETE', `${base}/${id}`);
@@ -197,18 +295,35 @@ describe('401, 403 and 404', () => {
     const theirs = (await put(stranger, { blobs: [text()] })).body.object_id;
     const random = 'obj_0123456789abcdefghij';
     for (const foreign of [beside, theirs]) {
-      for (const [method, body] of [['GET', undefined], ['PUT', {}], ['PATCH', {}], ['DELETE', undefined]] as const) {
-        expectSameRefusal(await app.call(method, `${base}/${foreign}`, body), foreign, await app.call(method, `${base}/${random}`, body), random);
+      for (const [method, body] of [
+        ['GET', undefined],
+        ['PUT', {}],
+        ['PATCH', {}],
+        ['DELETE', undefined],
+      ] as const) {
+        expectSameRefusal(
+          await app.call(method, `${base}/${foreign}`, body),
+          foreign,
+          await app.call(method, `${base}/${random}`, body),
+          random,
+        );
       }
     }
   });
 
-  it("an upload of another namespace is no content here", async () => {
+  it('an upload of another namespace is no content here', async () => {
     const app = await withBucket();
     const stranger = await withBucket({ ports: app.ports });
-    const theirs = (await stranger.call('POST', `${buckets}/b/uploads`, { filename: 'a', content_type: 'image/png', create_object_on_confirm: false })).body.upload_id;
+    const theirs = (
+      await stranger.call('POST', `${buckets}/b/uploads`, {
+        filename: 'a',
+        content_type: 'image/png',
+        create_object_on_confirm: false,
+      })
+    ).body.upload_id;
     const random = 'upl_0123456789abcdefghij';
-    const use = (id: string) => put(app, { blobs: [text(), { property: 'image', type: 'image', upload_id: id }] });
+    const use = (id: string) =>
+      put(app, { blobs: [text(), { property: 'image', type: 'image', upload_id: id }] });
     expectSameRefusal(await use(theirs), theirs, await use(random), random);
   });
 });
@@ -218,7 +333,11 @@ describe('409 and 412', () => {
     const app = await withBucket();
     const { object_id: id } = (await put(app, { blobs: [text()] })).body;
     await app.call('PATCH', `${base}/${id}`, { metadata: { a: 1 } });
-    for (const [method, body] of [['PUT', { metadata: {} }], ['PATCH', { metadata: {} }], ['DELETE', undefined]] as const) {
+    for (const [method, body] of [
+      ['PUT', { metadata: {} }],
+      ['PATCH', { metadata: {} }],
+      ['DELETE', undefined],
+    ] as const) {
       expectError(await app.call(method, `${base}/${id}`, body, { 'If-Match': '"1"' }), 'request_stale');
     }
     expect((await app.call('DELETE', `${base}/${id}`, undefined, { 'If-Match': '"2"' })).status).toBe(204);
@@ -227,7 +346,9 @@ describe('409 and 412', () => {
   it('of changes at once none is lost: each that did not win says so', async () => {
     const app = await withBucket();
     const { object_id: id } = (await put(app, { blobs: [text()] })).body;
-    const replies = await Promise.all(Array.from({ length: 8 }, (_, i) => app.call('PATCH', `${base}/${id}`, { metadata: { [`k${i}`]: i } })));
+    const replies = await Promise.all(
+      Array.from({ length: 8 }, (_, i) => app.call('PATCH', `${base}/${id}`, { metadata: { [`k${i}`]: i } })),
+    );
     const won = replies.filter((reply) => reply.status === 200).length;
     for (const reply of replies) if (reply.status !== 200) expectError(reply, 'object_changed');
     const after = (await app.call('GET', `${base}/${id}`)).body;
@@ -256,28 +377,89 @@ describe('422', () => {
     ['blobs as an object (a map by property)', { blobs: { text: 'x' } }, ['body.blobs: wrong_type']],
     ['blobs as text', { blobs: 'x' }, ['body.blobs: wrong_type']],
     ['a blob that is text', { blobs: ['x'] }, ['body.blobs.0: wrong_type', 'body.blobs: missing']],
-    ['a blob without its property', { blobs: [{ type: 'text', data: 'x' }] }, ['body.blobs.0.property: missing', 'body.blobs: missing']],
+    [
+      'a blob without its property',
+      { blobs: [{ type: 'text', data: 'x' }] },
+      ['body.blobs.0.property: missing', 'body.blobs: missing'],
+    ],
     ['a blob without its type', { blobs: [{ property: 'text', data: 'x' }] }, ['body.blobs.0.type: missing']],
     ['a blob without data', { blobs: [{ property: 'text', type: 'text' }] }, ['body.blobs.0.data: missing']],
     ['a blob with null data', { blobs: [blob('text', 'text', null)] }, ['body.blobs.0.data: missing']],
     ['the wrong type name', { blobs: [blob('text', 'string', 'x')] }, ['body.blobs.0.type: wrong_value']],
-    ['a number where text is wanted', { blobs: [blob('text', 'text', 7)] }, ['body.blobs.0.data: wrong_type']],
-    ['a fraction where a whole number is wanted', { blobs: [text(), blob('year', 'integer', 1.5)] }, ['body.blobs.1.data: wrong_type']],
-    ['a number as text', { blobs: [text(), blob('year', 'integer', '7')] }, ['body.blobs.1.data: wrong_type']],
-    ['a value that is not in the list', { blobs: [text(), blob('kind', 'string', 'poem')] }, ['body.blobs.1.data: wrong_value']],
-    ['a property that the bucket has not', { blobs: [text(), blob('title', 'text', 'x')] }, ['body.blobs.1.property: property_unknown']],
-    ['a property of every object', { blobs: [text(), blob('toString', 'text', 'x')] }, ['body.blobs.1.property: property_unknown']],
-    ['base64 for an image', { blobs: [text(), blob('image', 'image', 'iVBORw0KGgo=')] }, ['body.blobs.1.data: wrong_type']],
-    ['data and an upload at once', { blobs: [text(), { ...blob('image', 'image', 'https://e.com/a'), upload_id: 'upl_0123456789abcdefghij' }] }, ['body.blobs.1.upload_id: wrong_value']],
-    ['an upload id that is none', { blobs: [text(), { property: 'image', type: 'image', upload_id: 'x' }] }, ['body.blobs.1.upload_id: wrong_value']],
+    [
+      'a number where text is wanted',
+      { blobs: [blob('text', 'text', 7)] },
+      ['body.blobs.0.data: wrong_type'],
+    ],
+    [
+      'a fraction where a whole number is wanted',
+      { blobs: [text(), blob('year', 'integer', 1.5)] },
+      ['body.blobs.1.data: wrong_type'],
+    ],
+    [
+      'a number as text',
+      { blobs: [text(), blob('year', 'integer', '7')] },
+      ['body.blobs.1.data: wrong_type'],
+    ],
+    [
+      'a value that is not in the list',
+      { blobs: [text(), blob('kind', 'string', 'poem')] },
+      ['body.blobs.1.data: wrong_value'],
+    ],
+    [
+      'a property that the bucket has not',
+      { blobs: [text(), blob('title', 'text', 'x')] },
+      ['body.blobs.1.property: property_unknown'],
+    ],
+    [
+      'a property of every object',
+      { blobs: [text(), blob('toString', 'text', 'x')] },
+      ['body.blobs.1.property: property_unknown'],
+    ],
+    [
+      'base64 for an image',
+      { blobs: [text(), blob('image', 'image', 'iVBORw0KGgo=')] },
+      ['body.blobs.1.data: wrong_type'],
+    ],
+    [
+      'data and an upload at once',
+      {
+        blobs: [
+          text(),
+          { ...blob('image', 'image', 'https://e.com/a'), upload_id: 'upl_0123456789abcdefghij' },
+        ],
+      },
+      ['body.blobs.1.upload_id: wrong_value'],
+    ],
+    [
+      'an upload id that is none',
+      { blobs: [text(), { property: 'image', type: 'image', upload_id: 'x' }] },
+      ['body.blobs.1.upload_id: wrong_value'],
+    ],
     ['an unknown key at the root', { blobs: [text()], colour: 'red' }, ['body.colour: extra_forbidden']],
-    ['an unknown key of a blob', { blobs: [{ ...text(), value: 'x' }] }, ['body.blobs.0.value: extra_forbidden']],
+    [
+      'an unknown key of a blob',
+      { blobs: [{ ...text(), value: 'x' }] },
+      ['body.blobs.0.value: extra_forbidden'],
+    ],
     ['metadata that is a list', { blobs: [text()], metadata: [] }, ['body.metadata: wrong_type']],
-    ['metadata with reserved names', { blobs: [text()], metadata: { document_id: 'x', _internal: 1 } }, ['body.metadata.document_id: wrong_value', 'body.metadata._internal: wrong_value']],
-    ['metadata that is too large', { blobs: [text()], metadata: { a: 'x'.repeat(32_000) } }, ['body.metadata: too_large']],
+    [
+      'metadata with reserved names',
+      { blobs: [text()], metadata: { document_id: 'x', _internal: 1 } },
+      ['body.metadata.document_id: wrong_value', 'body.metadata._internal: wrong_value'],
+    ],
+    [
+      'metadata that is too large',
+      { blobs: [text()], metadata: { a: 'x'.repeat(32_000) } },
+      ['body.metadata: too_large'],
+    ],
     ['a key_prefix that is no text', { blobs: [text()], key_prefix: 7 }, ['body.key_prefix: wrong_type']],
     ['101 blobs', { blobs: Array.from({ length: 101 }, () => text()) }, ['body.blobs: too_large']],
-    ['several faults', { blobs: [blob('text', 'text', 1), blob('year', 'integer', 'x')], colour: 1 }, ['body.blobs.0.data: wrong_type', 'body.blobs.1.data: wrong_type', 'body.colour: extra_forbidden']],
+    [
+      'several faults',
+      { blobs: [blob('text', 'text', 1), blob('year', 'integer', 'x')], colour: 1 },
+      ['body.blobs.0.data: wrong_type', 'body.blobs.1.data: wrong_type', 'body.colour: extra_forbidden'],
+    ],
   ])('%s', async (_, body, expected) => {
     const app = await withBucket();
     const reply = await put(app, body);
@@ -288,18 +470,33 @@ describe('422', () => {
 
   it('no server-owned field can be set', async () => {
     const app = await withBucket();
-    for (const field of ['object_id', 'bucket_id', 'version', 'created_at', 'updated_at', 'status', 'pk', 'sk', 'org_id']) {
+    for (const field of [
+      'object_id',
+      'bucket_id',
+      'version',
+      'created_at',
+      'updated_at',
+      'status',
+      'pk',
+      'sk',
+      'org_id',
+    ]) {
       const reply = await put(app, { blobs: [text()], [field]: 'x' });
       expect(faults(reply)).toEqual([`body.${field}: extra_forbidden`]);
     }
   });
 
-  it.each(['http://example.com/a.png', 'https://127.0.0.1/a', 'https://169.254.169.254/latest/meta-data', 'https://localhost/a', 'https://[::1]/', 'https://10.0.0.1/', 'https://user:pw@example.com/'])(
-    'a blob URL that must not be called: %s',
-    async (url) => {
-      const app = await withBucket({ settings: { allowLoopback: false } });
-      const reply = await put(app, { blobs: [text(), blob('image', 'image', url)] });
-      expectError(reply, 'blob_url_refused');
-    },
-  );
+  it.each([
+    'http://example.com/a.png',
+    'https://127.0.0.1/a',
+    'https://169.254.169.254/latest/meta-data',
+    'https://localhost/a',
+    'https://[::1]/',
+    'https://10.0.0.1/',
+    'https://user:pw@example.com/',
+  ])('a blob URL that must not be called: %s', async (url) => {
+    const app = await withBucket({ settings: { allowLoopback: false } });
+    const reply = await put(app, { blobs: [text(), blob('image', 'image', url)] });
+    expectError(reply, 'blob_url_refused');
+  });
 });

@@ -13,7 +13,8 @@ function nested(levels: number): string {
   return `{"name":"b","bucket_schema":{"properties":{"t":{"type":"json"}}},"metadata":{"x":${'['.repeat(levels)}${']'.repeat(levels)}}}`;
 }
 
-const post = (app: App, text: string, headers?: Readonly<Record<string, string>>) => app.call('POST', path, text, headers);
+const post = (app: App, text: string, headers?: Readonly<Record<string, string>>) =>
+  app.call('POST', path, text, headers);
 
 describe('a body', () => {
   it.each([
@@ -41,19 +42,26 @@ describe('a body', () => {
     expect(reply.body.error.details.validation_errors[0].location).toEqual(['body']);
   });
 
-  it.each(['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', 'application/jsonx'])(
-    'of the content type %s is 415',
-    async (type) => {
-      expectError(await post(await makeApp(), JSON.stringify(good), { 'Content-Type': type }), 'request_media_type');
-    },
-  );
+  it.each([
+    'text/plain',
+    'application/x-www-form-urlencoded',
+    'multipart/form-data; boundary=x',
+    'application/jsonx',
+  ])('of the content type %s is 415', async (type) => {
+    expectError(
+      await post(await makeApp(), JSON.stringify(good), { 'Content-Type': type }),
+      'request_media_type',
+    );
+  });
 
-  it.each(['application/json', 'application/json; charset=utf-8', 'Application/JSON', 'application/merge-patch+json'])(
-    'of the content type %s is read',
-    async (type) => {
-      expect((await post(await makeApp(), JSON.stringify(good), { 'Content-Type': type })).status).toBe(200);
-    },
-  );
+  it.each([
+    'application/json',
+    'application/json; charset=utf-8',
+    'Application/JSON',
+    'application/merge-patch+json',
+  ])('of the content type %s is read', async (type) => {
+    expect((await post(await makeApp(), JSON.stringify(good), { 'Content-Type': type })).status).toBe(200);
+  });
 
   it('of the largest size passes, one byte more is 413', async () => {
     const app = await makeApp();
@@ -79,7 +87,11 @@ describe('a body', () => {
 
   it('with as many keys as allowed passes, one more is 422', async () => {
     const app = await makeApp();
-    const at = (count: number) => JSON.stringify({ ...good, metadata: Object.fromEntries(Array.from({ length: count }, (_, i) => [`k${i}`, i])) });
+    const at = (count: number) =>
+      JSON.stringify({
+        ...good,
+        metadata: Object.fromEntries(Array.from({ length: count }, (_, i) => [`k${i}`, i])),
+      });
     expect((await post(app, at(bodyLimits.keysMax))).status).toBe(200);
     const reply = await post(app, at(bodyLimits.keysMax + 1));
     expectError(reply, 'request_invalid');
@@ -97,28 +109,37 @@ describe('a body', () => {
     }
   });
 
-  it.each(['__proto__', 'constructor', 'prototype'])('with the key "%s" at any depth is 422 and changes no prototype', async (key) => {
-    const app = await makeApp();
-    for (const text of [
-      `{"name":"b","${key}":{"polluted":true},"bucket_schema":{"properties":{"t":{"type":"text"}}}}`,
-      `{"name":"b","bucket_schema":{"properties":{"${key}":{"type":"text"}}}}`,
-      `{"name":"b","bucket_schema":{"properties":{"t":{"type":"text"}}},"metadata":{"a":[{"${key}":{"polluted":true}}]}}`,
-    ]) {
-      const reply = await post(app, text);
-      expectError(reply, 'request_invalid');
-      expect(reply.body.error.message).toContain(key);
-    }
-    expect(({} as { polluted?: unknown }).polluted).toBeUndefined();
-  });
+  it.each(['__proto__', 'constructor', 'prototype'])(
+    'with the key "%s" at any depth is 422 and changes no prototype',
+    async (key) => {
+      const app = await makeApp();
+      for (const text of [
+        `{"name":"b","${key}":{"polluted":true},"bucket_schema":{"properties":{"t":{"type":"text"}}}}`,
+        `{"name":"b","bucket_schema":{"properties":{"${key}":{"type":"text"}}}}`,
+        `{"name":"b","bucket_schema":{"properties":{"t":{"type":"text"}}},"metadata":{"a":[{"${key}":{"polluted":true}}]}}`,
+      ]) {
+        const reply = await post(app, text);
+        expectError(reply, 'request_invalid');
+        expect(reply.body.error.message).toContain(key);
+      }
+      expect(({} as { polluted?: unknown }).polluted).toBeUndefined();
+    },
+  );
 
   it('with a key twice counts the last, as every JSON parser of ours', async () => {
     const app = await makeApp();
-    const reply = await post(app, '{"name":"first","name":"second","bucket_schema":{"properties":{"t":{"type":"text"}}}}');
+    const reply = await post(
+      app,
+      '{"name":"first","name":"second","bucket_schema":{"properties":{"t":{"type":"text"}}}}',
+    );
     expect(reply.body.bucket_name).toBe('second');
   });
 
   it('with a number beyond what a float holds is 422', async () => {
-    const reply = await post(await makeApp(), '{"name":"b","bucket_schema":{"properties":{"t":{"type":"text"}}},"metadata":{"n":1e400}}');
+    const reply = await post(
+      await makeApp(),
+      '{"name":"b","bucket_schema":{"properties":{"t":{"type":"text"}}},"metadata":{"n":1e400}}',
+    );
     expectError(reply, 'request_invalid');
     expect(faults(reply)).toEqual(['body.metadata.n: wrong_value']);
   });
@@ -132,9 +153,16 @@ describe('a body', () => {
   });
 
   it('with unknown keys names each of them and what is accepted', async () => {
-    const reply = await (await makeApp()).call('POST', path, { ...good, colour: 'red', bucket_schema: { properties: { t: { type: 'text', requird: true } } } });
+    const reply = await (await makeApp()).call('POST', path, {
+      ...good,
+      colour: 'red',
+      bucket_schema: { properties: { t: { type: 'text', requird: true } } },
+    });
     expectError(reply, 'request_invalid');
-    expect(faults(reply)).toEqual(['body.bucket_schema.properties.t.requird: extra_forbidden', 'body.colour: extra_forbidden']);
+    expect(faults(reply)).toEqual([
+      'body.bucket_schema.properties.t.requird: extra_forbidden',
+      'body.colour: extra_forbidden',
+    ]);
     expect(reply.body.error.details.validation_errors[1].fix).toContain('bucket_schema');
   });
 });

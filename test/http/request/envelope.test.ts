@@ -14,13 +14,22 @@ describe('the request id', () => {
   it.each(['', 'a b', 'x'.repeat(65), 'line\nfeed', 'ü'])('is made anew for %j', async (given) => {
     const app = await makeApp();
     const reply = await app.call('GET', '/v1/namespaces', undefined, { 'x-request-id': given });
-    expect(reply.headers['X-Request-Id']).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+    expect(reply.headers['X-Request-Id']).toMatch(
+      /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
+    );
   });
 
   it('reaches the audit row of a change', async () => {
     const app = await makeApp();
-    await app.call('POST', '/v1/namespaces/{ns}/buckets', { name: 'b', bucket_schema: { properties: { t: { type: 'text' } } } }, { 'X-Request-Id': 'audited-1' });
-    const rows = app.ports.table.dump().filter((row) => row.pk === `AUD#${app.principal.orgId}` && row.action === 'bucket.create');
+    await app.call(
+      'POST',
+      '/v1/namespaces/{ns}/buckets',
+      { name: 'b', bucket_schema: { properties: { t: { type: 'text' } } } },
+      { 'X-Request-Id': 'audited-1' },
+    );
+    const rows = app.ports.table
+      .dump()
+      .filter((row) => row.pk === `AUD#${app.principal.orgId}` && row.action === 'bucket.create');
     expect(rows.map((row) => row.request_id)).toEqual(['audited-1']);
   });
 });
@@ -29,7 +38,10 @@ describe('an error', () => {
   it('comes as RFC 9457 to those who accept it, with the same facts', async () => {
     const app = await makeApp();
     const plain = await app.call('GET', '/v1/namespaces/nowhere', undefined, { 'X-Request-Id': 'r1' });
-    const problem = await app.call('GET', '/v1/namespaces/nowhere', undefined, { 'X-Request-Id': 'r1', Accept: 'application/problem+json' });
+    const problem = await app.call('GET', '/v1/namespaces/nowhere', undefined, {
+      'X-Request-Id': 'r1',
+      Accept: 'application/problem+json',
+    });
     expectError(plain, 'namespace_not_found');
     expect(plain.headers['Content-Type']).toBe('application/json');
     expect(problem.status).toBe(404);
@@ -46,7 +58,8 @@ describe('an error', () => {
   it('of ours says nothing of what went wrong inside, and the log says it all', async () => {
     const ports = makeTestPorts();
     const app = await makeApp({ ports });
-    ports.table.query = () => Promise.reject(new Error('secret table granary-prod at arn:aws:dynamodb:eu-west-1:1:table/x'));
+    ports.table.query = () =>
+      Promise.reject(new Error('secret table granary-prod at arn:aws:dynamodb:eu-west-1:1:table/x'));
     const reply = await app.call('GET', '/v1/namespaces');
     expectError(reply, 'internal_error');
     expect(JSON.stringify(reply)).not.toContain('granary-prod');
@@ -56,8 +69,18 @@ describe('an error', () => {
   it('of a reply that breaks its contract is an error in tests, not an answer', async () => {
     const ports = makeTestPorts();
     const { allRoutes } = await import('../../../functions/core/resources/contracts.ts');
-    const wrong = makeDispatcher(allRoutes, { getHealth: async () => ({ status: 'fine' }) }, ports, { checkReplies: true });
-    const reply = await wrong({ httpMethod: 'GET', path: '/v1/health', resource: '', headers: {}, queryStringParameters: null, pathParameters: null, body: null } as never);
+    const wrong = makeDispatcher(allRoutes, { getHealth: async () => ({ status: 'fine' }) }, ports, {
+      checkReplies: true,
+    });
+    const reply = await wrong({
+      httpMethod: 'GET',
+      path: '/v1/health',
+      resource: '',
+      headers: {},
+      queryStringParameters: null,
+      pathParameters: null,
+      body: null,
+    } as never);
     expect(reply.statusCode).toBe(500);
   });
 });
@@ -71,8 +94,21 @@ describe('paths and methods', () => {
 
   it('an unknown path is 404, whatever stands in it', async () => {
     const app = await makeApp();
-    for (const path of ['/v1/nothing', '/v2/namespaces', '/v1/namespaces/{ns}/nothing/x', '/v1/namespaces/{ns}/buckets/a/b/c/d', '/v1/namespaces/%E0%A4%A/buckets']) {
+    for (const path of [
+      '/v1/nothing',
+      '/v2/namespaces',
+      '/v1/namespaces/{ns}/nothing/x',
+      '/v1/namespaces/{ns}/buckets/a/b/c/d',
+    ]) {
       expectError(await app.call('GET', path), 'route_not_found');
+    }
+  });
+
+  it('a segment that is no sound escape is a name like any other, which nothing has', async () => {
+    const app = await makeApp();
+    for (const segment of ['%E0%A4%A', '%', '%zz', '100%']) {
+      expectError(await app.call('GET', `/v1/namespaces/${segment}/buckets`), 'namespace_not_found');
+      expectError(await app.call('GET', `/v1/namespaces/{ns}/buckets/${segment}`), 'bucket_not_found');
     }
   });
 
@@ -81,8 +117,11 @@ describe('paths and methods', () => {
     const reply = await app.call('DELETE', '/v1/namespaces/{ns}/buckets');
     expectError(reply, 'route_method_not_allowed');
     expect(reply.headers.Allow!.split(', ').sort()).toEqual(['GET', 'POST']);
-    expect((await app.call('PUT', '/v1/buckets', undefined, { 'X-Namespace': app.namespace })).status).toBe(405);
-    for (const method of ['OPTIONS', 'HEAD', 'TRACE']) expect((await app.call(method, '/v1/namespaces')).status).toBe(405);
+    expect((await app.call('PUT', '/v1/buckets', undefined, { 'X-Namespace': app.namespace })).status).toBe(
+      405,
+    );
+    for (const method of ['OPTIONS', 'HEAD', 'TRACE'])
+      expect((await app.call(method, '/v1/namespaces')).status).toBe(405);
   });
 
   it('a literal segment wins over a parameter: "list" is never taken for a bucket', async () => {
@@ -118,21 +157,29 @@ describe('the namespace of a request', () => {
 
   it('may be named twice when both names mean the same one', async () => {
     const app = await makeApp();
-    expect((await app.call('GET', '/v1/namespaces/{ns}/buckets', undefined, { 'X-Namespace': 'main' })).status).toBe(200);
+    expect(
+      (await app.call('GET', '/v1/namespaces/{ns}/buckets', undefined, { 'X-Namespace': 'main' })).status,
+    ).toBe(200);
   });
 
   it('is 400 when path and header differ, also when the other does not exist', async () => {
     const app = await makeApp();
     const other = (await app.call('POST', '/v1/namespaces', { namespace_name: 'other' })).body.namespace_id;
     for (const header of [other, 'other', 'ns_00000000000000000000', 'nowhere']) {
-      expectError(await app.call('GET', '/v1/namespaces/{ns}/buckets', undefined, { 'X-Namespace': header }), 'request_namespace_differs');
+      expectError(
+        await app.call('GET', '/v1/namespaces/{ns}/buckets', undefined, { 'X-Namespace': header }),
+        'request_namespace_differs',
+      );
     }
   });
 
   it('is 400 when nobody names one', async () => {
     const app = await makeApp();
     expectError(await app.call('GET', '/v1/buckets'), 'request_namespace_missing');
-    expectError(await app.call('GET', '/v1/buckets', undefined, { 'X-Namespace': '' }), 'request_namespace_missing');
+    expectError(
+      await app.call('GET', '/v1/buckets', undefined, { 'X-Namespace': '' }),
+      'request_namespace_missing',
+    );
   });
 
   it('is 404 when it does not exist, is deleted, or belongs to another organisation', async () => {
@@ -142,7 +189,10 @@ describe('the namespace of a request', () => {
     await app.call('DELETE', `/v1/namespaces/${gone}`);
     for (const id of ['ns_00000000000000000000', 'nowhere', gone, 'gone', stranger.namespace]) {
       expectError(await app.call('GET', `/v1/namespaces/${id}/buckets`), 'namespace_not_found');
-      expectError(await app.call('GET', '/v1/buckets', undefined, { 'X-Namespace': id }), 'namespace_not_found');
+      expectError(
+        await app.call('GET', '/v1/buckets', undefined, { 'X-Namespace': id }),
+        'namespace_not_found',
+      );
     }
   });
 
@@ -154,7 +204,11 @@ describe('the namespace of a request', () => {
     expectError(await narrow.call('GET', '/v1/namespaces/{ns}/buckets'), 'namespace_not_found');
     expectError(await narrow.call('GET', '/v1/namespaces/main/buckets'), 'namespace_not_found');
     expectError(await narrow.call('GET', '/v1/namespaces/{ns}'), 'namespace_not_found');
-    expect((await narrow.call('GET', '/v1/namespaces')).body.results.map((n: { namespace_id: string }) => n.namespace_id)).toEqual([other]);
+    expect(
+      (await narrow.call('GET', '/v1/namespaces')).body.results.map(
+        (n: { namespace_id: string }) => n.namespace_id,
+      ),
+    ).toEqual([other]);
   });
 });
 
@@ -162,7 +216,11 @@ describe('permissions', () => {
   it('without a key: one and the same 401 everywhere', async () => {
     const app = await makeApp();
     const nobody = app.as(undefined);
-    const replies = [await nobody.call('GET', '/v1/namespaces'), await nobody.call('POST', '/v1/namespaces/{ns}/buckets', {}), await nobody.call('DELETE', '/v1/namespaces/nowhere')];
+    const replies = [
+      await nobody.call('GET', '/v1/namespaces'),
+      await nobody.call('POST', '/v1/namespaces/{ns}/buckets', {}),
+      await nobody.call('DELETE', '/v1/namespaces/nowhere'),
+    ];
     for (const reply of replies) expectError(reply, 'key_invalid');
   });
 
@@ -173,7 +231,12 @@ describe('permissions', () => {
     expectError(reply, 'key_not_permitted');
     expect(reply.body.error.details.needed).toBe('write');
     expect((await reader.call('POST', '/v1/namespaces/{ns}/buckets/list', {})).status).toBe(200);
-    expectError(await app.as({ ...app.principal, permissions: ['read', 'write'] }).call('DELETE', '/v1/namespaces/{ns}'), 'key_not_permitted');
+    expectError(
+      await app
+        .as({ ...app.principal, permissions: ['read', 'write'] })
+        .call('DELETE', '/v1/namespaces/{ns}'),
+      'key_not_permitted',
+    );
   });
 
   it('the bootstrap key may manage keys and nothing else', async () => {

@@ -6,10 +6,17 @@ import { makeApp } from '../app.ts';
 describe('GET /v1/health', () => {
   it('answers without a key, with the version of the package', async () => {
     const app = await makeApp();
-    const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string };
+    const { version } = JSON.parse(
+      readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
+    ) as { version: string };
     const reply = await app.as(undefined).call('GET', '/v1/health');
     expect(reply.status).toBe(200);
-    expect(reply.body).toEqual({ status: 'ok', version, stage: 'test', time: new Date(app.ports.clock.now()).toISOString() });
+    expect(reply.body).toEqual({
+      status: 'ok',
+      version,
+      stage: 'test',
+      time: new Date(app.ports.clock.now()).toISOString(),
+    });
     expect(reply.headers).not.toHaveProperty('X-RateLimit-Limit');
   });
 
@@ -31,6 +38,8 @@ describe('GET /v1/openapi.json', () => {
     const app = await makeApp();
     const reply = await app.as(undefined).call('GET', '/v1/openapi.json');
     expect(reply.status).toBe(200);
-    expect(reply.body).toEqual(JSON.parse(readFileSync(new URL('../../../docs/openapi.json', import.meta.url), 'utf8')));
+    expect(reply.body).toEqual(
+      JSON.parse(readFileSync(new URL('../../../docs/openapi.json', import.meta.url), 'utf8')),
+    );
   });
 });

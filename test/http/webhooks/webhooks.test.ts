@@ -1,22 +1,30 @@
 // Webhooks over HTTP: of a namespace, and of the whole organisation by the same operations.
 import { describe, expect, it } from 'vitest';
-import { eventTypes } from '../../../functions/core/events.ts';
 import type { GranaryEvent } from '../../../functions/core/events.ts';
+import { eventTypes } from '../../../functions/core/events.ts';
+import { allRoutes } from '../../../functions/core/resources/contracts.ts';
 import { routes } from '../../../functions/core/resources/webhooks/contract.ts';
 import { validSecrets } from '../../../functions/core/resources/webhooks/service.ts';
 import type { StoredWebhook } from '../../../functions/core/resources/webhooks/store.ts';
-import { allRoutes } from '../../../functions/core/resources/contracts.ts';
 import type { App } from '../app.ts';
 import { makeApp } from '../app.ts';
 import { expectError, expectSameRefusal, faults } from '../expect.ts';
 
 const ofNamespace = '/v1/namespaces/{ns}/webhooks';
 const ofOrganization = '/v1/organizations/webhooks';
-const hook = { webhook_name: 'pipeline', url: 'https://hooks.example.com/granary', events: ['batch.completed', 'batch.failed'] };
+const hook = {
+  webhook_name: 'pipeline',
+  url: 'https://hooks.example.com/granary',
+  events: ['batch.completed', 'batch.failed'],
+};
 const publicOnly = { settings: { allowLoopback: false } };
 
 const outbox = (app: App) =>
-  app.ports.table.dump().filter((row) => row.pk.startsWith('OUTBOX#')).map((row) => JSON.parse(String(row.message)).event as GranaryEvent).filter(Boolean);
+  app.ports.table
+    .dump()
+    .filter((row) => row.pk.startsWith('OUTBOX#'))
+    .map((row) => JSON.parse(String(row.message)).event as GranaryEvent)
+    .filter(Boolean);
 const secretsOf = async (app: App, id: string) => {
   const row = app.ports.table.dump().find((item) => item.sk === `WEBHOOK#${id}`) as unknown as StoredWebhook;
   return validSecrets(row, await app.ports.settings.pepper(), app.ports.clock.now());
@@ -32,11 +40,20 @@ describe.each([
       const made = await app.call('POST', base, hook);
       expect(made.status).toBe(201);
       expect(made.body.signing_secret).toMatch(/^whsec_[A-Za-z0-9+/]{43}=$/);
-      expect(made.body).toMatchObject({ webhook_name: 'pipeline', name: 'pipeline', events: hook.events, event_types: hook.events, is_active: true, disabled_reason: null });
+      expect(made.body).toMatchObject({
+        webhook_name: 'pipeline',
+        name: 'pipeline',
+        events: hook.events,
+        event_types: hook.events,
+        is_active: true,
+        disabled_reason: null,
+      });
       expect(made.body.webhook_id).toMatch(/^wh_[0-9a-f]{16}$/);
       const later = await app.call('GET', `${base}/${made.body.webhook_id}`);
       expect(later.body.signing_secret).toBe('redacted');
-      expect(JSON.stringify([later.body, app.ports.table.dump(), app.ports.logged])).not.toContain(made.body.signing_secret.slice(6));
+      expect(JSON.stringify([later.body, app.ports.table.dump(), app.ports.logged])).not.toContain(
+        made.body.signing_secret.slice(6),
+      );
       expect(await secretsOf(app, made.body.webhook_id)).toEqual([made.body.signing_secret]);
     });
 
@@ -45,13 +62,28 @@ describe.each([
       const reply = await app.call('POST', base, {
         webhook_name: 'w',
         event_types: ['alert.triggered'],
-        channels: [{ channel: 'webhook', configs: { url: hook.url, headers: { 'X-Team': 'a' }, timeout: 5, signing_secret: 'x'.repeat(24) } }],
+        channels: [
+          {
+            channel: 'webhook',
+            configs: {
+              url: hook.url,
+              headers: { 'X-Team': 'a' },
+              timeout: 5,
+              signing_secret: 'x'.repeat(24),
+            },
+          },
+        ],
         webhook_id: 'mine',
         created_at: 'now',
       });
       expect(reply.status).toBe(201);
       expect(reply.body.warnings).toEqual([expect.stringContaining('webhook_id, created_at')]);
-      expect(reply.body).toMatchObject({ url: hook.url, events: ['alert.triggered'], signing_secret: 'x'.repeat(24), channels: [{ channel: 'webhook', configs: { timeout: 5, headers: { 'X-Team': 'a' } } }] });
+      expect(reply.body).toMatchObject({
+        url: hook.url,
+        events: ['alert.triggered'],
+        signing_secret: 'x'.repeat(24),
+        channels: [{ channel: 'webhook', configs: { timeout: 5, headers: { 'X-Team': 'a' } } }],
+      });
       expect(reply.body.webhook_id).not.toBe('mine');
     });
 
@@ -65,12 +97,23 @@ describe.each([
     it('change keeps the secret that a client sends back as "redacted"', async () => {
       const app = await makeApp();
       const made = (await app.call('POST', base, hook)).body;
-      const changed = await app.call('PUT', `${base}/${made.webhook_id}`, { ...hook, events: ['plugin.failed', 'plugin.failed'], signing_secret: 'redacted' });
-      expect(changed.body).toMatchObject({ events: ['plugin.failed'], signing_secret: 'redacted', version: 2 });
+      const changed = await app.call('PUT', `${base}/${made.webhook_id}`, {
+        ...hook,
+        events: ['plugin.failed', 'plugin.failed'],
+        signing_secret: 'redacted',
+      });
+      expect(changed.body).toMatchObject({
+        events: ['plugin.failed'],
+        signing_secret: 'redacted',
+        version: 2,
+      });
       expect(await secretsOf(app, made.webhook_id)).toEqual([made.signing_secret]);
       const off = await app.call('PATCH', `${base}/pipeline`, { is_active: false });
       expect(off.body).toMatchObject({ is_active: false, disabled_reason: 'switched off by a request' });
-      expect((await app.call('PATCH', `${base}/pipeline`, { is_active: true })).body).toMatchObject({ is_active: true, disabled_reason: null });
+      expect((await app.call('PATCH', `${base}/pipeline`, { is_active: true })).body).toMatchObject({
+        is_active: true,
+        disabled_reason: null,
+      });
     });
 
     it('rotation: both secrets sign for a day, then the new one alone', async () => {
@@ -78,7 +121,10 @@ describe.each([
       const made = (await app.call('POST', base, hook)).body;
       const rotated = await app.call('POST', `${base}/${made.webhook_id}/rotate-secret`);
       expect(rotated.status).toBe(201);
-      expect(await secretsOf(app, made.webhook_id)).toEqual([rotated.body.signing_secret, made.signing_secret]);
+      expect(await secretsOf(app, made.webhook_id)).toEqual([
+        rotated.body.signing_secret,
+        made.signing_secret,
+      ]);
       app.ports.clock.advance(24 * 3_600_000);
       expect(await secretsOf(app, made.webhook_id)).toEqual([rotated.body.signing_secret]);
     });
@@ -89,7 +135,12 @@ describe.each([
       const reply = await app.call('POST', `${base}/${made.webhook_id}/test`, {});
       expect(reply.status).toBe(202);
       const [event] = outbox(app);
-      expect(event).toMatchObject({ event_type: 'webhook.test', event_id: reply.body.event_id, webhook_id: made.webhook_id, org_id: app.principal.orgId });
+      expect(event).toMatchObject({
+        event_type: 'webhook.test',
+        event_id: reply.body.event_id,
+        webhook_id: made.webhook_id,
+        org_id: app.principal.orgId,
+      });
       expect(reply.body.delivery_id).toMatch(/^dlv_[a-z0-9]{20}$/);
     });
 
@@ -98,7 +149,8 @@ describe.each([
       const made = (await app.call('POST', base, hook)).body;
       expect((await app.call('GET', `${base}/${made.webhook_id}/deliveries`)).body.results).toEqual([]);
       expect((await app.call('DELETE', `${base}/${made.webhook_id}`)).status).toBe(204);
-      for (const tail of ['', '/deliveries', '/deliveries/dlv_x']) expectError(await app.call('GET', `${base}/${made.webhook_id}${tail}`), 'webhook_not_found');
+      for (const tail of ['', '/deliveries', '/deliveries/dlv_x'])
+        expectError(await app.call('GET', `${base}/${made.webhook_id}${tail}`), 'webhook_not_found');
       expectError(await app.call('DELETE', `${base}/${made.webhook_id}`), 'webhook_not_found');
     });
 
@@ -124,7 +176,10 @@ describe.each([
       const reply = await worker.call('POST', base, hook);
       if (base === ofOrganization) expectError(reply, 'key_not_permitted');
       else expect(reply.status).toBe(201);
-      expectError(await app.as({ ...app.principal, permissions: ['read'] }).call('POST', base, hook), 'key_not_permitted');
+      expectError(
+        await app.as({ ...app.principal, permissions: ['read'] }).call('POST', base, hook),
+        'key_not_permitted',
+      );
     });
 
     it("another organisation's webhook is refused like a random one, by every operation", async () => {
@@ -134,23 +189,43 @@ describe.each([
       const random = 'wh_0123456789abcdef';
       const since = '?since=2025-01-01T00:00:00Z';
       for (const [method, tail, body] of [
-        ['GET', '', undefined], ['PUT', '', {}], ['PATCH', '', {}], ['DELETE', '', undefined], ['POST', '/rotate-secret', {}], ['POST', '/test', {}],
-        ['GET', '/deliveries', undefined], ['GET', '/deliveries/dlv_0', undefined], ['POST', '/deliveries/dlv_0/replay', {}], ['POST', `/replay${since}`, {}],
+        ['GET', '', undefined],
+        ['PUT', '', {}],
+        ['PATCH', '', {}],
+        ['DELETE', '', undefined],
+        ['POST', '/rotate-secret', {}],
+        ['POST', '/test', {}],
+        ['GET', '/deliveries', undefined],
+        ['GET', '/deliveries/dlv_0', undefined],
+        ['POST', '/deliveries/dlv_0/replay', {}],
+        ['POST', `/replay${since}`, {}],
       ] as const) {
-        expectSameRefusal(await app.call(method, `${base}/${theirs}${tail}`, body), theirs, await app.call(method, `${base}/${random}${tail}`, body), random);
+        expectSameRefusal(
+          await app.call(method, `${base}/${theirs}${tail}`, body),
+          theirs,
+          await app.call(method, `${base}/${random}${tail}`, body),
+          random,
+        );
       }
     });
 
     it('a delivery that does not exist is 404', async () => {
       const app = await makeApp();
       await app.call('POST', base, hook);
-      expectError(await app.call('GET', `${base}/pipeline/deliveries/dlv_0123456789abcdefghij`), 'delivery_not_found');
-      expectError(await app.call('POST', `${base}/pipeline/deliveries/dlv_0123456789abcdefghij/replay`), 'delivery_not_found');
+      expectError(
+        await app.call('GET', `${base}/pipeline/deliveries/dlv_0123456789abcdefghij`),
+        'delivery_not_found',
+      );
+      expectError(
+        await app.call('POST', `${base}/pipeline/deliveries/dlv_0123456789abcdefghij/replay`),
+        'delivery_not_found',
+      );
     });
 
     it('20 webhooks at most', async () => {
       const app = await makeApp();
-      for (let i = 0; i < 20; i++) expect((await app.call('POST', base, { ...hook, webhook_name: `w${i}` })).status).toBe(201);
+      for (let i = 0; i < 20; i++)
+        expect((await app.call('POST', base, { ...hook, webhook_name: `w${i}` })).status).toBe(201);
       expectError(await app.call('POST', base, { ...hook, webhook_name: 'one more' }), 'quota_exceeded');
     });
   });
@@ -161,7 +236,11 @@ describe.each([
       await app.call('POST', base, hook);
       expectError(await app.call('POST', base, hook), 'webhook_name_taken');
       await app.call('PATCH', `${base}/pipeline`, { timeout: 3 });
-      for (const [method, body] of [['PUT', {}], ['PATCH', {}], ['DELETE', undefined]] as const) {
+      for (const [method, body] of [
+        ['PUT', {}],
+        ['PATCH', {}],
+        ['DELETE', undefined],
+      ] as const) {
         expectError(await app.call(method, `${base}/pipeline`, body, { 'If-Match': '"1"' }), 'request_stale');
       }
     });
@@ -176,12 +255,18 @@ describe.each([
       [{ ...hook, timeout: 16 }, ['body.timeout: too_big']],
       [{ ...hook, timeout: 0 }, ['body.timeout: too_small']],
       [{ ...hook, signing_secret: 'short' }, ['body.signing_secret: wrong_value']],
-      [{ ...hook, signing_secret: `whsec_${Buffer.alloc(65).toString('base64')}` }, ['body.signing_secret: wrong_value']],
+      [
+        { ...hook, signing_secret: `whsec_${Buffer.alloc(65).toString('base64')}` },
+        ['body.signing_secret: wrong_value'],
+      ],
       [{ ...hook, headers: { Host: 'evil' } }, ['body.headers.Host: invalid_key']],
       [{ ...hook, headers: { 'webhook-id': 'x' } }, ['body.headers.webhook-id: invalid_key']],
       [{ ...hook, headers: { 'X-A': 'line\r\nfeed' } }, ['body.headers.X-A: invalid_format']],
       [{ ...hook, colour: 'red' }, ['body.colour: extra_forbidden']],
-      [{ ...hook, channels: [{ channel: 'email', configs: {} }] }, ['body.channels.0.channel: wrong_value', 'body.channels.0.configs.url: missing']],
+      [
+        { ...hook, channels: [{ channel: 'email', configs: {} }] },
+        ['body.channels.0.channel: wrong_value', 'body.channels.0.configs.url: missing'],
+      ],
     ])('%j', async (body, expected) => {
       const app = await makeApp();
       const reply = await app.call('POST', base, body);
@@ -192,24 +277,33 @@ describe.each([
     it('an unknown event comes with the list of those that are', async () => {
       const app = await makeApp();
       const reply = await app.call('POST', base, { ...hook, events: ['nothing'] });
-      for (const type of eventTypes) expect(reply.body.error.details.validation_errors[0].fix).toContain(type);
+      for (const type of eventTypes)
+        expect(reply.body.error.details.validation_errors[0].fix).toContain(type);
     });
 
-    it.each(['http://hooks.example.com/', 'https://127.0.0.1/', 'https://localhost:8443/', 'https://user@hooks.example.com/', 'https://hooks.example.com:22/', 'ftp://hooks.example.com/', 'not a url', ''])(
-      'a URL that must not be called: %j',
-      async (url) => {
-        const app = await makeApp(publicOnly);
-        const reply = await app.call('POST', base, { ...hook, url });
-        expectError(reply, 'webhook_invalid');
-        expect(faults(reply)).toEqual(['body.url: url_refused']);
-        await app.call('POST', base, hook);
-        expectError(await app.call('PATCH', `${base}/pipeline`, { url }), 'webhook_invalid');
-      },
-    );
+    it.each([
+      'http://hooks.example.com/',
+      'https://127.0.0.1/',
+      'https://localhost:8443/',
+      'https://user@hooks.example.com/',
+      'https://hooks.example.com:22/',
+      'ftp://hooks.example.com/',
+      'not a url',
+      '',
+    ])('a URL that must not be called: %j', async (url) => {
+      const app = await makeApp(publicOnly);
+      const reply = await app.call('POST', base, { ...hook, url });
+      expectError(reply, 'webhook_invalid');
+      expect(faults(reply)).toEqual(['body.url: url_refused']);
+      await app.call('POST', base, hook);
+      expectError(await app.call('PATCH', `${base}/pipeline`, { url }), 'webhook_invalid');
+    });
 
     it('a host that does not resolve is no fault at create', async () => {
       const app = await makeApp(publicOnly);
-      expect((await app.call('POST', base, { ...hook, url: 'https://nothing-here.invalid.example/' })).status).toBe(201);
+      expect(
+        (await app.call('POST', base, { ...hook, url: 'https://nothing-here.invalid.example/' })).status,
+      ).toBe(201);
     });
 
     it('a replay without a time says how to write one', async () => {
@@ -218,7 +312,9 @@ describe.each([
       const reply = await app.call('POST', `${base}/pipeline/replay`);
       expectError(reply, 'request_invalid');
       expect(faults(reply)).toEqual(['query.since: missing']);
-      expect((await app.call('POST', `${base}/pipeline/replay?since=2026-01-01T00:00:00Z`)).body).toMatchObject({ success: true, replayed: 0 });
+      expect(
+        (await app.call('POST', `${base}/pipeline/replay?since=2026-01-01T00:00:00Z`)).body,
+      ).toMatchObject({ success: true, replayed: 0 });
     });
   });
 });
@@ -226,24 +322,42 @@ describe.each([
 describe('webhooks of both kinds', () => {
   it('do not see each other', async () => {
     const app = await makeApp();
-    const [mine, all] = [(await app.call('POST', ofNamespace, hook)).body.webhook_id, (await app.call('POST', ofOrganization, hook)).body.webhook_id];
-    expect((await app.call('GET', ofNamespace)).body.results.map((w: { webhook_id: string }) => w.webhook_id)).toEqual([mine]);
-    expect((await app.call('GET', ofOrganization)).body.results.map((w: { webhook_id: string }) => w.webhook_id)).toEqual([all]);
+    const [mine, all] = [
+      (await app.call('POST', ofNamespace, hook)).body.webhook_id,
+      (await app.call('POST', ofOrganization, hook)).body.webhook_id,
+    ];
+    expect(
+      (await app.call('GET', ofNamespace)).body.results.map((w: { webhook_id: string }) => w.webhook_id),
+    ).toEqual([mine]);
+    expect(
+      (await app.call('GET', ofOrganization)).body.results.map((w: { webhook_id: string }) => w.webhook_id),
+    ).toEqual([all]);
     expectError(await app.call('GET', `${ofNamespace}/${all}`), 'webhook_not_found');
     expectError(await app.call('GET', `${ofOrganization}/${mine}`), 'webhook_not_found');
   });
 
   it('have the same operations, one for one, and those of the organisation are for admins', () => {
     const mirrored = allRoutes.filter((route) => route.path.startsWith('/v1/organizations/webhooks'));
-    const shape = (path: string) => path.replace('/v1/namespaces/{namespace}/', '').replace('/v1/organizations/', '');
-    expect(mirrored.map((route) => `${route.method} ${shape(route.path)}`).sort()).toEqual(Object.values(routes).map((route) => `${route.method} ${shape(route.path)}`).sort());
+    const shape = (path: string) =>
+      path.replace('/v1/namespaces/{namespace}/', '').replace('/v1/organizations/', '');
+    expect(mirrored.map((route) => `${route.method} ${shape(route.path)}`).sort()).toEqual(
+      Object.values(routes)
+        .map((route) => `${route.method} ${shape(route.path)}`)
+        .sort(),
+    );
     for (const route of mirrored) expect(route.permission).toBe('admin');
   });
 
   it("an organisation's id is no namespace that a request can name", async () => {
     const app = await makeApp();
     await app.call('POST', ofOrganization, hook);
-    expectError(await app.call('GET', `/v1/namespaces/${app.principal.orgId}/webhooks`), 'namespace_not_found');
-    expectError(await app.call('GET', '/v1/webhooks', undefined, { 'X-Namespace': app.principal.orgId }), 'namespace_not_found');
+    expectError(
+      await app.call('GET', `/v1/namespaces/${app.principal.orgId}/webhooks`),
+      'namespace_not_found',
+    );
+    expectError(
+      await app.call('GET', '/v1/webhooks', undefined, { 'X-Namespace': app.principal.orgId }),
+      'namespace_not_found',
+    );
   });
 });

@@ -14,9 +14,23 @@ import { stepFunctions } from '../../../functions/core/aws/states.ts';
 import type { GranaryEvent } from '../../../functions/core/events.ts';
 
 const region = { region: 'eu-west-1' };
-const [sqs, bus, states, lambda, secrets] = [mockClient(SQSClient), mockClient(EventBridgeClient), mockClient(SFNClient), mockClient(LambdaClient), mockClient(SecretsManagerClient)];
+const [sqs, bus, states, lambda, secrets] = [
+  mockClient(SQSClient),
+  mockClient(EventBridgeClient),
+  mockClient(SFNClient),
+  mockClient(LambdaClient),
+  mockClient(SecretsManagerClient),
+];
 const named = (name: string) => Object.assign(new Error('x'), { name });
-const event: GranaryEvent = { event_id: 'evt_1', event_type: 'batch.completed', occurred_at: 'now', org_id: 'org', namespace_id: 'ns', subject: { type: 'batch', id: 'b' }, metadata: {} };
+const event: GranaryEvent = {
+  event_id: 'evt_1',
+  event_type: 'batch.completed',
+  occurred_at: 'now',
+  org_id: 'org',
+  namespace_id: 'ns',
+  subject: { type: 'batch', id: 'b' },
+  metadata: {},
+};
 
 beforeEach(() => {
   for (const client of [sqs, bus, states, lambda, secrets]) client.reset();
@@ -26,12 +40,18 @@ describe('a queue', () => {
   it('takes a body and a delay', async () => {
     sqs.on(SendMessageCommand).resolves({});
     await sqsQueue('url', new SQSClient(region)).send({ a: 1 }, 30);
-    expect(sqs.commandCalls(SendMessageCommand)[0]!.args[0].input).toEqual({ QueueUrl: 'url', MessageBody: '{"a":1}', DelaySeconds: 30 });
+    expect(sqs.commandCalls(SendMessageCommand)[0]!.args[0].input).toEqual({
+      QueueUrl: 'url',
+      MessageBody: '{"a":1}',
+      DelaySeconds: 30,
+    });
   });
 
   it('that does not answer is an outage', async () => {
     sqs.on(SendMessageCommand).rejects(named('TimeoutError'));
-    await expect(sqsQueue('url', new SQSClient(region)).send({})).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await expect(sqsQueue('url', new SQSClient(region)).send({})).rejects.toMatchObject({
+      code: 'storage_unavailable',
+    });
   });
 });
 
@@ -39,22 +59,41 @@ describe('the bus', () => {
   it('gets the event under its name', async () => {
     bus.on(PutEventsCommand).resolves({ FailedEntryCount: 0, Entries: [{ EventId: '1' }] });
     await eventBridge('granary', new EventBridgeClient(region)).put(event);
-    expect(bus.commandCalls(PutEventsCommand)[0]!.args[0].input.Entries).toEqual([{ EventBusName: 'granary', Source: 'granary', DetailType: 'batch.completed', Detail: JSON.stringify(event) }]);
+    expect(bus.commandCalls(PutEventsCommand)[0]!.args[0].input.Entries).toEqual([
+      {
+        EventBusName: 'granary',
+        Source: 'granary',
+        DetailType: 'batch.completed',
+        Detail: JSON.stringify(event),
+      },
+    ]);
   });
 
   it('that refuses the entry although the call succeeds has not taken it', async () => {
-    bus.on(PutEventsCommand).resolves({ FailedEntryCount: 1, Entries: [{ ErrorCode: 'InternalFailure', ErrorMessage: 'x' }] });
-    await expect(eventBridge('granary', new EventBridgeClient(region)).put(event)).rejects.toMatchObject({ code: 'storage_unavailable' });
+    bus
+      .on(PutEventsCommand)
+      .resolves({ FailedEntryCount: 1, Entries: [{ ErrorCode: 'InternalFailure', ErrorMessage: 'x' }] });
+    await expect(eventBridge('granary', new EventBridgeClient(region)).put(event)).rejects.toMatchObject({
+      code: 'storage_unavailable',
+    });
   });
 });
 
 describe('a workflow', () => {
   it('starts under a name; one that runs already under it is the one that was asked for', async () => {
-    states.on(StartExecutionCommand).resolvesOnce({}).rejectsOnce(named('ExecutionAlreadyExists')).rejects(named('StateMachineDoesNotExist'));
+    states
+      .on(StartExecutionCommand)
+      .resolvesOnce({})
+      .rejectsOnce(named('ExecutionAlreadyExists'))
+      .rejects(named('StateMachineDoesNotExist'));
     const workflows = stepFunctions(new SFNClient(region));
     await workflows.start('arn', 'btch_1-1', { a: 1 });
     await workflows.start('arn', 'btch_1-1', { a: 1 });
-    expect(states.commandCalls(StartExecutionCommand)[0]!.args[0].input).toEqual({ stateMachineArn: 'arn', name: 'btch_1-1', input: '{"a":1}' });
+    expect(states.commandCalls(StartExecutionCommand)[0]!.args[0].input).toEqual({
+      stateMachineArn: 'arn',
+      name: 'btch_1-1',
+      input: '{"a":1}',
+    });
     await expect(workflows.start('arn', 'btch_1-1', {})).rejects.toMatchObject({ code: 'internal_error' });
   });
 });
@@ -67,27 +106,38 @@ describe('another function', () => {
     lambda.on(InvokeCommand).resolves({ Payload: payload({ ok: true }) });
     expect(await caller(true).call({ a: 1 }, { tenant: 'org/ns' })).toEqual({ ok: true });
     await caller(false).call({ a: 1 }, { tenant: 'org/ns' });
-    expect(lambda.commandCalls(InvokeCommand).map((call) => call.args[0].input.TenantId)).toEqual(['org/ns', undefined]);
+    expect(lambda.commandCalls(InvokeCommand).map((call) => call.args[0].input.TenantId)).toEqual([
+      'org/ns',
+      undefined,
+    ]);
   });
 
   it('that failed, cannot be reached or gives no JSON is unavailable, without its words', async () => {
-    lambda.on(InvokeCommand).resolvesOnce({ FunctionError: 'Unhandled', Payload: payload({ errorMessage: 'secret' }) }).rejectsOnce(named('TooManyRequestsException')).resolves({ Payload: Buffer.from('no json') as never });
+    lambda
+      .on(InvokeCommand)
+      .resolvesOnce({ FunctionError: 'Unhandled', Payload: payload({ errorMessage: 'secret' }) })
+      .rejectsOnce(named('TooManyRequestsException'))
+      .resolves({ Payload: Buffer.from('no json') as never });
     for (let i = 0; i < 3; i++) {
-      const error = await caller(false).call({}).catch((thrown: unknown) => thrown);
+      const error = await caller(false)
+        .call({})
+        .catch((thrown: unknown) => thrown);
       expect(error).toMatchObject({ code: 'plugin_unavailable' });
       expect((error as Error).message).not.toContain('secret');
     }
   });
 
   it('that takes too long is given up', async () => {
-    lambda.on(InvokeCommand).callsFake(
-      () => new Promise((_, reject) => setTimeout(() => reject(named('AbortError')), 30)),
-    );
+    lambda
+      .on(InvokeCommand)
+      .callsFake(() => new Promise((_, reject) => setTimeout(() => reject(named('AbortError')), 30)));
     await expect(caller(false).call({}, { timeoutMs: 5 })).rejects.toMatchObject({ code: 'plugin_timeout' });
   });
 
   it('is not called with more than it takes', async () => {
-    await expect(caller(false).call({ text: 'x'.repeat(6_000_001) })).rejects.toMatchObject({ code: 'internal_error' });
+    await expect(caller(false).call({ text: 'x'.repeat(6_000_001) })).rejects.toMatchObject({
+      code: 'internal_error',
+    });
     expect(lambda.commandCalls(InvokeCommand)).toHaveLength(0);
   });
 });
@@ -101,7 +151,11 @@ describe('a secret', () => {
   });
 
   it('that could not be read is read again the next time; an empty one is a fault', async () => {
-    secrets.on(GetSecretValueCommand).rejectsOnce(named('InternalServiceError')).resolvesOnce({}).resolves({ SecretString: 'pepper' });
+    secrets
+      .on(GetSecretValueCommand)
+      .rejectsOnce(named('InternalServiceError'))
+      .resolvesOnce({})
+      .resolves({ SecretString: 'pepper' });
     const read = secret('arn', new SecretsManagerClient(region));
     await expect(read()).rejects.toMatchObject({ code: 'internal_error' });
     await expect(read()).rejects.toMatchObject({ code: 'internal_error' });

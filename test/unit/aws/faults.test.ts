@@ -4,23 +4,43 @@ import { outageNames, throttleNames, toAppError } from '../../../functions/core/
 import { AppError } from '../../../functions/core/errors.ts';
 import { errorBody } from '../../../functions/core/http/problem.ts';
 
-const named = (name: string) => Object.assign(new Error('secret: arn:aws:dynamodb:eu-west-1:1:table/granary'), { name });
+const named = (name: string) =>
+  Object.assign(new Error('secret: arn:aws:dynamodb:eu-west-1:1:table/granary'), { name });
 
 describe('errors of the SDK', () => {
   it.each(throttleNames)('%s means busy', (name) => {
-    expect(toAppError(named(name))).toMatchObject({ code: 'storage_throttled', status: 503, retryable: true, retryAfterSeconds: 1 });
+    expect(toAppError(named(name))).toMatchObject({
+      code: 'storage_throttled',
+      status: 503,
+      retryable: true,
+      retryAfterSeconds: 1,
+    });
   });
 
   it.each(outageNames)('%s means unreachable, as a name and as a code', (name) => {
-    expect(toAppError(named(name))).toMatchObject({ code: 'storage_unavailable', status: 503, retryable: true, retryAfterSeconds: 5 });
-    expect(toAppError(Object.assign(new Error('x'), { code: name }))).toMatchObject({ code: 'storage_unavailable' });
+    expect(toAppError(named(name))).toMatchObject({
+      code: 'storage_unavailable',
+      status: 503,
+      retryable: true,
+      retryAfterSeconds: 5,
+    });
+    expect(toAppError(Object.assign(new Error('x'), { code: name }))).toMatchObject({
+      code: 'storage_unavailable',
+    });
   });
 
   it('no name is in both lists', () => {
     expect(throttleNames.filter((name) => outageNames.includes(name))).toEqual([]);
   });
 
-  it.each(['AccessDeniedException', 'ValidationException', 'ResourceNotFoundException', 'UnrecognizedClientException', 'TypeError', ''])('%j is our own fault', (name) => {
+  it.each([
+    'AccessDeniedException',
+    'ValidationException',
+    'ResourceNotFoundException',
+    'UnrecognizedClientException',
+    'TypeError',
+    '',
+  ])('%j is our own fault', (name) => {
     expect(toAppError(named(name))).toMatchObject({ code: 'internal_error', status: 500 });
   });
 

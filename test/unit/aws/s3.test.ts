@@ -14,9 +14,13 @@ import { BlobConflict, BlobMissing } from '../../../functions/core/store/blobs.t
 import { MemoryBlobs } from '../../../functions/core/store/memory.ts';
 
 const aws = mockClient(S3Client);
-const options = { region: 'eu-west-1', credentials: { accessKeyId: 'AKIDEXAMPLE', secretAccessKey: 'secret' } } as const;
+const options = {
+  region: 'eu-west-1',
+  credentials: { accessKeyId: 'AKIDEXAMPLE', secretAccessKey: 'secret' },
+} as const;
 const blobs = new S3Blobs('bucket', new S3Client(options));
-const failing = (name: string, status = 400) => Object.assign(new Error('x'), { name, $metadata: { httpStatusCode: status } });
+const failing = (name: string, status = 400) =>
+  Object.assign(new Error('x'), { name, $metadata: { httpStatusCode: status } });
 async function* body(...chunks: Uint8Array[]) {
   yield* chunks;
 }
@@ -34,7 +38,11 @@ describe('put', () => {
     expect(second!.Body).toEqual(Buffer.alloc(0));
   });
 
-  it.each([['PreconditionFailed', 412], ['ConditionalRequestConflict', 409], ['Unknown', 412]])('refused by %s (%i) is a conflict', async (name, status) => {
+  it.each([
+    ['PreconditionFailed', 412],
+    ['ConditionalRequestConflict', 409],
+    ['Unknown', 412],
+  ])('refused by %s (%i) is a conflict', async (name, status) => {
     aws.on(PutObjectCommand).rejects(failing(name, status));
     aws.on(HeadObjectCommand).rejects(failing('NotFound', 404));
     await expect(blobs.put('k', 'x', { ifAbsent: true })).rejects.toBeInstanceOf(BlobConflict);
@@ -69,7 +77,9 @@ describe('put', () => {
 describe('get and head', () => {
   it('put a body together from its parts, also when its length was not told', async () => {
     for (const ContentLength of [5, undefined, 3]) {
-      aws.on(GetObjectCommand).resolves({ Body: body(Uint8Array.of(1, 2, 3), Uint8Array.of(4, 5)) as never, ContentLength });
+      aws
+        .on(GetObjectCommand)
+        .resolves({ Body: body(Uint8Array.of(1, 2, 3), Uint8Array.of(4, 5)) as never, ContentLength });
       expect([...(await blobs.get('k'))]).toEqual([1, 2, 3, 4, 5]);
     }
   });
@@ -101,7 +111,12 @@ describe('copy', () => {
   it('names its source, escaped, and the ETag that it must have', async () => {
     aws.on(CopyObjectCommand).resolves({});
     await blobs.copyFrom(new S3Blobs('other', new S3Client(options)), 'a/b c+d', 'k', '"e"');
-    expect(aws.commandCalls(CopyObjectCommand)[0]!.args[0].input).toMatchObject({ Bucket: 'bucket', Key: 'k', CopySource: 'other/a/b%20c%2Bd', CopySourceIfMatch: '"e"' });
+    expect(aws.commandCalls(CopyObjectCommand)[0]!.args[0].input).toMatchObject({
+      Bucket: 'bucket',
+      Key: 'k',
+      CopySource: 'other/a/b%20c%2Bd',
+      CopySourceIfMatch: '"e"',
+    });
   });
 
   it('of what changed is a conflict, of what is gone a miss', async () => {
@@ -118,7 +133,16 @@ describe('copy', () => {
 
 describe('list', () => {
   it('goes on after the last key', async () => {
-    aws.on(ListObjectsV2Command).resolvesOnce({ Contents: [{ Key: 'p/1', Size: 1, ETag: '"a"' }, { Key: 'p/2', Size: 2, ETag: '"b"' }], IsTruncated: true }).resolves({ Contents: [{ Key: 'p/3', Size: 3, ETag: '"c"' }] });
+    aws
+      .on(ListObjectsV2Command)
+      .resolvesOnce({
+        Contents: [
+          { Key: 'p/1', Size: 1, ETag: '"a"' },
+          { Key: 'p/2', Size: 2, ETag: '"b"' },
+        ],
+        IsTruncated: true,
+      })
+      .resolves({ Contents: [{ Key: 'p/3', Size: 3, ETag: '"c"' }] });
     const first = await blobs.list('p/');
     expect(first.next).toBe('p/2');
     const second = await blobs.list('p/', first.next);
@@ -128,22 +152,31 @@ describe('list', () => {
 });
 
 describe('URLs', () => {
-  const signer = new S3Blobs('bucket', new S3Client({ ...options, requestChecksumCalculation: 'WHEN_REQUIRED' }));
+  const signer = new S3Blobs(
+    'bucket',
+    new S3Client({ ...options, requestChecksumCalculation: 'WHEN_REQUIRED' }),
+  );
 
   it('to put sign host and content type, and neither length nor checksum, so that any size fits', async () => {
     const url = new URL(await signer.presignPut('uploads/ns_1/upl_1.zip', 3600, 'application/zip'));
     expect(url.pathname).toBe('/uploads/ns_1/upl_1.zip');
     expect(url.searchParams.get('X-Amz-SignedHeaders')).toBe('content-type;host');
     expect(url.searchParams.get('X-Amz-Expires')).toBe('3600');
-    expect([...url.searchParams.keys()].filter((name) => /checksum|content-length|sdk-checksum/i.test(name))).toEqual([]);
+    expect(
+      [...url.searchParams.keys()].filter((name) => /checksum|content-length|sdk-checksum/i.test(name)),
+    ).toEqual([]);
     expect(url.href).not.toContain('secret');
   });
 
   it('differ by content type, key, method and time', async () => {
     const signatures = await Promise.all(
-      [signer.presignPut('a', 60, 'text/plain'), signer.presignPut('a', 60, 'image/png'), signer.presignPut('b', 60, 'text/plain'), signer.presignGet('a', 60), signer.presignGet('a', 61)].map(
-        async (url) => new URL(await url).searchParams.get('X-Amz-Signature'),
-      ),
+      [
+        signer.presignPut('a', 60, 'text/plain'),
+        signer.presignPut('a', 60, 'image/png'),
+        signer.presignPut('b', 60, 'text/plain'),
+        signer.presignGet('a', 60),
+        signer.presignGet('a', 61),
+      ].map(async (url) => new URL(await url).searchParams.get('X-Amz-Signature')),
     );
     expect(new Set(signatures).size).toBe(5);
   });

@@ -55,8 +55,15 @@ async function failureOf(attempt: Promise<unknown>): Promise<EgressFailure> {
 /** Makes every name resolve to these addresses, as often as asked; counts the questions. */
 function resolveTo(...addresses: string[]): { questions: string[] } {
   const questions: string[] = [];
-  const all: LookupAddress[] = addresses.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }));
-  vi.spyOn(dns, 'lookup').mockImplementation(((name: string, options: { all?: boolean }, done: (...parts: unknown[]) => void) => {
+  const all: LookupAddress[] = addresses.map((address) => ({
+    address,
+    family: address.includes(':') ? 6 : 4,
+  }));
+  vi.spyOn(dns, 'lookup').mockImplementation(((
+    name: string,
+    options: { all?: boolean },
+    done: (...parts: unknown[]) => void,
+  ) => {
     questions.push(name);
     if (options.all) done(null, all);
     else done(null, all[0]!.address, all[0]!.family);
@@ -72,12 +79,25 @@ describe('the canary', () => {
   });
 
   it('hears nothing of the whole corpus', async () => {
-    for (const url of refusedUrls) expect((await failureOf(send(sending(url)))).reason, url).toBe('refused_target');
+    for (const url of refusedUrls)
+      expect((await failureOf(send(sending(url)))).reason, url).toBe('refused_target');
     expect(connections).toBe(0);
   });
 
   it('hears nothing from its own address and port in any spelling', async () => {
-    const hosts = ['127.0.0.1', 'localhost', '127.1', '2130706433', '0x7f.1', '0177.0.0.1', '[::ffff:127.0.0.1]', '0.0.0.0', '[::1]', '127.0.0.1.', 'LOCALHOST.'];
+    const hosts = [
+      '127.0.0.1',
+      'localhost',
+      '127.1',
+      '2130706433',
+      '0x7f.1',
+      '0177.0.0.1',
+      '[::ffff:127.0.0.1]',
+      '0.0.0.0',
+      '[::1]',
+      '127.0.0.1.',
+      'LOCALHOST.',
+    ];
     for (const scheme of ['http', 'https']) {
       for (const host of hosts) {
         const url = `${scheme}://${host}:${port()}/`;
@@ -92,7 +112,10 @@ describe('the canary', () => {
     let reached = 0;
     other.on('connection', () => reached++);
     await new Promise<void>((done) => other.listen(0, '127.0.0.1', done));
-    respond = (_, response) => response.writeHead(307, { location: `http://127.0.0.1:${(other.address() as AddressInfo).port}/` }).end();
+    respond = (_, response) =>
+      response
+        .writeHead(307, { location: `http://127.0.0.1:${(other.address() as AddressInfo).port}/` })
+        .end();
     const received = await send(sending(`http://127.0.0.1:${port()}/`, { allowLoopback: true }));
     expect(received.status).toBe(307);
     expect(reached).toBe(0);
@@ -102,8 +125,28 @@ describe('the canary', () => {
 
 describe('a name', () => {
   it.each([
-    '127.0.0.1', '10.1.2.3', '172.16.5.4', '192.168.1.1', '169.254.169.254', '100.64.0.1', '0.0.0.0', '224.0.0.1', '255.255.255.255', '198.18.0.1', '192.0.2.1',
-    '::1', '::', '::ffff:127.0.0.1', '::ffff:169.254.169.254', 'fe80::1', 'fc00::1', 'fd00:ec2::254', '64:ff9b::7f00:1', '2002:7f00:1::', '2001:db8::1', 'ff02::1',
+    '127.0.0.1',
+    '10.1.2.3',
+    '172.16.5.4',
+    '192.168.1.1',
+    '169.254.169.254',
+    '100.64.0.1',
+    '0.0.0.0',
+    '224.0.0.1',
+    '255.255.255.255',
+    '198.18.0.1',
+    '192.0.2.1',
+    '::1',
+    '::',
+    '::ffff:127.0.0.1',
+    '::ffff:169.254.169.254',
+    'fe80::1',
+    'fc00::1',
+    'fd00:ec2::254',
+    '64:ff9b::7f00:1',
+    '2002:7f00:1::',
+    '2001:db8::1',
+    'ff02::1',
   ])('that resolves to %s is refused without a connection', async (address) => {
     const { questions } = resolveTo(address);
     const failure = await failureOf(send(sending('https://hooks.example.com:8443/')));
@@ -128,19 +171,26 @@ describe('a name', () => {
 
   it('in the local stage still may not resolve to a private network', async () => {
     resolveTo('192.168.1.1');
-    expect((await failureOf(send(sending('https://hooks.example.com/', { allowLoopback: true })))).reason).toBe('refused_target');
+    expect(
+      (await failureOf(send(sending('https://hooks.example.com/', { allowLoopback: true })))).reason,
+    ).toBe('refused_target');
   });
 
   it('that does not resolve is unreachable, in words', async () => {
-    vi.spyOn(dns, 'lookup').mockImplementation(((name: string, _: unknown, done: (error: Error) => void) => done(Object.assign(new Error(`getaddrinfo ENOTFOUND ${name}`), { code: 'ENOTFOUND' }))) as never);
+    vi.spyOn(dns, 'lookup').mockImplementation(((name: string, _: unknown, done: (error: Error) => void) =>
+      done(Object.assign(new Error(`getaddrinfo ENOTFOUND ${name}`), { code: 'ENOTFOUND' }))) as never);
     syncBuiltinESMExports();
     const failure = await failureOf(send(sending('https://nothing-here.example.com/')));
-    expect([failure.reason, failure.message]).toEqual(['unreachable', 'nothing-here.example.com: the host name does not resolve']);
+    expect([failure.reason, failure.message]).toEqual([
+      'unreachable',
+      'nothing-here.example.com: the host name does not resolve',
+    ]);
   });
 });
 
 describe('a receiver', () => {
-  const local = (more: Partial<Sending> = {}) => sending(`http://127.0.0.1:${port()}/hook?x=1`, { allowLoopback: true, ...more });
+  const local = (more: Partial<Sending> = {}) =>
+    sending(`http://127.0.0.1:${port()}/hook?x=1`, { allowLoopback: true, ...more });
 
   it('gets method, path, headers and body as they are', async () => {
     let seen: unknown;
@@ -148,7 +198,13 @@ describe('a receiver', () => {
       const parts: Buffer[] = [];
       request.on('data', (part: Buffer) => parts.push(part));
       request.on('end', () => {
-        seen = [request.method, request.url, request.headers['x-team'], request.headers['content-length'], Buffer.concat(parts).toString()];
+        seen = [
+          request.method,
+          request.url,
+          request.headers['x-team'],
+          request.headers['content-length'],
+          Buffer.concat(parts).toString(),
+        ];
         response.writeHead(202, { 'retry-after': '7' }).end();
       });
     };
@@ -215,6 +271,9 @@ describe('a receiver', () => {
     const { port: closed } = free.address() as AddressInfo;
     await new Promise((done) => free.close(done));
     const failure = await failureOf(send(sending(`http://127.0.0.1:${closed}/`, { allowLoopback: true })));
-    expect([failure.reason, failure.message]).toEqual(['unreachable', `127.0.0.1:${closed}: the connection was refused`]);
+    expect([failure.reason, failure.message]).toEqual([
+      'unreachable',
+      `127.0.0.1:${closed}: the connection was refused`,
+    ]);
   });
 });

@@ -30,7 +30,14 @@ describe('a URL is accepted', () => {
 });
 
 describe('the local stage', () => {
-  it.each(['http://127.0.0.1:8080/hook', 'http://localhost:3000/', 'https://127.0.0.1/', 'http://[::1]:9000/', 'http://127.1.2.3:1/', 'http://2130706433:8080/'])('may reach loopback: %s', (url) => {
+  it.each([
+    'http://127.0.0.1:8080/hook',
+    'http://localhost:3000/',
+    'https://127.0.0.1/',
+    'http://[::1]:9000/',
+    'http://127.1.2.3:1/',
+    'http://2130706433:8080/',
+  ])('may reach loopback: %s', (url) => {
     expect(findTargetFault(url, true)).toBeUndefined();
     expect(findTargetFault(url, false)).toBeDefined();
   });

@@ -22,11 +22,28 @@ describe('a delivery', () => {
     expect(world.posts).toHaveLength(1);
     const [post] = world.posts;
     const [delivery] = await deliveriesOf(world, hook.webhook_id);
-    expect(delivery).toMatchObject({ status: 'delivered', event_id: event.event_id, attempts: [{ status: 200, error: null, answer: 'thanks' }] });
-    expect(post!.headers).toMatchObject({ 'Content-Type': 'application/json', 'X-Team': 'search', 'webhook-id': delivery!.delivery_id });
+    expect(delivery).toMatchObject({
+      status: 'delivered',
+      event_id: event.event_id,
+      attempts: [{ status: 200, error: null, answer: 'thanks' }],
+    });
+    expect(post!.headers).toMatchObject({
+      'Content-Type': 'application/json',
+      'X-Team': 'search',
+      'webhook-id': delivery!.delivery_id,
+    });
     const seconds = Number(post!.headers['webhook-timestamp']);
-    expect(post!.headers['webhook-signature']).toBe(new Webhook(hook.signing_secret).sign(delivery!.delivery_id, new Date(seconds * 1000), post!.body));
-    expect(JSON.parse(post!.body)).toMatchObject({ event_id: event.event_id, event_type: 'batch.completed', type: 'batch.completed', namespace_id: world.app.namespace, subject: { type: 'batch', id: 'btch_1' }, cache_scope: { scope: 'namespace' } });
+    expect(post!.headers['webhook-signature']).toBe(
+      new Webhook(hook.signing_secret).sign(delivery!.delivery_id, new Date(seconds * 1000), post!.body),
+    );
+    expect(JSON.parse(post!.body)).toMatchObject({
+      event_id: event.event_id,
+      event_type: 'batch.completed',
+      type: 'batch.completed',
+      namespace_id: world.app.namespace,
+      subject: { type: 'batch', id: 'btch_1' },
+      cache_scope: { scope: 'namespace' },
+    });
     expect(Buffer.byteLength(post!.body)).toBeLessThan(20_000);
   });
 
@@ -37,10 +54,17 @@ describe('a delivery', () => {
     await addHook(world, { webhook_name: 'c', url: 'https://c.example.com/', is_active: false });
     await addHook(world, { webhook_name: 'o', url: 'https://o.example.com/' }, '/v1/organizations/webhooks');
     const other = (await world.app.call('POST', '/v1/namespaces', { name: 'other' })).body.namespace_id;
-    await addHook(world, { webhook_name: 'x', url: 'https://x.example.com/' }, `/v1/namespaces/${other}/webhooks`);
+    await addHook(
+      world,
+      { webhook_name: 'x', url: 'https://x.example.com/' },
+      `/v1/namespaces/${other}/webhooks`,
+    );
     await world.happen('batch.completed');
     await world.pass(minuteMs);
-    expect(world.posts.map((post) => post.url).sort()).toEqual(['https://a.example.com/', 'https://o.example.com/']);
+    expect(world.posts.map((post) => post.url).sort()).toEqual([
+      'https://a.example.com/',
+      'https://o.example.com/',
+    ]);
   });
 
   it('happens once although every message comes three times', async () => {
@@ -52,52 +76,100 @@ describe('a delivery', () => {
     expect(await deliveriesOf(world, hook.webhook_id)).toHaveLength(5);
   });
 
-  it.each(['/v1/namespaces/{ns}/webhooks', '/v1/organizations/webhooks'])('of a test goes to that webhook alone, also when it is off (%s)', async (path) => {
-    const world = await makeWorld();
-    const hook = await addHook(world, { is_active: false }, path);
-    await addHook(world, { webhook_name: 'second', url: 'https://second.example.com/', events: ['webhook.test'] }, path);
-    const test = (await world.app.call('POST', `${path}/${hook.webhook_id}/test`)).body;
-    await world.pass(minuteMs);
-    expect(world.posts.map((post) => post.url)).toEqual([hook.url]);
-    const log = await deliveriesOf(world, hook.webhook_id, path);
-    expect(log).toMatchObject([{ delivery_id: test.delivery_id, event_id: test.event_id, event_type: 'webhook.test', status: 'delivered' }]);
-  });
+  it.each(['/v1/namespaces/{ns}/webhooks', '/v1/organizations/webhooks'])(
+    'of a test goes to that webhook alone, also when it is off (%s)',
+    async (path) => {
+      const world = await makeWorld();
+      const hook = await addHook(world, { is_active: false }, path);
+      await addHook(
+        world,
+        { webhook_name: 'second', url: 'https://second.example.com/', events: ['webhook.test'] },
+        path,
+      );
+      const test = (await world.app.call('POST', `${path}/${hook.webhook_id}/test`)).body;
+      await world.pass(minuteMs);
+      expect(world.posts.map((post) => post.url)).toEqual([hook.url]);
+      const log = await deliveriesOf(world, hook.webhook_id, path);
+      expect(log).toMatchObject([
+        {
+          delivery_id: test.delivery_id,
+          event_id: test.event_id,
+          event_type: 'webhook.test',
+          status: 'delivered',
+        },
+      ]);
+    },
+  );
 });
 
 const failures: [string, () => ReturnType<Behaviour>, string][] = [
-    ['answers 500', () => 500, 'the receiver answered 500'],
-    ['answers 404', () => 404, 'the receiver answered 404'],
-    ['redirects', () => ({ status: 302, headers: { location: 'https://elsewhere.example.com/' } }), 'the receiver answered 302'],
-    ['does not answer in time', () => new EgressFailure('timeout', 'hooks.example.com: no complete answer within 10 s'), 'no complete answer'],
-    ['cannot be reached', () => new EgressFailure('unreachable', 'hooks.example.com: the connection was refused'), 'refused'],
-    ['resolves to a private address', () => new EgressFailure('refused_target', 'hooks.example.com resolves to an address that is not public'), 'not public'],
+  ['answers 500', () => 500, 'the receiver answered 500'],
+  ['answers 404', () => 404, 'the receiver answered 404'],
+  [
+    'redirects',
+    () => ({ status: 302, headers: { location: 'https://elsewhere.example.com/' } }),
+    'the receiver answered 302',
+  ],
+  [
+    'does not answer in time',
+    () => new EgressFailure('timeout', 'hooks.example.com: no complete answer within 10 s'),
+    'no complete answer',
+  ],
+  [
+    'cannot be reached',
+    () => new EgressFailure('unreachable', 'hooks.example.com: the connection was refused'),
+    'refused',
+  ],
+  [
+    'resolves to a private address',
+    () => new EgressFailure('refused_target', 'hooks.example.com resolves to an address that is not public'),
+    'not public',
+  ],
 ];
 
 describe('a receiver that is down', () => {
-  it.each(failures)('and %s is tried ten times by the schedule, then given up, and that is told', async (_, behaviour, cause) => {
-    const world = await makeWorld();
-    const hook = await addHook(world, { events: ['batch.completed'] });
-    const watcher = await addHook(world, { webhook_name: 'watcher', url: 'https://watcher.example.com/', events: ['webhook.exhausted'] });
-    world.behaviour = (post) => (post.url === hook.url ? behaviour() : 200);
-    await world.happen('batch.completed');
-    await world.pass(5 * dayMs);
-    const tries = world.posts.filter((post) => post.url === hook.url);
-    expect(tries).toHaveLength(10);
-    for (const [i, wait] of waits(tries.map((post) => post.atMs)).entries()) {
-      expect(wait).toBeGreaterThanOrEqual(retryWaitsMs[i]!);
-      expect(wait).toBeLessThanOrEqual(retryWaitsMs[i]! * 1.1 + minuteMs);
-    }
-    expect(new Set(tries.map((post) => post.headers['webhook-id'])).size).toBe(1);
-    expect(new Set(tries.map((post) => post.headers['webhook-timestamp'])).size).toBe(10);
-    expect(new Set(tries.map((post) => post.body)).size).toBe(1);
-    const [delivery] = await deliveriesOf(world, hook.webhook_id);
-    expect(delivery!.status).toBe('exhausted');
-    expect(delivery!.attempts).toHaveLength(10);
-    expect(delivery!.attempts.at(-1)!.error).toContain(cause);
-    const told = world.posts.filter((post) => post.url === watcher.url).map((post) => JSON.parse(post.body));
-    expect(told).toMatchObject([{ event_type: 'webhook.exhausted', subject: { type: 'webhook', id: hook.webhook_id }, metadata: { attempts: 10, delivery_id: delivery!.delivery_id } }]);
-    expect((await world.app.call('GET', `${base}/${hook.webhook_id}`)).body.delivery_health).toMatchObject({ consecutive_failures: 10, last_failure_cause: expect.stringContaining(cause) });
-  });
+  it.each(failures)(
+    'and %s is tried ten times by the schedule, then given up, and that is told',
+    async (_, behaviour, cause) => {
+      const world = await makeWorld();
+      const hook = await addHook(world, { events: ['batch.completed'] });
+      const watcher = await addHook(world, {
+        webhook_name: 'watcher',
+        url: 'https://watcher.example.com/',
+        events: ['webhook.exhausted'],
+      });
+      world.behaviour = (post) => (post.url === hook.url ? behaviour() : 200);
+      await world.happen('batch.completed');
+      await world.pass(5 * dayMs);
+      const tries = world.posts.filter((post) => post.url === hook.url);
+      expect(tries).toHaveLength(10);
+      for (const [i, wait] of waits(tries.map((post) => post.atMs)).entries()) {
+        expect(wait).toBeGreaterThanOrEqual(retryWaitsMs[i]!);
+        expect(wait).toBeLessThanOrEqual(retryWaitsMs[i]! * 1.1 + minuteMs);
+      }
+      expect(new Set(tries.map((post) => post.headers['webhook-id'])).size).toBe(1);
+      expect(new Set(tries.map((post) => post.headers['webhook-timestamp'])).size).toBe(10);
+      expect(new Set(tries.map((post) => post.body)).size).toBe(1);
+      const [delivery] = await deliveriesOf(world, hook.webhook_id);
+      expect(delivery!.status).toBe('exhausted');
+      expect(delivery!.attempts).toHaveLength(10);
+      expect(delivery!.attempts.at(-1)!.error).toContain(cause);
+      const told = world.posts
+        .filter((post) => post.url === watcher.url)
+        .map((post) => JSON.parse(post.body));
+      expect(told).toMatchObject([
+        {
+          event_type: 'webhook.exhausted',
+          subject: { type: 'webhook', id: hook.webhook_id },
+          metadata: { attempts: 10, delivery_id: delivery!.delivery_id },
+        },
+      ]);
+      expect((await world.app.call('GET', `${base}/${hook.webhook_id}`)).body.delivery_health).toMatchObject({
+        consecutive_failures: 10,
+        last_failure_cause: expect.stringContaining(cause),
+      });
+    },
+  );
 
   it('and comes back gets what it missed, once, and its failures are forgotten', async () => {
     const world = await makeWorld();
@@ -106,15 +178,26 @@ describe('a receiver that is down', () => {
     world.behaviour = (post) => (post.atMs < until ? 503 : 204);
     const events = [await world.happen('batch.completed'), await world.happen('batch.completed')];
     await world.pass(2 * dayMs);
-    const delivered = world.posts.filter((post) => post.atMs >= until).map((post) => JSON.parse(post.body).event_id);
+    const delivered = world.posts
+      .filter((post) => post.atMs >= until)
+      .map((post) => JSON.parse(post.body).event_id);
     expect(delivered.sort()).toEqual(events.map((event) => event.event_id).sort());
-    expect((await world.app.call('GET', `${base}/${hook.webhook_id}`)).body.delivery_health).toMatchObject({ consecutive_failures: 0, first_failure_at: null, last_failure_cause: null, last_delivered_at: expect.any(String) });
+    expect((await world.app.call('GET', `${base}/${hook.webhook_id}`)).body.delivery_health).toMatchObject({
+      consecutive_failures: 0,
+      first_failure_at: null,
+      last_failure_cause: null,
+      last_delivered_at: expect.any(String),
+    });
   });
 
   it('for five days is switched off and told so; then nothing is sent until somebody switches it on', async () => {
     const world = await makeWorld();
     const hook = await addHook(world, { events: ['batch.completed'] });
-    const watcher = await addHook(world, { webhook_name: 'watcher', url: 'https://watcher.example.com/', events: ['webhook.disabled'] });
+    const watcher = await addHook(world, {
+      webhook_name: 'watcher',
+      url: 'https://watcher.example.com/',
+      events: ['webhook.disabled'],
+    });
     world.behaviour = (post) => (post.url === hook.url ? 500 : 200);
     for (let day = 0; day < 6; day++) {
       await world.happen('batch.completed');
@@ -127,7 +210,11 @@ describe('a receiver that is down', () => {
     await world.happen('batch.completed');
     await world.pass(2 * dayMs);
     expect(world.posts.length).toBe(before);
-    expect((await deliveriesOf(world, hook.webhook_id)).filter((d) => d.status === 'pending' || d.status === 'retrying')).toEqual([]);
+    expect(
+      (await deliveriesOf(world, hook.webhook_id)).filter(
+        (d) => d.status === 'pending' || d.status === 'retrying',
+      ),
+    ).toEqual([]);
     world.behaviour = () => 200;
     await world.app.call('PATCH', `${base}/${hook.webhook_id}`, { is_active: true });
     await world.happen('batch.completed');
@@ -143,8 +230,15 @@ describe('a receiver that is down', () => {
     await world.pass(5 * dayMs);
     expect(world.posts).toHaveLength(1);
     expect((await deliveriesOf(world, hook.webhook_id))[0]!.status).toBe('exhausted');
-    expect((await world.app.call('GET', `${base}/${hook.webhook_id}`)).body).toMatchObject({ is_active: false, disabled_reason: expect.stringContaining('410') });
-    expect(world.bus.map((event) => event.event_type).sort()).toEqual(['batch.completed', 'webhook.disabled', 'webhook.exhausted']);
+    expect((await world.app.call('GET', `${base}/${hook.webhook_id}`)).body).toMatchObject({
+      is_active: false,
+      disabled_reason: expect.stringContaining('410'),
+    });
+    expect(world.bus.map((event) => event.event_type).sort()).toEqual([
+      'batch.completed',
+      'webhook.disabled',
+      'webhook.exhausted',
+    ]);
   });
 
   it.each([429, 503])('that answers %i with Retry-After is left alone for so long', async (status) => {
@@ -170,7 +264,11 @@ describe('a receiver that is down', () => {
   it('keeps 1,000 bytes of what a receiver said, however much that was', async () => {
     const world = await makeWorld();
     const hook = await addHook(world);
-    world.behaviour = () => ({ status: 200, body: new TextEncoder().encode('x'.repeat(64_000)), truncated: true });
+    world.behaviour = () => ({
+      status: 200,
+      body: new TextEncoder().encode('x'.repeat(64_000)),
+      truncated: true,
+    });
     await world.happen('batch.completed');
     await world.pass(minuteMs);
     expect((await deliveriesOf(world, hook.webhook_id))[0]!.attempts[0]!.answer).toHaveLength(1000);
@@ -187,14 +285,21 @@ describe('a replay', () => {
     const [given] = await deliveriesOf(world, hook.webhook_id);
     world.behaviour = () => 200;
     for (let i = 0; i < 2; i++) {
-      const reply = await world.app.call('POST', `${base}/${hook.webhook_id}/deliveries/${given!.delivery_id}/replay`);
-      expect([reply.status, reply.body.status, reply.body.delivery_id]).toEqual([202, 'pending', given!.delivery_id]);
+      const reply = await world.app.call(
+        'POST',
+        `${base}/${hook.webhook_id}/deliveries/${given!.delivery_id}/replay`,
+      );
+      expect([reply.status, reply.body.status, reply.body.delivery_id]).toEqual([
+        202,
+        'pending',
+        given!.delivery_id,
+      ]);
       await world.pass(minuteMs);
     }
     const again = world.posts.slice(10);
     expect(again.map((post) => post.headers['webhook-id'])).toEqual([given!.delivery_id, given!.delivery_id]);
     expect(again.map((post) => post.body)).toEqual([world.posts[0]!.body, world.posts[0]!.body]);
-    expect((await deliveriesOf(world, hook.webhook_id))).toMatchObject([{ status: 'delivered' }]);
+    expect(await deliveriesOf(world, hook.webhook_id)).toMatchObject([{ status: 'delivered' }]);
   });
 
   it('since a time sends what was not delivered, and the rest only when asked', async () => {
@@ -209,14 +314,27 @@ describe('a replay', () => {
     await world.app.call('PATCH', `${base}/${hook.webhook_id}`, { is_active: true });
     world.behaviour = () => 200;
     const before = world.posts.length;
-    const reply = await world.app.call('POST', `${base}/${hook.webhook_id}/replay?since=${encodeURIComponent(since)}`);
+    const reply = await world.app.call(
+      'POST',
+      `${base}/${hook.webhook_id}/replay?since=${encodeURIComponent(since)}`,
+    );
     expect(reply.body).toMatchObject({ success: true, replayed: 1 });
     await world.pass(minuteMs);
-    expect(world.posts.slice(before).map((post) => JSON.parse(post.body).event_id)).toEqual([missed.event_id]);
-    const all = await world.app.call('POST', `${base}/${hook.webhook_id}/replay?since=2025-01-01T00:00:00Z&include_delivered=true`);
+    expect(world.posts.slice(before).map((post) => JSON.parse(post.body).event_id)).toEqual([
+      missed.event_id,
+    ]);
+    const all = await world.app.call(
+      'POST',
+      `${base}/${hook.webhook_id}/replay?since=2025-01-01T00:00:00Z&include_delivered=true`,
+    );
     expect(all.body.replayed).toBe(2);
     await world.pass(minuteMs);
-    expect(world.posts.slice(before + 1).map((post) => JSON.parse(post.body).event_id).sort()).toEqual([old.event_id, missed.event_id].sort());
+    expect(
+      world.posts
+        .slice(before + 1)
+        .map((post) => JSON.parse(post.body).event_id)
+        .sort(),
+    ).toEqual([old.event_id, missed.event_id].sort());
   });
 });
 
@@ -224,14 +342,19 @@ describe('a rotation', () => {
   it('signs with both secrets for a day, then with the new one', async () => {
     const world = await makeWorld();
     const hook = await addHook(world);
-    const fresh = (await world.app.call('POST', `${base}/${hook.webhook_id}/rotate-secret`)).body.signing_secret;
+    const fresh = (await world.app.call('POST', `${base}/${hook.webhook_id}/rotate-secret`)).body
+      .signing_secret;
     await world.happen('batch.completed');
     await world.pass(25 * hourMs);
     await world.happen('batch.completed');
     await world.pass(minuteMs);
     const signedBy = (secret: string) =>
       world.posts.map((post) => {
-        const expected = new Webhook(secret).sign(post.headers['webhook-id']!, new Date(Number(post.headers['webhook-timestamp']) * 1000), post.body);
+        const expected = new Webhook(secret).sign(
+          post.headers['webhook-id']!,
+          new Date(Number(post.headers['webhook-timestamp']) * 1000),
+          post.body,
+        );
         return post.headers['webhook-signature']!.split(' ').includes(expected);
       });
     expect(signedBy(fresh)).toEqual([true, true]);
@@ -250,29 +373,40 @@ describe('a webhook that goes away', () => {
     await world.app.call('DELETE', `${base}/${hook.webhook_id}`);
     await world.pass(5 * dayMs);
     expect(world.posts.length).toBe(before);
-    expect(world.app.ports.table.dump().filter((row) => row.sk.startsWith('DLV#')).map((row) => row.state)).toEqual(['dropped']);
+    expect(
+      world.app.ports.table
+        .dump()
+        .filter((row) => row.sk.startsWith('DLV#'))
+        .map((row) => row.state),
+    ).toEqual(['dropped']);
   });
 });
 
 describe('workers that die', () => {
-  it.each(['relay.after_send', 'deliver.after_row', 'deliver.before_post', 'deliver.after_post'])('at %s lose nothing; a receiver sees a repetition at most', async (point) => {
-    const world = await makeWorld();
-    const hook = await addHook(world);
-    let deaths = 0;
-    setCrashHook((at) => {
-      if (at === point && deaths < 3) {
-        deaths++;
-        throw new Error('killed');
-      }
-    });
-    const events = [await world.happen('batch.completed'), await world.happen('batch.completed')];
-    await world.pass(hourMs);
-    expect(deaths).toBe(3);
-    const log = await deliveriesOf(world, hook.webhook_id);
-    expect(log.map((delivery) => delivery.status)).toEqual(['delivered', 'delivered']);
-    expect(new Set(world.posts.map((post) => JSON.parse(post.body).event_id))).toEqual(new Set(events.map((event) => event.event_id)));
-    for (const post of world.posts) expect(log.map((delivery) => delivery.delivery_id)).toContain(post.headers['webhook-id']);
-  });
+  it.each(['relay.after_send', 'deliver.after_row', 'deliver.before_post', 'deliver.after_post'])(
+    'at %s lose nothing; a receiver sees a repetition at most',
+    async (point) => {
+      const world = await makeWorld();
+      const hook = await addHook(world);
+      let deaths = 0;
+      setCrashHook((at) => {
+        if (at === point && deaths < 3) {
+          deaths++;
+          throw new Error('killed');
+        }
+      });
+      const events = [await world.happen('batch.completed'), await world.happen('batch.completed')];
+      await world.pass(hourMs);
+      expect(deaths).toBe(3);
+      const log = await deliveriesOf(world, hook.webhook_id);
+      expect(log.map((delivery) => delivery.status)).toEqual(['delivered', 'delivered']);
+      expect(new Set(world.posts.map((post) => JSON.parse(post.body).event_id))).toEqual(
+        new Set(events.map((event) => event.event_id)),
+      );
+      for (const post of world.posts)
+        expect(log.map((delivery) => delivery.delivery_id)).toContain(post.headers['webhook-id']);
+    },
+  );
 
   it('anywhere, with any answers of receivers, lose no event: each is delivered or given up after ten tries', async () => {
     await fc.assert(
@@ -294,7 +428,8 @@ describe('workers that die', () => {
             if (passed < deaths.length && deaths[passed++]) throw new Error('killed');
           });
           const events: string[] = [];
-          for (let i = 0; i < count; i++) events.push((await world.happen('batch.completed', `btch_${i}`)).event_id);
+          for (let i = 0; i < count; i++)
+            events.push((await world.happen('batch.completed', `btch_${i}`)).event_id);
           await world.pass(5 * dayMs);
           setCrashHook(undefined);
           const log = await deliveriesOf(world, hook.webhook_id);

@@ -1,7 +1,11 @@
 // Waits between attempts: as written down, spread a little, longer when the receiver asks.
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { attemptsMax, nextWaitMs, retryWaitsMs } from '../../../functions/core/resources/webhooks/schedule.ts';
+import {
+  attemptsMax,
+  nextWaitMs,
+  retryWaitsMs,
+} from '../../../functions/core/resources/webhooks/schedule.ts';
 
 const hour = 3_600_000;
 
@@ -15,12 +19,16 @@ describe('the schedule', () => {
 
   it('spreads each wait by a tenth at most, never below what it says', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 9 }), fc.double({ min: 0, max: 1, noNaN: true }), (attempt, spread) => {
-        const base = retryWaitsMs[attempt - 1]!;
-        const wait = nextWaitMs(attempt, spread)!;
-        expect(wait).toBeGreaterThanOrEqual(base);
-        expect(wait).toBeLessThanOrEqual(Math.ceil(base * 1.1));
-      }),
+      fc.property(
+        fc.integer({ min: 1, max: 9 }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (attempt, spread) => {
+          const base = retryWaitsMs[attempt - 1]!;
+          const wait = nextWaitMs(attempt, spread)!;
+          expect(wait).toBeGreaterThanOrEqual(base);
+          expect(wait).toBeLessThanOrEqual(Math.ceil(base * 1.1));
+        },
+      ),
     );
   });
 

@@ -4,7 +4,11 @@ import * as fc from 'fast-check';
 import { Webhook } from 'standardwebhooks';
 import { describe, expect, it } from 'vitest';
 import { systemRandom } from '../../../functions/core/clock.ts';
-import { newSigningSecret, signatureHeaders, standardSignature } from '../../../functions/core/resources/webhooks/signature.ts';
+import {
+  newSigningSecret,
+  signatureHeaders,
+  standardSignature,
+} from '../../../functions/core/resources/webhooks/signature.ts';
 
 const nowSeconds = () => Math.floor(Date.now() / 1000);
 
@@ -24,7 +28,9 @@ describe('standard signatures', () => {
     fc.assert(
       fc.property(fc.string(), fc.integer({ min: 0, max: 4_000_000_000 }), (body, seconds) => {
         const secret = newSigningSecret(systemRandom);
-        expect(standardSignature(secret, 'dlv_x', seconds, body)).toBe(new Webhook(secret).sign('dlv_x', new Date(seconds * 1000), body));
+        expect(standardSignature(secret, 'dlv_x', seconds, body)).toBe(
+          new Webhook(secret).sign('dlv_x', new Date(seconds * 1000), body),
+        );
       }),
       { numRuns: 100 },
     );
@@ -37,7 +43,9 @@ describe('standard signatures', () => {
     const reader = new Webhook(secret);
     expect(() => reader.verify('{"a":2}', headers)).toThrow();
     expect(() => reader.verify('{"a":1}', { ...headers, 'webhook-id': 'dlv_2' })).toThrow();
-    expect(() => reader.verify('{"a":1}', { ...headers, 'webhook-timestamp': String(seconds - 1) })).toThrow();
+    expect(() =>
+      reader.verify('{"a":1}', { ...headers, 'webhook-timestamp': String(seconds - 1) }),
+    ).toThrow();
     expect(() => new Webhook(newSigningSecret(systemRandom)).verify('{"a":1}', headers)).toThrow();
     expect(reader.verify('{"a":1}', headers)).toEqual({ a: 1 });
   });
@@ -65,13 +73,18 @@ describe('the header of older clients', () => {
   });
 
   it('holds one part for each secret', () => {
-    expect(signatureHeaders(['a'.repeat(24), 'b'.repeat(24)], 'dlv_1', 1, '')['X-Mixpeek-Signature']).toMatch(/^t=1,v1=[0-9a-f]{64},v1=[0-9a-f]{64}$/);
+    expect(signatureHeaders(['a'.repeat(24), 'b'.repeat(24)], 'dlv_1', 1, '')['X-Mixpeek-Signature']).toMatch(
+      /^t=1,v1=[0-9a-f]{64},v1=[0-9a-f]{64}$/,
+    );
   });
 });
 
 describe('an unsigned delivery', () => {
   it('has an id and a time and no signature', () => {
-    expect(signatureHeaders([], 'dlv_1', 5, '{}')).toEqual({ 'webhook-id': 'dlv_1', 'webhook-timestamp': '5' });
+    expect(signatureHeaders([], 'dlv_1', 5, '{}')).toEqual({
+      'webhook-id': 'dlv_1',
+      'webhook-timestamp': '5',
+    });
   });
 });
 
@@ -79,6 +92,7 @@ describe('a made secret', () => {
   it('has 32 random bytes and differs each time', () => {
     const secrets = Array.from({ length: 50 }, () => newSigningSecret(systemRandom));
     expect(new Set(secrets).size).toBe(50);
-    for (const secret of secrets) expect(Buffer.from(secret.replace('whsec_', ''), 'base64')).toHaveLength(32);
+    for (const secret of secrets)
+      expect(Buffer.from(secret.replace('whsec_', ''), 'base64')).toHaveLength(32);
   });
 });

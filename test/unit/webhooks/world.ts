@@ -2,7 +2,7 @@
 // deliveries queue, attempts, sweeper. Receivers answer as a test says.
 import type { Received, Sending } from '../../../functions/core/egress/send.ts';
 import type { EventType, GranaryEvent } from '../../../functions/core/events.ts';
-import type { DeliveryRef, DeliverPorts } from '../../../functions/core/resources/webhooks/deliver.ts';
+import type { DeliverPorts, DeliveryRef } from '../../../functions/core/resources/webhooks/deliver.ts';
 import { attemptDelivery, fanOut } from '../../../functions/core/resources/webhooks/deliver.ts';
 import { announce } from '../../../functions/core/store/outbox.ts';
 import { sendOn } from '../../../functions/core/store/relay.ts';
@@ -64,14 +64,25 @@ export async function makeWorld(options: { readonly repeat?: number } = {}): Pro
       settings,
       queue: { send: enqueue },
       send: async (sending: Sending) => {
-        const post = { atMs: clock.now(), url: sending.url, headers: { ...sending.headers }, body: sending.body ?? '' };
+        const post = {
+          atMs: clock.now(),
+          url: sending.url,
+          headers: { ...sending.headers },
+          body: sending.body ?? '',
+        };
         posts.push(post);
         const nth = (counts.get(sending.url) ?? 0) + 1;
         counts.set(sending.url, nth);
         const answer = world.behaviour(post, nth);
         if (answer instanceof Error) throw answer;
         const parts = typeof answer === 'number' ? { status: answer } : answer;
-        return { status: 200, headers: {}, body: new TextEncoder().encode('thanks'), truncated: false, ...parts };
+        return {
+          status: 200,
+          headers: {},
+          body: new TextEncoder().encode('thanks'),
+          truncated: false,
+          ...parts,
+        };
       },
     },
     async happen(type, subject = `btch_made${happened++}`) {
@@ -86,7 +97,14 @@ export async function makeWorld(options: { readonly repeat?: number } = {}): Pro
         const next = await nextTime();
         if (next === undefined || next > endMs) break;
         clock.advance(Math.max(0, next - clock.now()));
-        await sweep({ table, clock, log, jobs: { send: async () => {} }, bus: { put: receive }, deliveries: { send: (ref) => enqueue(ref as DeliveryRef) } });
+        await sweep({
+          table,
+          clock,
+          log,
+          jobs: { send: async () => {} },
+          bus: { put: receive },
+          deliveries: { send: (ref) => enqueue(ref as DeliveryRef) },
+        });
       }
       clock.advance(Math.max(0, endMs - clock.now()));
     },
@@ -126,7 +144,10 @@ export async function makeWorld(options: { readonly repeat?: number } = {}): Pro
   }
 
   async function nextTime(): Promise<number | undefined> {
-    const due = table.dump().filter((row) => typeof row.due_at === 'string').map((row) => Date.parse(String(row.due_at)));
+    const due = table
+      .dump()
+      .filter((row) => typeof row.due_at === 'string')
+      .map((row) => Date.parse(String(row.due_at)));
     const times = [...due, ...queue.map(({ atMs }) => atMs)];
     return times.length > 0 ? Math.min(...times) : undefined;
   }
@@ -140,17 +161,31 @@ export async function addHook(
   more: object = {},
   path = '/v1/namespaces/{ns}/webhooks',
 ): Promise<{ webhook_id: string; signing_secret: string; url: string }> {
-  const reply = await world.app.call('POST', path, { webhook_name: 'hook', url: 'https://hooks.example.com/', events: ['batch.completed', 'webhook.exhausted', 'webhook.disabled'], ...more });
+  const reply = await world.app.call('POST', path, {
+    webhook_name: 'hook',
+    url: 'https://hooks.example.com/',
+    events: ['batch.completed', 'webhook.exhausted', 'webhook.disabled'],
+    ...more,
+  });
   if (reply.status !== 201) throw new Error(JSON.stringify(reply.body));
   return reply.body;
 }
 
 /** The deliveries of a webhook as the API shows them, newest first. */
 export async function deliveriesOf(world: World, id: string, path = '/v1/namespaces/{ns}/webhooks') {
-  const found: { delivery_id: string; event_id: string; event_type: string; status: string; attempts: { at: string; status: number | null; error: string | null; answer: string | null }[] }[] = [];
+  const found: {
+    delivery_id: string;
+    event_id: string;
+    event_type: string;
+    status: string;
+    attempts: { at: string; status: number | null; error: string | null; answer: string | null }[];
+  }[] = [];
   let cursor = '';
   do {
-    const reply = await world.app.call('GET', `${path}/${id}/deliveries?limit=100${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`);
+    const reply = await world.app.call(
+      'GET',
+      `${path}/${id}/deliveries?limit=100${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`,
+    );
     found.push(...reply.body.results);
     cursor = reply.body.pagination.next_cursor;
   } while (cursor);

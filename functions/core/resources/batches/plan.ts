@@ -5,7 +5,7 @@ import { crash } from '../../crash.ts';
 import { AppError } from '../../errors.ts';
 import { derivedId, randomCharacters } from '../../ids.ts';
 import { BlobConflict, getJson } from '../../store/blobs.ts';
-import type { Write } from '../../store/table.ts';
+import type { Key, Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
 import type { IndexHead } from '../../store/vector-index.ts';
 import { openSequence, readHeads } from '../../store/vector-index.ts';
@@ -30,7 +30,7 @@ export const batchMs = 6 * 3_600_000;
 
 const planTries = 20;
 /** Objects that are read at a time. */
-const pageRows = 500;
+const pageRows = 1_000;
 /** Chunk files that are written at the same time. */
 const parallelPuts = 4;
 
@@ -294,12 +294,16 @@ async function planFresh(
     }
     return;
   }
-  let after: Parameters<typeof queryObjects>[2] = {};
+  const read = (after?: Key) => queryObjects(ctx, batch.bucket_id, { after, limit: pageRows });
+  let reading = read();
   for (;;) {
-    const page = await queryObjects(ctx, batch.bucket_id, { ...after, limit: pageRows });
+    const page = await reading;
+    // The next page comes while this one is planned.
+    if (page.next) reading = read(page.next);
+    // Whoever awaits it gets its failure; if the planning fails before that, nobody does.
+    reading.catch(() => undefined);
     await planObjects(ctx, targets, batch, page.objects.map(toPlanned));
     if (!page.next) return;
-    after = { after: page.next };
   }
 }
 
@@ -402,6 +406,10 @@ export async function planBatch(ctx: NsCtx, job: BatchJob): Promise<PlanResult> 
         update: ctx.ns.batch(batch.bucket_id, batch.batch_id),
         set: {
           plan: { ...summary },
+          // A draft counts its own objects; a trigger learns here how many the bucket has for its collections.
+          ...(batch.origin === 'draft'
+            ? {}
+            : { object_count: Math.max(0, ...totals.map(({ total }) => total)) }),
           progress: { total: summary.total, processed: 0, failed: summary.failed, skipped: summary.skipped },
           updated_at: isoTime(ctx.ports.clock.now()),
         },

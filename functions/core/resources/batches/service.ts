@@ -412,9 +412,10 @@ export async function submitBatch(ctx: NsCtx, bucketName: string, batchId: strin
 /** @throws AppError batch_wrong_state */
 export async function cancelBatch(ctx: NsCtx, bucketName: string, batchId: string): Promise<StoredBatch> {
   const batch = await getBatch(ctx, bucketName, batchId);
-  const stopped = await stopBatch(ctx, batch);
+  await stopBatch(ctx, batch);
   await ctx.ports.table.write([audit(ctx, 'batch.cancel', batch.batch_id)]);
-  return stopped;
+  // As it is stored now, so that the version of the answer is the one that a next change must name.
+  return getBatch(ctx, bucketName, batchId);
 }
 
 export interface RetryOptions {

@@ -1,11 +1,31 @@
 // Buckets: where objects are put, and the schema that every object must fit. Tutorial step 4.
 import * as z from 'zod';
 import { route } from '../../http/route.ts';
-import { DeleteReply, Description, ListBody, ListQuery, listReply, Metadata, nameOf, Timestamp } from '../../http/schemas.ts';
+import {
+  DeleteReply,
+  Description,
+  ListBody,
+  ListQuery,
+  listReply,
+  Metadata,
+  nameOf,
+  Timestamp,
+} from '../../http/schemas.ts';
+import { isReserved } from '../../reserved-fields.ts';
 
 /** Types of a schema property. Binary ones come by upload or URL, the others inline. */
 export const textTypes = ['text', 'string', 'url'] as const;
-export const scalarTypes = ['number', 'float', 'integer', 'boolean', 'datetime', 'date', 'json', 'object', 'array'] as const;
+export const scalarTypes = [
+  'number',
+  'float',
+  'integer',
+  'boolean',
+  'datetime',
+  'date',
+  'json',
+  'object',
+  'array',
+] as const;
 export const binaryTypes = ['image', 'audio', 'video', 'pdf', 'document', 'file', 'excel', 'binary'] as const;
 export const propertyTypes = [...textTypes, ...scalarTypes, ...binaryTypes] as const;
 export type PropertyType = (typeof propertyTypes)[number];
@@ -15,17 +35,42 @@ export const Property = z
     type: z.enum(propertyTypes),
     required: z.boolean().default(false),
     description: Description.optional(),
-    enum: z.array(z.union([z.string(), z.number()])).min(1).max(100).optional(),
+    enum: z
+      .array(z.union([z.string(), z.number()]))
+      .min(1)
+      .max(100)
+      .optional(),
     default: z.json().optional(),
   })
   .meta({ id: 'BucketProperty' });
 export type Property = z.output<typeof Property>;
 
+/** Properties become fields of documents, so the names of the service are not free. */
+const PropertyName = z
+  .string()
+  .regex(
+    /^[A-Za-z_][A-Za-z0-9_]{0,99}$/,
+    'a property name has 1 to 100 letters, digits and "_", and begins with no digit',
+  )
+  .refine((name) => !isReserved(name), {
+    error: (issue) =>
+      `the property name ${JSON.stringify(issue.input)} is reserved: documents keep values of the service there`,
+    params: {
+      fix: 'choose another name, such as "rating" instead of "score"; names with a leading "_" are reserved too',
+    },
+  });
+
 export const BucketSchema = z
   .strictObject({
     properties: z
-      .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,99}$/, 'a property name has letters, digits and "_"'), Property)
-      .refine((p) => Object.keys(p).length >= 1 && Object.keys(p).length <= 100, 'a schema has 1 to 100 properties'),
+      .record(
+        PropertyName,
+        Property,
+      )
+      .refine(
+        (p) => Object.keys(p).length >= 1 && Object.keys(p).length <= 100,
+        'a schema has 1 to 100 properties',
+      ),
   })
   .meta({ id: 'BucketSchema', example: { properties: { text: { type: 'text', required: true } } } });
 export type BucketSchema = z.output<typeof BucketSchema>;
@@ -33,9 +78,17 @@ export type BucketSchema = z.output<typeof BucketSchema>;
 const Name = nameOf('bkt_');
 
 /** The tutorial says `name`, clients say `bucket_name`; both at once must agree. */
-function oneName<T extends { name?: string | undefined; bucket_name?: string | undefined }>(body: T, ctx: z.RefinementCtx): void {
+function oneName<T extends { name?: string | undefined; bucket_name?: string | undefined }>(
+  body: T,
+  ctx: z.RefinementCtx,
+): void {
   if (body.name !== undefined && body.bucket_name !== undefined && body.name !== body.bucket_name) {
-    ctx.addIssue({ code: 'custom', path: ['bucket_name'], message: '"name" and "bucket_name" mean the same and differ', params: { fix: 'send one of them' } });
+    ctx.addIssue({
+      code: 'custom',
+      path: ['bucket_name'],
+      message: '"name" and "bucket_name" mean the same and differ',
+      params: { fix: 'send one of them' },
+    });
   }
 }
 
@@ -50,7 +103,12 @@ export const CreateBucketBody = z
   .superRefine((body, ctx) => {
     oneName(body, ctx);
     if (body.name === undefined && body.bucket_name === undefined) {
-      ctx.addIssue({ code: 'custom', path: ['name'], message: 'required, a name is expected', params: { type: 'missing' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['name'],
+        message: 'required, a name is expected',
+        params: { type: 'missing' },
+      });
     }
   })
   .transform(({ name, bucket_name, ...rest }) => ({ ...rest, name: (name ?? bucket_name)! }))
@@ -97,7 +155,9 @@ export const routes = {
     body: CreateBucketBody,
     reply: Bucket,
     errors: ['bucket_name_taken', 'quota_exceeded'],
-    example: { body: { name: 'articles', bucket_schema: { properties: { text: { type: 'text', required: true } } } } },
+    example: {
+      body: { name: 'articles', bucket_schema: { properties: { text: { type: 'text', required: true } } } },
+    },
   }),
   listBuckets: route({
     operation: 'listBuckets',
@@ -155,7 +215,9 @@ export const routes = {
     path: `${base}/{bucket}`,
     tag,
     summary: 'Delete an empty bucket that no collection reads',
-    query: z.strictObject({ force: z.stringbool().default(false).meta({ description: 'delete its objects too' }) }),
+    query: z.strictObject({
+      force: z.stringbool().default(false).meta({ description: 'delete its objects too' }),
+    }),
     reply: DeleteReply,
     errors: ['bucket_not_found', 'bucket_in_use', 'bucket_changed', 'request_stale'],
   }),

@@ -34,8 +34,10 @@ export const handlers: Handlers<typeof routes> = {
   listBuckets: ({ ctx, query }) => page(ctx, query),
   searchBuckets: ({ ctx, query, body }) => page(ctx, mergeListInput(query, body)),
   getBucket: async ({ ctx, params }) => answer(await getBucket(ctx, params.bucket!)),
-  putBucket: async ({ ctx, params, body, ifMatch }) => answer(await updateBucket(ctx, params.bucket!, body, ifMatch)),
-  patchBucket: async ({ ctx, params, body, ifMatch }) => answer(await updateBucket(ctx, params.bucket!, body, ifMatch)),
+  putBucket: async ({ ctx, params, body, ifMatch }) =>
+    answer(await updateBucket(ctx, params.bucket!, body, ifMatch)),
+  patchBucket: async ({ ctx, params, body, ifMatch }) =>
+    answer(await updateBucket(ctx, params.bucket!, body, ifMatch)),
   deleteBucket: async ({ ctx, params, query, ifMatch }) => {
     const bucket = await deleteBucket(ctx, params.bucket!, query.force, ifMatch);
     return { success: true as const, message: `Bucket ${bucket.name} deleted.` };

@@ -3,8 +3,8 @@ import type * as z from 'zod';
 import type { NsCtx } from '../../context.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid } from '../../errors.ts';
-import { newId } from '../../ids.ts';
 import { checkVersion } from '../../http/version.ts';
+import { newId } from '../../ids.ts';
 import type { BucketSchema, CreateBucketBody, UpdateBucketBody } from './contract.ts';
 import type { StoredBucket } from './store.ts';
 import { bucketStore } from './store.ts';
@@ -12,7 +12,10 @@ import { bucketStore } from './store.ts';
 export type { StoredBucket } from './store.ts';
 
 /** @throws AppError bucket_name_taken, quota_exceeded */
-export async function createBucket(ctx: NsCtx, body: z.output<typeof CreateBucketBody>): Promise<StoredBucket> {
+export async function createBucket(
+  ctx: NsCtx,
+  body: z.output<typeof CreateBucketBody>,
+): Promise<StoredBucket> {
   return bucketStore.create(ctx, {
     id: newId('bucket', ctx.ports.clock, ctx.ports.random),
     name: body.name,
@@ -39,14 +42,29 @@ function checkSchemaChange(before: BucketSchema, after: BucketSchema): void {
   const at = (name: string, ...more: string[]) => ['body', 'bucket_schema', 'properties', name, ...more];
   for (const [name, property] of Object.entries(before.properties)) {
     const next = after.properties[name];
-    if (!next) faults.push({ type: 'property_removed', location: at(name), message: `the property "${name}" exists and cannot be removed` });
+    if (!next)
+      faults.push({
+        type: 'property_removed',
+        location: at(name),
+        message: `the property "${name}" exists and cannot be removed`,
+        fix: 'send it together with the new properties',
+      });
     else if (next.type !== property.type) {
-      faults.push({ type: 'property_retyped', location: at(name, 'type'), message: `"${name}" has the type "${property.type}" and keeps it, got "${next.type}"`, fix: 'add a property with another name' });
+      faults.push({
+        type: 'property_retyped',
+        location: at(name, 'type'),
+        message: `"${name}" has the type "${property.type}" and keeps it, got "${next.type}"`,
+        fix: 'add a property with another name',
+      });
     }
   }
   for (const [name, property] of Object.entries(after.properties)) {
     if (property.required && !before.properties[name]?.required) {
-      faults.push({ type: 'property_required', location: at(name, 'required'), message: `objects without "${name}" may exist, so it cannot become required` });
+      faults.push({
+        type: 'property_required',
+        location: at(name, 'required'),
+        message: `objects without "${name}" may exist, so it cannot become required`,
+      });
     }
   }
   if (faults.length > 0) throw invalid('request_invalid', faults);
@@ -65,7 +83,9 @@ export async function updateBucket(
   return bucketStore.update(ctx, before, {
     ...(body.name === undefined ? {} : { name: body.name }),
     ...(body.description === undefined ? {} : { description: body.description }),
-    ...(body.bucket_schema === undefined ? {} : { bucket_schema: body.bucket_schema as StoredBucket['bucket_schema'] }),
+    ...(body.bucket_schema === undefined
+      ? {}
+      : { bucket_schema: body.bucket_schema as StoredBucket['bucket_schema'] }),
     ...(body.metadata === undefined ? {} : { metadata: body.metadata as StoredBucket['metadata'] }),
   });
 }
@@ -97,7 +117,12 @@ async function emptyBucket(ctx: NsCtx, bucket: StoredBucket): Promise<boolean> {
  *
  * @throws AppError bucket_not_found, bucket_in_use (collections read it, or objects are in it)
  */
-export async function deleteBucket(ctx: NsCtx, idOrName: string, force: boolean, ifMatch?: number): Promise<StoredBucket> {
+export async function deleteBucket(
+  ctx: NsCtx,
+  idOrName: string,
+  force: boolean,
+  ifMatch?: number,
+): Promise<StoredBucket> {
   const bucket = await bucketStore.get(ctx, idOrName);
   checkVersion(ifMatch, bucket.revision);
   const readers = await bucketStore.dependants(ctx, bucket.id);

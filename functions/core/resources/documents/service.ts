@@ -6,7 +6,8 @@ import { isoTime } from '../../clock.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid } from '../../errors.ts';
 import { checkVersion } from '../../http/version.ts';
-import { newId } from '../../ids.ts';
+import { newId, randomCharacters } from '../../ids.ts';
+import { isReserved } from '../../reserved-fields.ts';
 import { audit } from '../../store/audit.ts';
 import { announce } from '../../store/outbox.ts';
 import type { Write } from '../../store/table.ts';
@@ -61,22 +62,6 @@ export interface DocumentRef {
 
 /** A document may have this many bytes of JSON (API rules, section 12). */
 export const documentBytesMax = 256_000;
-
-/** Names at the root of a document that are not the user's. */
-export const reservedFields: ReadonlySet<string> = new Set([
-  'document_id',
-  'collection_id',
-  'document_blobs',
-  'vectors',
-  'metadata',
-  'payload',
-  'score',
-]);
-
-/** Whether a name is ours: reserved, or of the `_internal` kind. */
-export function isReserved(name: string): boolean {
-  return reservedFields.has(name) || name.startsWith('_');
-}
 
 async function loadVisible(
   ctx: NsCtx,
@@ -221,6 +206,14 @@ export async function presentWithBlobs(
 /** Tries of a change that meets others on the same document. */
 const changeTries = 12;
 
+/** Holds while no batch has committed since the head was read: what was visible then is what is visible now. */
+function sameWatermark(ctx: NsCtx, head: IndexHead): Write {
+  return {
+    check: ctx.ns.head(head.collection_id),
+    if: [{ attribute: 'committed_seq', eq: head.committed_seq }],
+  };
+}
+
 /** Applies `change` to what is visible now, writes row and index in one transaction, and repeats if it was overtaken. */
 async function changeDocument(
   ctx: NsCtx,
@@ -244,7 +237,8 @@ async function changeDocument(
         detail: `The document would have ${Buffer.byteLength(text)} bytes; at most ${documentBytesMax} are possible.`,
       });
     }
-    const stamp = `${seen.slot.seq}-${row.revision + 1}-${ctx.requestId}`;
+    // Not the request id: callers choose that, and two changes at once must never share a stored body.
+    const stamp = `${seen.slot.seq}-${row.revision + 1}-${randomCharacters(8, ctx.ports.random)}`;
     const { body: _, body_key: __, ...place } = seen.slot;
     const slot: Slot = { ...place, ...(await placeBody(ctx, collectionId, documentId, stamp, text)) };
     const columns = diffColumns(flattenColumns(seen.document.fields), flattenColumns(body.fields));
@@ -257,12 +251,13 @@ async function changeDocument(
     ];
     try {
       crash('document.patch.before_commit');
-      if (columns.size === 0) await ctx.ports.table.write(writes);
+      if (columns.size === 0) await ctx.ports.table.write([...writes, sameWatermark(ctx, head)]);
       else {
         const token = newId('event', ctx.ports.clock, ctx.ports.random);
         await patchColumns(ctx, collectionId, [{ id: documentId, columns }], {
           token,
           writes,
+          committedSeq: head.committed_seq,
           crashPoint: 'document.patch',
         });
       }
@@ -385,6 +380,7 @@ export async function deleteDocument(
       await deleteRows(ctx, collection.id, [documentId], delta, {
         token,
         writes,
+        committedSeq: head.committed_seq,
         crashPoint: 'document.delete',
       });
       return;
@@ -472,7 +468,7 @@ export async function enrichDocuments(
   for (let i = 0; i < changes.length; i += enrichRowsPerWrite)
     groups.push(changes.slice(i, i + enrichRowsPerWrite));
   const names = new Map<string, Set<string>>();
-  const revisions = new Map<string, number>();
+  const revisions = new Map<string, Written>();
   const fieldsNow = new Map<string, JsonObject>();
   await inParallel(groups, 4, async (group) => {
     for (let attempt = 0; ; attempt++) {
@@ -517,7 +513,7 @@ export async function enrichDocuments(
             change.document_id,
             new Set([...Object.keys(change.set), ...(change.remove ?? [])].filter((n) => !isReserved(n))),
           );
-          revisions.set(change.document_id, row.revision + 1);
+          revisions.set(change.document_id, { revision: row.revision + 1, seq: seen.slot.seq });
           fieldsNow.set(change.document_id, fields);
         });
       }
@@ -535,6 +531,13 @@ export async function enrichDocuments(
   return { enriched: revisions.size };
 }
 
+/** Which version of a document the columns of the index were last patched from. */
+interface Written {
+  readonly revision: number;
+  /** Sequence of the slot; undefined: the document was not to be seen. */
+  readonly seq: number | undefined;
+}
+
 /**
  * Patches the index from rows that were written before. A request may have changed a row and its columns in between;
  * then our patch would put the older value on top. So rows are read again afterwards, and those that moved are patched
@@ -544,7 +547,7 @@ async function patchUntilEqual(
   ctx: NsCtx,
   collectionId: string,
   names: ReadonlyMap<string, ReadonlySet<string>>,
-  revisions: Map<string, number>,
+  revisions: Map<string, Written>,
   fieldsNow: Map<string, JsonObject>,
   token: string,
 ): Promise<void> {
@@ -567,9 +570,13 @@ async function patchUntilEqual(
     const moved: string[] = [];
     for (const [i, id] of pending.entries()) {
       const row = items[i] && toRow(items[i]);
-      if (!row || row.revision === revisions.get(id)) continue;
+      if (!row) continue;
+      const before = revisions.get(id)!;
+      // A commit shows another slot of the row without writing the row.
+      const seq = visibleSlot(row, head)?.seq;
+      if (row.revision === before.revision && seq === before.seq) continue;
       const seen = await loadVisible(ctx, collectionId, row, head);
-      revisions.set(id, row.revision);
+      revisions.set(id, { revision: row.revision, seq });
       if (!seen) continue;
       fieldsNow.set(id, seen.document.fields);
       moved.push(id);

@@ -2,7 +2,15 @@
 import * as z from 'zod';
 import { keyPermissions } from '../../http/principal.ts';
 import { route } from '../../http/route.ts';
-import { DeleteReply, Description, ListBody, ListQuery, listReply, Timestamp, TitleName } from '../../http/schemas.ts';
+import {
+  DeleteReply,
+  Description,
+  ListBody,
+  ListQuery,
+  listReply,
+  Timestamp,
+  TitleName,
+} from '../../http/schemas.ts';
 
 const Permissions = z
   .array(z.enum(keyPermissions))
@@ -16,17 +24,32 @@ export const CreateKeyBody = z
     description: Description.nullish(),
     permissions: Permissions.default(['read', 'write', 'delete', 'admin']),
     scopes: z
-      .strictObject({ namespace_ids: z.array(z.string().regex(/^ns_[a-z0-9]{20}$/)).min(1).max(20) })
+      .strictObject({
+        namespace_ids: z
+          .array(z.string().regex(/^ns_[a-z0-9]{20}$/))
+          .min(1)
+          .max(20),
+      })
       .nullish()
       .meta({ description: 'narrows the key to these namespaces' }),
     expires_at: Timestamp.nullish(),
   })
   .superRefine((body, ctx) => {
     if (body.name === undefined && body.key_name === undefined) {
-      ctx.addIssue({ code: 'custom', path: ['name'], message: 'required, a name is expected', params: { type: 'missing' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['name'],
+        message: 'required, a name is expected',
+        params: { type: 'missing' },
+      });
     }
     if (body.scopes && body.permissions.includes('admin')) {
-      ctx.addIssue({ code: 'custom', path: ['scopes'], message: 'a key with the permission "admin" acts on the whole organisation and cannot be narrowed', params: { fix: 'leave "admin" out of permissions' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['scopes'],
+        message: 'a key with the permission "admin" acts on the whole organisation and cannot be narrowed',
+        params: { fix: 'leave "admin" out of permissions' },
+      });
     }
   })
   .transform(({ name, key_name, ...rest }) => ({ ...rest, name: (name ?? key_name)! }))

@@ -24,7 +24,11 @@ function toApiKey(ctx: Ctx, key: StoredKey): ApiKey {
   };
 }
 
-const withToken = (ctx: Ctx, made: KeyWithToken) => ({ ...toApiKey(ctx, made.key), key: made.token, api_key: made.token });
+const withToken = (ctx: Ctx, made: KeyWithToken) => ({
+  ...toApiKey(ctx, made.key),
+  key: made.token,
+  api_key: made.token,
+});
 
 async function page(ctx: Ctx, input: ListInput) {
   const rows = (await listKeys(ctx)).map((key) => toApiKey(ctx, key));
@@ -36,9 +40,13 @@ export const handlers: Handlers<typeof routes> = {
   listKeys: ({ ctx, query }) => page(ctx, query),
   searchKeys: ({ ctx, query, body }) => page(ctx, mergeListInput(query, body)),
   getKey: async ({ ctx, params }) => toApiKey(ctx, await getKey(ctx, params.key!)),
-  rotateKey: async ({ ctx, params, body }) => withToken(ctx, await rotateKey(ctx, params.key!, body.overlap_seconds)),
+  rotateKey: async ({ ctx, params, body }) =>
+    withToken(ctx, await rotateKey(ctx, params.key!, body.overlap_seconds)),
   revokeKey: async ({ ctx, params }) => {
     const key = await revokeKey(ctx, params.key!);
-    return { success: true as const, message: `API key ${key.name} revoked; it is refused within 60 seconds.` };
+    return {
+      success: true as const,
+      message: `API key ${key.name} revoked; it is refused within 60 seconds.`,
+    };
   },
 };

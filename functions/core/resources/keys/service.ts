@@ -1,16 +1,23 @@
 // The rules of API keys: making, checking, rotating, revoking.
 import type * as z from 'zod';
+import type { Clock } from '../../clock.ts';
 import { isoTime } from '../../clock.ts';
 import type { Ctx } from '../../context.ts';
-import { AppError } from '../../errors.ts';
+import { AppError, invalid } from '../../errors.ts';
 import type { Principal } from '../../http/principal.ts';
 import { bootstrapKeyId } from '../../http/principal.ts';
 import { newId } from '../../ids.ts';
-import type { Clock } from '../../clock.ts';
 import type { Table } from '../../store/table.ts';
 import type { CreateKeyBody } from './contract.ts';
 import type { StoredKey } from './store.ts';
-import { findKey, findKeyByPublicId, listKeys as listStored, putKey, replaceKey, revokeKey as revokeStored } from './store.ts';
+import {
+  findKey,
+  findKeyByPublicId,
+  listKeys as listStored,
+  putKey,
+  replaceKey,
+  revokeKey as revokeStored,
+} from './store.ts';
 import { newToken, publicIdOf, sameText, tokenHash } from './token.ts';
 
 export type { StoredKey } from './store.ts';
@@ -26,7 +33,10 @@ export interface KeyWithToken {
   readonly token: string;
 }
 
-async function makeKey(ctx: Ctx, parts: Pick<StoredKey, 'name' | 'description' | 'permissions' | 'namespace_ids' | 'expires_at_time'>): Promise<KeyWithToken> {
+async function makeKey(
+  ctx: Ctx,
+  parts: Pick<StoredKey, 'name' | 'description' | 'permissions' | 'namespace_ids' | 'expires_at_time'>,
+): Promise<KeyWithToken> {
   const { clock, random, settings } = ctx.ports;
   const { token, publicId } = newToken(settings.stage === 'prod' ? 'live' : 'test', random);
   return {
@@ -50,12 +60,27 @@ async function makeKey(ctx: Ctx, parts: Pick<StoredKey, 'name' | 'description' |
 export async function createKey(ctx: Ctx, body: z.output<typeof CreateKeyBody>): Promise<KeyWithToken> {
   const live = (await listStored(ctx)).filter((key) => keyStatus(key, ctx.ports.clock) === 'active');
   if (live.length >= keysMax) {
-    throw new AppError('quota_exceeded', { detail: `An organisation has at most ${keysMax} active API keys. Revoke some first.` });
+    throw new AppError('quota_exceeded', {
+      detail: `An organisation has at most ${keysMax} active API keys. Revoke some first.`,
+    });
+  }
+  const time = ctx.ports.clock.now();
+  if (body.expires_at && Date.parse(body.expires_at) <= time) {
+    throw invalid('request_invalid', [
+      {
+        type: 'wrong_value',
+        location: ['body', 'expires_at'],
+        message: `must lie in the future, got ${body.expires_at}; it is ${isoTime(time)} now`,
+        fix: 'leave it out for a key without an end',
+      },
+    ]);
   }
   for (const id of body.scopes?.namespace_ids ?? []) {
     const namespace = await ctx.ports.table.get(ctx.org.namespace(id));
     if (!namespace || namespace.state === 'deleting') {
-      throw new AppError('namespace_not_found', { detail: `scopes.namespace_ids names ${id}, which does not exist.` });
+      throw new AppError('namespace_not_found', {
+        detail: `scopes.namespace_ids names ${id}, which does not exist.`,
+      });
     }
   }
   const made = await makeKey(ctx, {
@@ -91,7 +116,9 @@ export async function rotateKey(ctx: Ctx, keyId: string, overlapSeconds: number)
   const old = await getKey(ctx, keyId);
   const status = keyStatus(old, ctx.ports.clock);
   if (status !== 'active') {
-    throw new AppError('key_already_revoked', { detail: `The API key ${keyId} is ${status}; make a new one instead.` });
+    throw new AppError('key_already_revoked', {
+      detail: `The API key ${keyId} is ${status}; make a new one instead.`,
+    });
   }
   const made = await makeKey(ctx, {
     name: old.name,
@@ -101,7 +128,8 @@ export async function rotateKey(ctx: Ctx, keyId: string, overlapSeconds: number)
     expires_at_time: old.expires_at_time,
   });
   const overlapEnd = ctx.ports.clock.now() + overlapSeconds * 1000;
-  const oldEnd = old.expires_at_time === null ? overlapEnd : Math.min(overlapEnd, Date.parse(old.expires_at_time));
+  const oldEnd =
+    old.expires_at_time === null ? overlapEnd : Math.min(overlapEnd, Date.parse(old.expires_at_time));
   await replaceKey(ctx, old, made.key, isoTime(oldEnd));
   return made;
 }

@@ -41,7 +41,8 @@ export async function findKey(ctx: Ctx, keyId: string): Promise<StoredKey | unde
 export async function listKeys(ctx: Ctx): Promise<StoredKey[]> {
   const { pk, prefix } = ctx.org.apiKeys();
   const keys: StoredKey[] = [];
-  for await (const item of queryAll(ctx.ports.table, pk, { prefix, descending: true })) keys.push(item as unknown as StoredKey);
+  for await (const item of queryAll(ctx.ports.table, pk, { prefix, descending: true }))
+    keys.push(item as unknown as StoredKey);
   return keys;
 }
 
@@ -66,11 +67,19 @@ export async function putKey(ctx: Ctx, key: StoredKey): Promise<void> {
 
 export async function revokeKey(ctx: Ctx, key: StoredKey): Promise<void> {
   const time = isoTime(ctx.ports.clock.now());
-  await ctx.ports.table.write([...changeBoth(ctx, key, { revoked_at: time }), audit(ctx, 'key.revoke', key.key_id)]);
+  await ctx.ports.table.write([
+    ...changeBoth(ctx, key, { revoked_at: time }),
+    audit(ctx, 'key.revoke', key.key_id),
+  ]);
 }
 
 /** The new key and the old one's end in one transaction: there is never a moment without a valid key. */
-export async function replaceKey(ctx: Ctx, old: StoredKey, fresh: StoredKey, oldEndsAt: string): Promise<void> {
+export async function replaceKey(
+  ctx: Ctx,
+  old: StoredKey,
+  fresh: StoredKey,
+  oldEndsAt: string,
+): Promise<void> {
   await ctx.ports.table.write([
     ...putBoth(ctx, fresh),
     ...changeBoth(ctx, old, { expires_at_time: oldEndsAt, rotated_to: fresh.key_id }),

@@ -1,7 +1,15 @@
 // Namespaces: the tenants of an organisation. Everything else lives in one.
 import * as z from 'zod';
 import { route } from '../../http/route.ts';
-import { Description, ListBody, ListQuery, listReply, Metadata, nameOf, Timestamp } from '../../http/schemas.ts';
+import {
+  Description,
+  ListBody,
+  ListQuery,
+  listReply,
+  Metadata,
+  nameOf,
+  Timestamp,
+} from '../../http/schemas.ts';
 
 const Name = nameOf('ns_');
 
@@ -19,10 +27,20 @@ export const CreateNamespaceBody = z
   })
   .superRefine((body, ctx) => {
     if (body.name === undefined && body.namespace_name === undefined) {
-      ctx.addIssue({ code: 'custom', path: ['namespace_name'], message: 'required, a name is expected', params: { type: 'missing' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['namespace_name'],
+        message: 'required, a name is expected',
+        params: { type: 'missing' },
+      });
     }
     if (body.name !== undefined && body.namespace_name !== undefined && body.name !== body.namespace_name) {
-      ctx.addIssue({ code: 'custom', path: ['name'], message: '"name" and "namespace_name" mean the same and differ', params: { fix: 'send one of them' } });
+      ctx.addIssue({
+        code: 'custom',
+        path: ['name'],
+        message: '"name" and "namespace_name" mean the same and differ',
+        params: { fix: 'send one of them' },
+      });
     }
   })
   .transform(({ name, namespace_name, ...rest }) => ({ ...rest, name: (namespace_name ?? name)! }))

@@ -6,7 +6,13 @@ import type { ListInput } from '../../page.ts';
 import { mergeListInput, pageOfAll } from '../../page.ts';
 import type { Namespace, routes } from './contract.ts';
 import type { StoredNamespace } from './service.ts';
-import { createNamespace, deleteNamespace, getNamespace, listNamespaces, updateNamespace } from './service.ts';
+import {
+  createNamespace,
+  deleteNamespace,
+  getNamespace,
+  listNamespaces,
+  updateNamespace,
+} from './service.ts';
 
 function toNamespace(stored: StoredNamespace): Namespace {
   return {
@@ -34,10 +40,16 @@ export const handlers: Handlers<typeof routes> = {
   listNamespaces: ({ ctx, query }) => page(ctx, query),
   searchNamespaces: ({ ctx, query, body }) => page(ctx, mergeListInput(query, body)),
   getNamespace: async ({ ctx, params }) => answer(await getNamespace(ctx, params.namespace!)),
-  putNamespace: async ({ ctx, params, body, ifMatch }) => answer(await updateNamespace(ctx, params.namespace!, body, ifMatch)),
-  patchNamespace: async ({ ctx, params, body, ifMatch }) => answer(await updateNamespace(ctx, params.namespace!, body, ifMatch)),
+  putNamespace: async ({ ctx, params, body, ifMatch }) =>
+    answer(await updateNamespace(ctx, params.namespace!, body, ifMatch)),
+  patchNamespace: async ({ ctx, params, body, ifMatch }) =>
+    answer(await updateNamespace(ctx, params.namespace!, body, ifMatch)),
   deleteNamespace: async ({ ctx, params }) => {
     const namespace = await deleteNamespace(ctx, params.namespace!);
-    return { success: true as const, message: `Namespace ${namespace.name} is deleted; its content is being removed.`, namespace_id: namespace.id };
+    return {
+      success: true as const,
+      message: `Namespace ${namespace.name} is deleted; its content is being removed.`,
+      namespace_id: namespace.id,
+    };
   },
 };

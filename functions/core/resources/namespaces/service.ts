@@ -7,7 +7,13 @@ import { checkVersion } from '../../http/version.ts';
 import { newId } from '../../ids.ts';
 import type { CreateNamespaceBody, UpdateNamespaceBody } from './contract.ts';
 import type { StoredNamespace } from './store.ts';
-import { changeNamespace, findNamespace, listNamespaces as listStored, markDeleting, putNamespace } from './store.ts';
+import {
+  changeNamespace,
+  findNamespace,
+  listNamespaces as listStored,
+  markDeleting,
+  putNamespace,
+} from './store.ts';
 
 export type { StoredNamespace } from './store.ts';
 
@@ -15,9 +21,14 @@ export type { StoredNamespace } from './store.ts';
 const namespacesMax = 20;
 
 /** @throws AppError namespace_name_taken, quota_exceeded */
-export async function createNamespace(ctx: Ctx, body: z.output<typeof CreateNamespaceBody>): Promise<StoredNamespace> {
+export async function createNamespace(
+  ctx: Ctx,
+  body: z.output<typeof CreateNamespaceBody>,
+): Promise<StoredNamespace> {
   if ((await listStored(ctx)).length >= namespacesMax) {
-    throw new AppError('quota_exceeded', { detail: `An organisation has at most ${namespacesMax} namespaces. Delete one first.` });
+    throw new AppError('quota_exceeded', {
+      detail: `An organisation has at most ${namespacesMax} namespaces. Delete one first.`,
+    });
   }
   if (body.feature_extractors?.length || body.payload_indexes?.length) {
     ctx.warnings.push(

@@ -66,7 +66,12 @@ export async function changeNamespace(
   before: StoredNamespace,
   changes: Partial<Pick<StoredNamespace, 'name' | 'description' | 'metadata'>>,
 ): Promise<StoredNamespace> {
-  const after = { ...before, ...changes, revision: before.revision + 1, updated_at: isoTime(ctx.ports.clock.now()) };
+  const after = {
+    ...before,
+    ...changes,
+    revision: before.revision + 1,
+    updated_at: isoTime(ctx.ports.clock.now()),
+  };
   const renamed: Write[] =
     after.name === before.name
       ? []
@@ -78,15 +83,27 @@ export async function changeNamespace(
     await ctx.ports.table.write([
       {
         update: ctx.org.namespace(before.id),
-        set: { name: after.name, description: after.description, metadata: after.metadata, revision: after.revision, updated_at: after.updated_at },
-        if: [{ attribute: 'revision', eq: before.revision }, { attribute: 'state', eq: 'active' }],
+        set: {
+          name: after.name,
+          description: after.description,
+          metadata: after.metadata,
+          revision: after.revision,
+          updated_at: after.updated_at,
+        },
+        if: [
+          { attribute: 'revision', eq: before.revision },
+          { attribute: 'state', eq: 'active' },
+        ],
       },
       audit(ctx, 'namespace.update', before.id),
       ...renamed,
     ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error;
-    if (error.of(0)) throw new AppError('namespace_changed', { detail: `The namespace ${before.id} changed meanwhile; read it again.` });
+    if (error.of(0))
+      throw new AppError('namespace_changed', {
+        detail: `The namespace ${before.id} changed meanwhile; read it again.`,
+      });
     throw nameTaken(after.name);
   }
   return after;

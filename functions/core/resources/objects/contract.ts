@@ -35,12 +35,20 @@ const objectForm = (required: string[]) => ({
 // biome-ignore lint/suspicious/noExplicitAny: the override is a JSON schema, which zod-openapi types more narrowly than it reads.
 const documented = (id: string, form: unknown) => ({ id, override: form as any });
 
-export const CreateObjectBody = z.record(z.string(), z.unknown()).meta(documented('CreateObject', objectForm(['blobs'])));
-export const UpdateObjectBody = z.record(z.string(), z.unknown()).meta(documented('UpdateObject', objectForm([])));
+export const CreateObjectBody = z
+  .record(z.string(), z.unknown())
+  .meta(documented('CreateObject', objectForm(['blobs'])));
+export const UpdateObjectBody = z
+  .record(z.string(), z.unknown())
+  .meta(documented('UpdateObject', objectForm([])));
 
-export const CreateObjectsBody = z
-  .strictObject({ objects: z.array(z.unknown()).min(1).max(100) })
-  .meta(documented('CreateObjects', { type: 'object', required: ['objects'], properties: { objects: { type: 'array', minItems: 1, maxItems: 100, items: objectForm(['blobs']) } } }));
+export const CreateObjectsBody = z.strictObject({ objects: z.array(z.unknown()).min(1).max(100) }).meta(
+  documented('CreateObjects', {
+    type: 'object',
+    required: ['objects'],
+    properties: { objects: { type: 'array', minItems: 1, maxItems: 100, items: objectForm(['blobs']) } },
+  }),
+);
 
 export const Blob = z
   .object({
@@ -81,7 +89,9 @@ export const CreatedObjects = z
         validation_errors: z.array(z.json()),
       }),
     ),
-    results: z.array(z.object({ index: z.int(), status: z.enum(['created', 'failed']), object_id: z.string().nullable() })),
+    results: z.array(
+      z.object({ index: z.int(), status: z.enum(['created', 'failed']), object_id: z.string().nullable() }),
+    ),
     total_requested: z.int(),
     succeeded_count: z.int(),
     failed_count: z.int(),
@@ -104,7 +114,12 @@ export const routes = {
     body: CreateObjectBody,
     reply: BucketObject,
     errors: ['bucket_not_found', 'object_invalid', 'blob_url_refused'],
-    example: { body: { blobs: [{ property: 'text', type: 'text', data: 'Tomatoes want sun, and water at the root.' }], metadata: { topic: 'gardening' } } },
+    example: {
+      body: {
+        blobs: [{ property: 'text', type: 'text', data: 'Tomatoes want sun, and water at the root.' }],
+        metadata: { topic: 'gardening' },
+      },
+    },
   }),
   createObjects: route({
     operation: 'createObjects',
@@ -112,13 +127,24 @@ export const routes = {
     path: `${base}/batch`,
     tag,
     summary: 'Put up to 100 objects into a bucket',
-    description: 'Good objects are stored, bad ones are listed with their faults; one bad object does not keep the others out.',
+    description:
+      'Good objects are stored, bad ones are listed with their faults; one bad object does not keep the others out.',
     rate: 'data',
     body: CreateObjectsBody,
     reply: CreatedObjects,
     errors: ['bucket_not_found'],
   }),
-  listObjects: route({ operation: 'listObjects', method: 'GET', path: base, tag, summary: 'List objects, newest first', rate: 'data', query: ListQuery, reply: listReply(BucketObject), errors: ['bucket_not_found'] }),
+  listObjects: route({
+    operation: 'listObjects',
+    method: 'GET',
+    path: base,
+    tag,
+    summary: 'List objects, newest first',
+    rate: 'data',
+    query: ListQuery,
+    reply: listReply(BucketObject),
+    errors: ['bucket_not_found'],
+  }),
   searchObjects: route({
     operation: 'searchObjects',
     method: 'POST',
@@ -128,12 +154,25 @@ export const routes = {
     permission: 'read',
     rate: 'data',
     query: ListQuery,
-    body: ListBody.extend({ return_presigned_urls: z.boolean().nullish(), select: z.array(z.string()).nullish() }),
+    body: ListBody.extend({
+      return_presigned_urls: z.boolean().nullish(),
+      select: z.array(z.string()).nullish(),
+    }),
     bodyOptional: true,
     reply: listReply(BucketObject),
     errors: ['bucket_not_found'],
   }),
-  getObject: route({ operation: 'getObject', method: 'GET', path: one, tag, summary: 'Read an object', rate: 'data', query: UrlsQuery, reply: BucketObject, errors: ['bucket_not_found', 'object_not_found'] }),
+  getObject: route({
+    operation: 'getObject',
+    method: 'GET',
+    path: one,
+    tag,
+    summary: 'Read an object',
+    rate: 'data',
+    query: UrlsQuery,
+    reply: BucketObject,
+    errors: ['bucket_not_found', 'object_not_found'],
+  }),
   putObject: route({
     operation: 'putObject',
     method: 'PUT',

@@ -6,7 +6,14 @@ import type { ListInput } from '../../page.ts';
 import { mergeListInput } from '../../page.ts';
 import type { BucketObject, routes } from './contract.ts';
 import type { StoredObject } from './service.ts';
-import { createObject, createObjects, deleteObject, getObject, listObjects, updateObject } from './service.ts';
+import {
+  createObject,
+  createObjects,
+  deleteObject,
+  getObject,
+  listObjects,
+  updateObject,
+} from './service.ts';
 
 const urlSeconds = 3600;
 
@@ -18,7 +25,10 @@ async function toObject(ctx: NsCtx, object: StoredObject, withUrls = false): Pro
       type: blob.type,
       data: (blob.data ?? null) as BucketObject['blobs'][number]['data'],
       url: blob.s3_key === undefined ? null : ctx.ports.blobs.uri(blob.s3_key),
-      presigned_url: withUrls && blob.s3_key !== undefined ? await ctx.ports.blobs.presignGet(blob.s3_key, urlSeconds) : null,
+      presigned_url:
+        withUrls && blob.s3_key !== undefined
+          ? await ctx.ports.blobs.presignGet(blob.s3_key, urlSeconds)
+          : null,
       mime_type: blob.mime_type,
       size_bytes: blob.size_bytes,
     })),
@@ -38,7 +48,10 @@ async function toObject(ctx: NsCtx, object: StoredObject, withUrls = false): Pro
 
 async function page(ctx: NsCtx, bucket: string, input: ListInput, withUrls = false) {
   const found = await listObjects(ctx, bucket, input);
-  return { ...found, results: await Promise.all(found.results.map((object) => toObject(ctx, object, withUrls))) };
+  return {
+    ...found,
+    results: await Promise.all(found.results.map((object) => toObject(ctx, object, withUrls))),
+  };
 }
 
 async function answer(ctx: NsCtx, object: StoredObject, withUrls = false) {
@@ -50,7 +63,11 @@ export const handlers: Handlers<typeof routes> = {
   createObjects: async ({ ctx, params, body }) => {
     const { created, failed } = await createObjects(ctx, params.bucket!, body.objects);
     const results = [
-      ...created.map(({ index, object }) => ({ index, status: 'created' as const, object_id: object.object_id })),
+      ...created.map(({ index, object }) => ({
+        index,
+        status: 'created' as const,
+        object_id: object.object_id,
+      })),
       ...failed.map(({ index }) => ({ index, status: 'failed' as const, object_id: null })),
     ];
     return {

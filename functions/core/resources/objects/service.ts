@@ -8,7 +8,15 @@ import { AppError, invalid } from '../../errors.ts';
 import { checkVersion } from '../../http/version.ts';
 import { newId } from '../../ids.ts';
 import type { ListInput, PageReply } from '../../page.ts';
-import { compareValues, pageOffset, pageReply, pageSize, readCursor, rowTest, scanRowsMax } from '../../page.ts';
+import {
+  compareValues,
+  pageOffset,
+  pageReply,
+  pageSize,
+  readCursor,
+  rowTest,
+  scanRowsMax,
+} from '../../page.ts';
 import { audit } from '../../store/audit.ts';
 import { BlobMissing } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
@@ -37,9 +45,24 @@ function contentKey(ctx: NsCtx, bucketId: string, objectId: string, blobId: stri
 }
 
 /** Fetches binary content that was given by URL. @throws AppError blob_url_refused */
-async function fetchContent(ctx: NsCtx, url: string): Promise<{ body: Uint8Array; mimeType: string }> {
+async function fetchContent(
+  ctx: NsCtx,
+  url: string,
+  location: FieldFault['location'],
+): Promise<{ body: Uint8Array; mimeType: string }> {
   const refuse = (why: string, cause?: unknown) =>
-    new AppError('blob_url_refused', { detail: `The blob URL cannot be fetched: ${why}`, ...(cause === undefined ? {} : { cause }) });
+    new AppError('blob_url_refused', {
+      detail: `The blob URL cannot be fetched: ${why}`,
+      fields: [
+        {
+          type: 'url_refused',
+          location,
+          message: `cannot be fetched: ${why}`,
+          fix: 'give an https URL that anybody can read, or upload the file and give its upload_id',
+        },
+      ],
+      ...(cause === undefined ? {} : { cause }),
+    });
   try {
     const received = await send({
       method: 'GET',
@@ -49,30 +72,51 @@ async function fetchContent(ctx: NsCtx, url: string): Promise<{ body: Uint8Array
       answerBytesMax: fetchBytesMax,
       allowLoopback: ctx.ports.settings.allowLoopback,
     });
-    if (received.status !== 200) throw refuse(`the server answered ${received.status}; redirects are not followed`);
+    if (received.status !== 200)
+      throw refuse(`the server answered ${received.status}; redirects are not followed`);
     if (received.truncated) throw refuse(`it has more than ${fetchBytesMax} bytes`);
     const type = received.headers['content-type'];
-    return { body: received.body, mimeType: (typeof type === 'string' ? type.split(';')[0]! : 'application/octet-stream').slice(0, 100) };
+    return {
+      body: received.body,
+      mimeType: (typeof type === 'string' ? type.split(';')[0]! : 'application/octet-stream').slice(0, 100),
+    };
   } catch (error) {
     if (error instanceof EgressFailure) throw refuse(error.message, error);
     throw error;
   }
 }
 
-const textMime: Readonly<Record<string, string>> = { text: 'text/plain', string: 'text/plain', url: 'text/uri-list' };
+const textMime: Readonly<Record<string, string>> = {
+  text: 'text/plain',
+  string: 'text/plain',
+  url: 'text/uri-list',
+};
 
-async function storeBlob(ctx: NsCtx, bucketId: string, objectId: string, blob: CheckedBlob, room: { left: number }): Promise<StoredBlob> {
+async function storeBlob(
+  ctx: NsCtx,
+  bucketId: string,
+  objectId: string,
+  blob: CheckedBlob,
+  room: { left: number },
+): Promise<StoredBlob> {
   const blobId = newId('blob', ctx.ports.clock, ctx.ports.random);
   const base = { blob_id: blobId, property: blob.property, type: blob.type };
   if (blob.upload_id !== undefined) {
     const upload = await getUpload(ctx, 'object', blob.upload_id);
     if (upload.state !== 'confirmed' || !upload.result) {
-      throw new AppError('upload_missing', { detail: `The upload ${blob.upload_id} is not confirmed yet. Confirm it, then create the object.` });
+      throw new AppError('upload_missing', {
+        detail: `The upload ${blob.upload_id} is not confirmed yet. Confirm it, then create the object.`,
+      });
     }
-    return { ...base, s3_key: String(upload.result.s3_key), mime_type: upload.content_type, size_bytes: Number(upload.result.size_bytes) };
+    return {
+      ...base,
+      s3_key: String(upload.result.s3_key),
+      mime_type: upload.content_type,
+      size_bytes: Number(upload.result.size_bytes),
+    };
   }
   if (blob.source_url !== undefined) {
-    const { body, mimeType } = await fetchContent(ctx, blob.source_url);
+    const { body, mimeType } = await fetchContent(ctx, blob.source_url, blob.source_at ?? ['body']);
     const key = contentKey(ctx, bucketId, objectId, blobId);
     await ctx.ports.blobs.put(key, body, { contentType: mimeType });
     return { ...base, s3_key: key, mime_type: mimeType, size_bytes: body.byteLength };
@@ -89,7 +133,12 @@ async function storeBlob(ctx: NsCtx, bucketId: string, objectId: string, blob: C
   return { ...base, s3_key: key, mime_type: mimeType, size_bytes: bytes };
 }
 
-async function makeObject(ctx: NsCtx, bucket: StoredBucket, checked: CheckedObject, givenId?: string): Promise<StoredObject> {
+async function makeObject(
+  ctx: NsCtx,
+  bucket: StoredBucket,
+  checked: CheckedObject,
+  givenId?: string,
+): Promise<StoredObject> {
   const objectId = givenId ?? newId('object', ctx.ports.clock, ctx.ports.random);
   const room = { left: rowBytesMax };
   const blobs: StoredBlob[] = [];
@@ -108,7 +157,10 @@ async function makeObject(ctx: NsCtx, bucket: StoredBucket, checked: CheckedObje
 }
 
 /** Why `createObject` would refuse a body, without making anything; locations begin with `body`. Empty: it would not. */
-export function objectFaults(bucket: Pick<StoredBucket, 'bucket_schema'>, body: unknown): readonly FieldFault[] {
+export function objectFaults(
+  bucket: Pick<StoredBucket, 'bucket_schema'>,
+  body: unknown,
+): readonly FieldFault[] {
   const checked = checkObject(bucket.bucket_schema, body, ['body']);
   return checked.ok ? [] : checked.faults;
 }
@@ -133,7 +185,13 @@ export async function createObject(
     { put: objectItem(ctx, object), if: [{ absent: true }] },
     audit(ctx, 'object.create', object.object_id),
     ...(once ? [once.write] : []),
-    ...(heard ? [announce(ctx, 'object.created', { type: 'object', id: object.object_id }, 1, { bucket_id: bucket.id })] : []),
+    ...(heard
+      ? [
+          announce(ctx, 'object.created', { type: 'object', id: object.object_id }, 1, {
+            bucket_id: bucket.id,
+          }),
+        ]
+      : []),
   ]);
   return object;
 }
@@ -152,8 +210,15 @@ const bytesPerTransaction = 3_000_000;
  *
  * Objects go in groups of one transaction, each with its own audit row and event: a crash leaves whole groups.
  */
-export async function createObjects(ctx: NsCtx, bucketName: string, bodies: readonly unknown[]): Promise<BulkResult> {
-  const [bucket, heard] = await Promise.all([getBucket(ctx, bucketName), isHeard(ctx, 'objects.created.batch')]);
+export async function createObjects(
+  ctx: NsCtx,
+  bucketName: string,
+  bodies: readonly unknown[],
+): Promise<BulkResult> {
+  const [bucket, heard] = await Promise.all([
+    getBucket(ctx, bucketName),
+    isHeard(ctx, 'objects.created.batch'),
+  ]);
   const created: { index: number; object: StoredObject }[] = [];
   const failed: { index: number; error: AppError }[] = [];
   await Promise.all(
@@ -183,7 +248,12 @@ export async function createObjects(ctx: NsCtx, bucketName: string, bodies: read
     writes.push(audit(ctx, 'object.create', group[0]!.object_id));
     if (heard) {
       const ids = group.map((object) => object.object_id);
-      writes.push(announce(ctx, 'objects.created.batch', { type: 'bucket', id: bucket.id }, ids[0]!, { object_ids: ids, count: ids.length }));
+      writes.push(
+        announce(ctx, 'objects.created.batch', { type: 'bucket', id: bucket.id }, ids[0]!, {
+          object_ids: ids,
+          count: ids.length,
+        }),
+      );
     }
     await ctx.ports.table.write(writes);
     group = [];
@@ -203,14 +273,26 @@ export async function createObjects(ctx: NsCtx, bucketName: string, bodies: read
 export async function getObject(ctx: NsCtx, bucketName: string, objectId: string): Promise<StoredObject> {
   const bucket = await getBucket(ctx, bucketName);
   const object = await findObject(ctx, bucket.id, objectId);
-  if (!object) throw new AppError('object_not_found', { detail: `The bucket "${bucket.name}" has no object "${objectId.slice(0, 60)}".` });
+  if (!object)
+    throw new AppError('object_not_found', {
+      detail: `The bucket "${bucket.name}" has no object "${objectId.slice(0, 60)}".`,
+    });
   return object;
 }
 
 /** The inline values of an object by property, with its metadata: what filters and searches of lists look at. */
 function searchedFields(object: StoredObject): Record<string, unknown> {
-  const values = Object.fromEntries(object.blobs.filter((b) => b.data !== undefined).map((b) => [b.property, b.data]));
-  return { ...object.metadata, ...values, object_id: object.object_id, key_prefix: object.key_prefix, created_at: object.created_at, updated_at: object.updated_at };
+  const values = Object.fromEntries(
+    object.blobs.filter((b) => b.data !== undefined).map((b) => [b.property, b.data]),
+  );
+  return {
+    ...object.metadata,
+    ...values,
+    object_id: object.object_id,
+    key_prefix: object.key_prefix,
+    created_at: object.created_at,
+    updated_at: object.updated_at,
+  };
 }
 
 /**
@@ -218,7 +300,11 @@ function searchedFields(object: StoredObject): Record<string, unknown> {
  *
  * With a filter, a search, an order or an offset it looks at 10,000 objects at most, and says so when there were more.
  */
-export async function listObjects(ctx: NsCtx, bucketName: string, input: ListInput): Promise<PageReply<StoredObject>> {
+export async function listObjects(
+  ctx: NsCtx,
+  bucketName: string,
+  input: ListInput,
+): Promise<PageReply<StoredObject>> {
   const bucket = await getBucket(ctx, bucketName);
   const list = `objects ${bucket.id}`;
   const size = pageSize(input);
@@ -237,12 +323,18 @@ export async function listObjects(ctx: NsCtx, bucketName: string, input: ListInp
     rows.push(...page.objects);
     after = page.next;
   } while (after && rows.length < scanRowsMax);
-  if (after) ctx.warnings.push(`the bucket holds more than ${scanRowsMax} objects; only the newest ${rows.length} were looked at`);
+  if (after)
+    ctx.warnings.push(
+      `the bucket holds more than ${scanRowsMax} objects; only the newest ${rows.length} were looked at`,
+    );
   const test = rowTest(input, ['object_id', 'key_prefix', ...Object.keys(bucket.bucket_schema.properties)]);
   const kept = rows.filter((object) => test(searchedFields(object)));
   for (const { field, direction } of [...(input.sorts ?? (input.sort ? [input.sort] : []))].reverse()) {
     const name = field.replace(/^(metadata|payload)\./, '');
-    kept.sort((a, b) => compareValues(searchedFields(a)[name], searchedFields(b)[name]) * (direction === 'desc' ? -1 : 1));
+    kept.sort(
+      (a, b) =>
+        compareValues(searchedFields(a)[name], searchedFields(b)[name]) * (direction === 'desc' ? -1 : 1),
+    );
   }
   const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
   return pageReply(ctx, list, input, kept.slice(offset, offset + size), {
@@ -274,7 +366,10 @@ export async function updateObject(
   mode: 'replace' | 'merge',
   ifMatch?: number,
 ): Promise<StoredObject> {
-  const [bucket, before] = await Promise.all([getBucket(ctx, bucketName), getObject(ctx, bucketName, objectId)]);
+  const [bucket, before] = await Promise.all([
+    getBucket(ctx, bucketName),
+    getObject(ctx, bucketName, objectId),
+  ]);
   checkVersion(ifMatch, before.version);
   const given = body as Readonly<Record<string, unknown>>;
   const replacesBlobs = mode === 'replace' && given.blobs !== undefined;
@@ -284,7 +379,9 @@ export async function updateObject(
   const stored: StoredBlob[] = [];
   for (const blob of checked.object.blobs) stored.push(await storeBlob(ctx, bucket.id, objectId, blob, room));
   const named = new Set(stored.map((blob) => blob.property));
-  const blobs = replacesBlobs ? stored : [...before.blobs.filter((blob) => !named.has(blob.property)), ...stored];
+  const blobs = replacesBlobs
+    ? stored
+    : [...before.blobs.filter((blob) => !named.has(blob.property)), ...stored];
   const metadata =
     checked.object.metadata === undefined
       ? before.metadata
@@ -304,11 +401,19 @@ export async function updateObject(
     await ctx.ports.table.write([
       { put: objectItem(ctx, after), if: [{ attribute: 'version', eq: before.version }] },
       audit(ctx, 'object.update', objectId),
-      ...(heard ? [announce(ctx, 'object.updated', { type: 'object', id: objectId }, after.version, { bucket_id: bucket.id })] : []),
+      ...(heard
+        ? [
+            announce(ctx, 'object.updated', { type: 'object', id: objectId }, after.version, {
+              bucket_id: bucket.id,
+            }),
+          ]
+        : []),
     ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error;
-    throw new AppError('object_changed', { detail: `The object ${objectId} changed meanwhile; read it again.` });
+    throw new AppError('object_changed', {
+      detail: `The object ${objectId} changed meanwhile; read it again.`,
+    });
   }
   return after;
 }
@@ -320,31 +425,51 @@ function withoutNulls(fields: Readonly<Record<string, unknown>>): Record<string,
 async function deleteContent(ctx: NsCtx, object: StoredObject): Promise<void> {
   const own = `objects/${ctx.ns.namespaceId}/${object.bucket_id}/${object.object_id}/`;
   // Content of an upload may be shared by several objects; it goes with the upload.
-  for (const blob of object.blobs) if (blob.s3_key?.startsWith(own)) await ctx.ports.blobs.delete(blob.s3_key);
+  for (const blob of object.blobs)
+    if (blob.s3_key?.startsWith(own)) await ctx.ports.blobs.delete(blob.s3_key);
 }
 
 /** The row goes first: what is left over then is invisible. @throws AppError bucket_not_found, object_not_found */
-export async function deleteObject(ctx: NsCtx, bucketName: string, objectId: string, ifMatch?: number): Promise<void> {
+export async function deleteObject(
+  ctx: NsCtx,
+  bucketName: string,
+  objectId: string,
+  ifMatch?: number,
+): Promise<void> {
   const object = await getObject(ctx, bucketName, objectId);
   checkVersion(ifMatch, object.version);
   const heard = await isHeard(ctx, 'object.deleted');
   await ctx.ports.table.write([
     { delete: ctx.ns.object(object.bucket_id, objectId) },
     audit(ctx, 'object.delete', objectId),
-    ...(heard ? [announce(ctx, 'object.deleted', { type: 'object', id: objectId }, 'deleted', { bucket_id: object.bucket_id })] : []),
+    ...(heard
+      ? [
+          announce(ctx, 'object.deleted', { type: 'object', id: objectId }, 'deleted', {
+            bucket_id: object.bucket_id,
+          }),
+        ]
+      : []),
   ]);
   crash('object.delete.after_row');
   await deleteContent(ctx, object);
 }
 
 /** The value of a blob that a plugin gets as text, read from the blob store where it is stored apart. */
-export async function blobText(ctx: NsCtx, blob: StoredBlob, location: readonly (string | number)[] = []): Promise<string> {
+export async function blobText(
+  ctx: NsCtx,
+  blob: StoredBlob,
+  location: readonly (string | number)[] = [],
+): Promise<string> {
   if (blob.data !== undefined) return typeof blob.data === 'string' ? blob.data : JSON.stringify(blob.data);
   try {
     return Buffer.from(await ctx.ports.blobs.get(blob.s3_key ?? '')).toString('utf8');
   } catch (error) {
     if (!(error instanceof BlobMissing)) throw error;
-    const fault: FieldFault = { type: 'content_missing', location, message: `the content of the blob ${blob.blob_id} is gone` };
+    const fault: FieldFault = {
+      type: 'content_missing',
+      location,
+      message: `the content of the blob ${blob.blob_id} is gone`,
+    };
     throw invalid('object_invalid', [fault]);
   }
 }

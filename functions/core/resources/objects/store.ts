@@ -34,15 +34,24 @@ export interface StoredObject {
 const rowMembers = new Set(['pk', 'sk']);
 
 export function toObject(item: Item): StoredObject {
-  return Object.fromEntries(Object.entries(item).filter(([name]) => !rowMembers.has(name))) as unknown as StoredObject;
+  return Object.fromEntries(
+    Object.entries(item).filter(([name]) => !rowMembers.has(name)),
+  ) as unknown as StoredObject;
 }
 
 /** The row of an object, for the transaction that writes it. */
 export function objectItem(ctx: NsCtx, object: StoredObject): Item {
-  return { ...ctx.ns.object(object.bucket_id, object.object_id), ...(object as unknown as Record<string, Attribute>) };
+  return {
+    ...ctx.ns.object(object.bucket_id, object.object_id),
+    ...(object as unknown as Record<string, Attribute>),
+  };
 }
 
-export async function findObject(ctx: NsCtx, bucketId: string, objectId: string): Promise<StoredObject | undefined> {
+export async function findObject(
+  ctx: NsCtx,
+  bucketId: string,
+  objectId: string,
+): Promise<StoredObject | undefined> {
   const item = await ctx.ports.table.get(ctx.ns.object(bucketId, objectId));
   return item && toObject(item);
 }

@@ -42,8 +42,10 @@ const ignored = /(^|\/)(__MACOSX|__pycache__)(\/|$)|(^|\/)\.DS_Store$|\.pyc$/;
 
 function open(bytes: Buffer): Promise<yauzl.ZipFile> {
   return new Promise((resolve, reject) => {
-    yauzl.fromBuffer(bytes, { lazyEntries: true, decodeStrings: false, validateEntrySizes: true }, (error, zip) =>
-      error || !zip ? reject(error ?? new Error('not a zip')) : resolve(zip),
+    yauzl.fromBuffer(
+      bytes,
+      { lazyEntries: true, decodeStrings: false, validateEntrySizes: true },
+      (error, zip) => (error || !zip ? reject(error ?? new Error('not a zip')) : resolve(zip)),
     );
   });
 }
@@ -78,7 +80,9 @@ function contentOf(zip: yauzl.ZipFile, entry: yauzl.Entry, keep: boolean): Promi
         sum = crc32(chunk, sum);
         if (keep) chunks.push(chunk);
       });
-      stream.on('end', () => (sum === entry.crc32 ? resolve(Buffer.concat(chunks)) : reject(new Error('the checksum is wrong'))));
+      stream.on('end', () =>
+        sum === entry.crc32 ? resolve(Buffer.concat(chunks)) : reject(new Error('the checksum is wrong')),
+      );
       stream.on('error', reject);
     });
   });
@@ -98,7 +102,11 @@ function localHeaderOf(bytes: Buffer, entry: yauzl.Entry): LocalHeader | undefin
   if (at + localHeaderBytes > bytes.length || bytes.readUInt32LE(at) !== 0x04034b50) return undefined;
   const nameBytes = bytes.readUInt16LE(at + 26);
   const dataAt = at + localHeaderBytes + nameBytes + bytes.readUInt16LE(at + 28);
-  return { name: bytes.subarray(at + localHeaderBytes, at + localHeaderBytes + nameBytes), method: bytes.readUInt16LE(at + 8), dataAt };
+  return {
+    name: bytes.subarray(at + localHeaderBytes, at + localHeaderBytes + nameBytes),
+    method: bytes.readUInt16LE(at + 8),
+    dataAt,
+  };
 }
 
 /** UTF-8 or nothing: other encodings would let two readers see two names. */
@@ -123,14 +131,19 @@ function checkName(name: string, report: Report): void {
   const parts = partsOf(name);
   if (parts.length === 0) say('the entry has no name');
   if (name.includes('\0')) say('the name holds a NUL character');
-  else if (/[\u0001-\u001f\u007f]/.test(name)) say('the name holds a control character');
-  if (name.includes('\\')) say('the name holds a backslash', 'use "/" between folders; zip tools do so by themselves');
+  else if (/\p{Cc}/u.test(name)) say('the name holds a control character');
+  if (name.includes('\\'))
+    say('the name holds a backslash', 'use "/" between folders; zip tools do so by themselves');
   if (name.startsWith('/')) say('the name is absolute', 'pack paths relative to the plugin folder');
-  if (/^[A-Za-z]:/.test(name)) say('the name begins with a drive letter', 'pack paths relative to the plugin folder');
+  if (/^[A-Za-z]:/.test(name))
+    say('the name begins with a drive letter', 'pack paths relative to the plugin folder');
   if (parts.includes('..')) say('the name climbs out of the archive by ".."');
-  if (parts.length > archiveLimits.depthMax + 1) say(`the name is deeper than ${archiveLimits.depthMax} folders`);
-  if (Buffer.byteLength(name) > archiveLimits.nameBytesMax) say(`the name has more than ${archiveLimits.nameBytesMax} bytes`);
-  else if (parts.some((one) => Buffer.byteLength(one) > archiveLimits.partBytesMax)) say(`a part of the name has more than ${archiveLimits.partBytesMax} bytes`);
+  if (parts.length > archiveLimits.depthMax + 1)
+    say(`the name is deeper than ${archiveLimits.depthMax} folders`);
+  if (Buffer.byteLength(name) > archiveLimits.nameBytesMax)
+    say(`the name has more than ${archiveLimits.nameBytesMax} bytes`);
+  else if (parts.some((one) => Buffer.byteLength(one) > archiveLimits.partBytesMax))
+    say(`a part of the name has more than ${archiveLimits.partBytesMax} bytes`);
 }
 
 /** The parts of a path as every reader takes them: `./a//b` is `a/b`. */
@@ -150,12 +163,24 @@ function checkEntry(entry: yauzl.Entry, name: string, report: Report): void {
   }
   if (entry.isEncrypted()) report('archive_encrypted', name, 'is encrypted', 'pack without a password');
   if (entry.compressionMethod !== 0 && entry.compressionMethod !== 8) {
-    report('archive_method', name, `uses the compression method ${entry.compressionMethod}`, 'use deflate or store');
+    report(
+      'archive_method',
+      name,
+      `uses the compression method ${entry.compressionMethod}`,
+      'use deflate or store',
+    );
   }
   if (entry.uncompressedSize > archiveLimits.fileBytesMax) {
-    report('archive_file_too_large', name, `has ${entry.uncompressedSize} bytes unpacked; at most ${archiveLimits.fileBytesMax} are allowed`);
+    report(
+      'archive_file_too_large',
+      name,
+      `has ${entry.uncompressedSize} bytes unpacked; at most ${archiveLimits.fileBytesMax} are allowed`,
+    );
   }
-  if (entry.uncompressedSize > mebi && entry.uncompressedSize > entry.compressedSize * archiveLimits.ratioMax) {
+  if (
+    entry.uncompressedSize > mebi &&
+    entry.uncompressedSize > entry.compressedSize * archiveLimits.ratioMax
+  ) {
     report('archive_bomb', name, `grows to more than ${archiveLimits.ratioMax} times its packed size`);
   }
 }
@@ -171,7 +196,9 @@ interface Named {
 
 /** The headers before the bytes agree with the directory, and no two entries share bytes: a small archive would unpack to petabytes. */
 function checkLayout(bytes: Buffer, entries: readonly Named[], report: Report): void {
-  const ordered = [...entries].sort((a, b) => a.entry.relativeOffsetOfLocalHeader - b.entry.relativeOffsetOfLocalHeader);
+  const ordered = [...entries].sort(
+    (a, b) => a.entry.relativeOffsetOfLocalHeader - b.entry.relativeOffsetOfLocalHeader,
+  );
   for (const [i, { entry, name }] of ordered.entries()) {
     const local = localHeaderOf(bytes, entry);
     if (!local) {
@@ -179,11 +206,18 @@ function checkLayout(bytes: Buffer, entries: readonly Named[], report: Report): 
       continue;
     }
     if (!local.name.equals(entry.fileNameRaw)) {
-      report('archive_bad_name', name, `has another name before its bytes: ${JSON.stringify(local.name.toString('latin1').slice(0, 80))}`, 'pack the archive again');
+      report(
+        'archive_bad_name',
+        name,
+        `has another name before its bytes: ${JSON.stringify(local.name.toString('latin1').slice(0, 80))}`,
+        'pack the archive again',
+      );
     }
-    if (local.method !== entry.compressionMethod) report('archive_method', name, 'names two compression methods', 'pack the archive again');
+    if (local.method !== entry.compressionMethod)
+      report('archive_method', name, 'names two compression methods', 'pack the archive again');
     const next = ordered[i + 1];
-    if (next && local.dataAt + entry.compressedSize > next.entry.relativeOffsetOfLocalHeader) report('archive_overlap', name, `overlaps with ${next.name}`);
+    if (next && local.dataAt + entry.compressedSize > next.entry.relativeOffsetOfLocalHeader)
+      report('archive_overlap', name, `overlaps with ${next.name}`);
   }
 }
 
@@ -193,21 +227,30 @@ function checkDoubles(entries: readonly Named[], report: Report): void {
   for (const { name, path, isFolder } of entries) {
     const key = folded(partsOf(path));
     const other = files.get(key);
-    if (other !== undefined) report('archive_duplicate', name, `is the same file as ${other} on some systems`, 'rename one of them');
+    if (other !== undefined)
+      report('archive_duplicate', name, `is the same file as ${other} on some systems`, 'rename one of them');
     else files.set(key, isFolder ? `${name} (a folder)` : name);
   }
-  const plain = new Map(entries.filter(({ isFolder }) => !isFolder).map(({ name, path }) => [folded(partsOf(path)), name]));
+  const plain = new Map(
+    entries.filter(({ isFolder }) => !isFolder).map(({ name, path }) => [folded(partsOf(path)), name]),
+  );
   for (const { name, path } of entries) {
     const parts = partsOf(path);
     for (let i = 1; i < parts.length; i++) {
       const file = plain.get(folded(parts.slice(0, i)));
-      if (file !== undefined) report('archive_duplicate', name, `lies in ${file}, which is a file`, 'rename one of them');
+      if (file !== undefined)
+        report('archive_duplicate', name, `lies in ${file}, which is a file`, 'rename one of them');
     }
   }
 }
 
 function fault(type: string, file: string, message: string, fix?: string): FieldFault {
-  return { type, location: [file.slice(0, 200), 0, 0], message: `${file.slice(0, 200)}: ${message}`, ...(fix === undefined ? {} : { fix }) };
+  return {
+    type,
+    location: [file.slice(0, 200), 0, 0],
+    message: `${file.slice(0, 200)}: ${message}`,
+    ...(fix === undefined ? {} : { fix }),
+  };
 }
 
 /** The root is the archive's own, or its single top folder; `manifest.py` says which. */
@@ -230,11 +273,21 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
     if (faults.length < 50) faults.push(fault(type, file, message, fix));
   };
   if (bytes.length > archiveLimits.packedBytesMax) {
-    report('archive_too_large', 'archive', `has ${bytes.length} bytes; at most ${archiveLimits.packedBytesMax} are allowed`, 'leave out what the plugin does not need at run time');
+    report(
+      'archive_too_large',
+      'archive',
+      `has ${bytes.length} bytes; at most ${archiveLimits.packedBytesMax} are allowed`,
+      'leave out what the plugin does not need at run time',
+    );
     return { ok: false, faults };
   }
   const unreadable = (text: string): ReadArchive => {
-    report('archive_unreadable', 'archive', `is not a readable .zip: ${text}`, 'make it by: zip -r plugin.zip plugin_folder/');
+    report(
+      'archive_unreadable',
+      'archive',
+      `is not a readable .zip: ${text}`,
+      'make it by: zip -r plugin.zip plugin_folder/',
+    );
     return { ok: false, faults };
   };
   let zip: yauzl.ZipFile;
@@ -246,7 +299,8 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
     return unreadable((error as Error).message);
   }
   // Bytes before the first entry would make it two files in one: a program to some readers, an archive to others.
-  if (all.length > 0 && bytes.readUInt32LE(0) !== 0x04034b50) return unreadable('other bytes stand before the first entry');
+  if (all.length > 0 && bytes.readUInt32LE(0) !== 0x04034b50)
+    return unreadable('other bytes stand before the first entry');
   if (isZip64(bytes)) return unreadable('it is a zip64 file, which nothing within the limits needs');
   if (all.length > archiveLimits.entriesMax) {
     report('archive_too_many_files', 'archive', `holds more than ${archiveLimits.entriesMax} entries`);
@@ -266,7 +320,11 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
     unpacked += entry.uncompressedSize;
   }
   if (unpacked > archiveLimits.unpackedBytesMax) {
-    report('archive_too_large', 'archive', `unpacks to ${unpacked} bytes; at most ${archiveLimits.unpackedBytesMax} are allowed`);
+    report(
+      'archive_too_large',
+      'archive',
+      `unpacks to ${unpacked} bytes; at most ${archiveLimits.unpackedBytesMax} are allowed`,
+    );
   }
   checkDoubles(named, report);
   checkLayout(bytes, named, report);
@@ -282,7 +340,12 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
     const isSource = path.endsWith('.py');
     if (isSource) sourceBytes += entry.uncompressedSize;
     if (sourceBytes > archiveLimits.sourceBytesMax) {
-      report('archive_too_much_code', path, `the .py files have more than ${archiveLimits.sourceBytesMax} bytes together`, 'leave out vendored packages that are not needed, or pack them as wheels');
+      report(
+        'archive_too_much_code',
+        path,
+        `the .py files have more than ${archiveLimits.sourceBytesMax} bytes together`,
+        'leave out vendored packages that are not needed, or pack them as wheels',
+      );
       break;
     }
     try {
@@ -291,7 +354,12 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
       if (isSource) sources.set(path, content);
       else otherFiles.push(path);
     } catch (error) {
-      report('archive_unreadable', path, `cannot be unpacked: ${(error as Error).message}`, 'pack the archive again');
+      report(
+        'archive_unreadable',
+        path,
+        `cannot be unpacked: ${(error as Error).message}`,
+        'pack the archive again',
+      );
     }
   }
   return faults.length > 0 ? { ok: false, faults } : { ok: true, archive: { root, sources, otherFiles } };

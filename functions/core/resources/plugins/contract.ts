@@ -5,14 +5,22 @@ import { ListBody, ListQuery, listReply, Timestamp } from '../../http/schemas.ts
 
 const PluginName = z
   .string()
-  .regex(/^[a-zA-Z][a-zA-Z0-9_]{2,63}$/, 'a plugin name begins with a letter and has 3 to 64 letters, digits and "_"');
+  .regex(
+    /^[a-zA-Z][a-zA-Z0-9_]{2,63}$/,
+    'a plugin name begins with a letter and has 3 to 64 letters, digits and "_"',
+  );
 const Version = z.string().regex(/^\d{1,6}\.\d{1,6}\.\d{1,6}$/, 'a version has three numbers, such as 1.0.0');
 
 export const CreatePluginUploadBody = z.strictObject({
   name: PluginName,
   version: Version,
   description: z.string().max(500).nullish(),
-  file_size_bytes: z.int().min(1).max(104_857_600).nullish().meta({ description: 'a hint; the real size is checked at confirm' }),
+  file_size_bytes: z
+    .int()
+    .min(1)
+    .max(104_857_600)
+    .nullish()
+    .meta({ description: 'a hint; the real size is checked at confirm' }),
   presigned_url_expiration: z.int().min(60).max(86_400).default(3600).meta({ description: 'seconds' }),
 });
 
@@ -141,14 +149,30 @@ export const routes = {
     path: `${base}/uploads/{upload}/confirm`,
     tag,
     summary: 'Check the uploaded archive and make the plugin',
-    description: 'Reads the manifest without running it, scans the code, and keeps an immutable copy. Repeating it gives the same answer.',
+    description:
+      'Reads the manifest without running it, scans the code, and keeps an immutable copy. Repeating it gives the same answer.',
     rate: 'upload',
     body: ConfirmPluginUploadBody,
     bodyOptional: true,
     reply: ConfirmedPlugin,
-    errors: ['upload_not_found', 'upload_expired', 'upload_missing', 'upload_changed', 'plugin_invalid', 'plugin_version_exists'],
+    errors: [
+      'upload_not_found',
+      'upload_expired',
+      'upload_missing',
+      'upload_changed',
+      'plugin_invalid',
+      'plugin_version_exists',
+    ],
   }),
-  listPlugins: route({ operation: 'listPlugins', method: 'GET', path: base, tag, summary: 'List plugin versions, newest first', query: ListQuery, reply: PluginList }),
+  listPlugins: route({
+    operation: 'listPlugins',
+    method: 'GET',
+    path: base,
+    tag,
+    summary: 'List plugin versions, newest first',
+    query: ListQuery,
+    reply: PluginList,
+  }),
   searchPlugins: route({
     operation: 'searchPlugins',
     method: 'POST',
@@ -168,10 +192,22 @@ export const routes = {
     tag,
     summary: 'Read a plugin version, by id or as name@version',
     query: z.strictObject({ return_presigned_urls: z.stringbool().default(false) }),
-    reply: Plugin.extend({ success: z.literal(true), plugin: Plugin, presigned_download_url: z.string().nullable() }),
+    reply: Plugin.extend({
+      success: z.literal(true),
+      plugin: Plugin,
+      presigned_download_url: z.string().nullable(),
+    }),
     errors: ['plugin_not_found'],
   }),
-  getPluginStatus: route({ operation: 'getPluginStatus', method: 'GET', path: `${one}/status`, tag, summary: 'Whether a plugin is deployed', reply: PluginStatus, errors: ['plugin_not_found'] }),
+  getPluginStatus: route({
+    operation: 'getPluginStatus',
+    method: 'GET',
+    path: `${one}/status`,
+    tag,
+    summary: 'Whether a plugin is deployed',
+    reply: PluginStatus,
+    errors: ['plugin_not_found'],
+  }),
   deployPlugin: route({
     operation: 'deployPlugin',
     method: 'POST',
@@ -183,7 +219,13 @@ export const routes = {
     body: z.strictObject({ deployment_type: z.enum(['batch_only', 'realtime']).optional() }),
     bodyOptional: true,
     reply: Deployment,
-    errors: ['plugin_not_found', 'plugin_realtime_unavailable', 'plugin_failed', 'plugin_timeout', 'plugin_unavailable'],
+    errors: [
+      'plugin_not_found',
+      'plugin_realtime_unavailable',
+      'plugin_failed',
+      'plugin_timeout',
+      'plugin_unavailable',
+    ],
   }),
   undeployPlugin: route({
     operation: 'undeployPlugin',
@@ -202,7 +244,14 @@ export const routes = {
     path: one,
     tag,
     summary: 'Delete a plugin version that no collection uses',
-    reply: z.object({ success: z.literal(true), plugin_id: z.string(), message: z.string(), deployment_removed: z.boolean() }).meta({ id: 'PluginDeletion' }),
+    reply: z
+      .object({
+        success: z.literal(true),
+        plugin_id: z.string(),
+        message: z.string(),
+        deployment_removed: z.boolean(),
+      })
+      .meta({ id: 'PluginDeletion' }),
     errors: ['plugin_not_found', 'plugin_in_use', 'plugin_changed'],
   }),
 };

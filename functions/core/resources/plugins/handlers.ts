@@ -62,7 +62,11 @@ async function page(ctx: NsCtx, input: ListInput) {
 }
 
 function deploymentType(plugin: StoredPlugin): 'batch_only' | 'realtime' | null {
-  return plugin.deployment === 'deployed' ? 'realtime' : plugin.deployment === 'batch_only' ? 'batch_only' : null;
+  return plugin.deployment === 'deployed'
+    ? 'realtime'
+    : plugin.deployment === 'batch_only'
+      ? 'batch_only'
+      : null;
 }
 
 function toDeployment(plugin: StoredPlugin, message: string) {
@@ -78,7 +82,10 @@ function toDeployment(plugin: StoredPlugin, message: string) {
 }
 
 const statusWords = {
-  not_deployed: ['NOT_DEPLOYED', 'The plugin is checked and not in use. Deploy it to use it in a collection.'],
+  not_deployed: [
+    'NOT_DEPLOYED',
+    'The plugin is checked and not in use. Deploy it to use it in a collection.',
+  ],
   queued: ['QUEUED', 'The deployment waits for its turn.'],
   batch_only: ['DEPLOYED', 'Collections can use the plugin; queries are embedded by its batch steps.'],
   deployed: ['DEPLOYED', 'Collections can use the plugin; queries are embedded by its realtime.py.'],
@@ -120,8 +127,13 @@ export const handlers: Handlers<typeof routes> = {
   getPlugin: async ({ ctx, params, query }) => {
     const stored = await getPlugin(ctx, params.plugin!);
     const plugin = toPlugin(ctx, stored);
-    const url = query.return_presigned_urls ? await ctx.ports.archives.presignGet(stored.archive_key, 3600) : null;
-    return new Answer({ ...plugin, success: true as const, plugin, presigned_download_url: url }, { etag: stored.revision });
+    const url = query.return_presigned_urls
+      ? await ctx.ports.archives.presignGet(stored.archive_key, 3600)
+      : null;
+    return new Answer(
+      { ...plugin, success: true as const, plugin, presigned_download_url: url },
+      { etag: stored.revision },
+    );
   },
   getPluginStatus: async ({ ctx, params }) => {
     const plugin = await getPlugin(ctx, params.plugin!);
@@ -145,9 +157,18 @@ export const handlers: Handlers<typeof routes> = {
     const plugin = await deployPlugin(ctx, params.plugin!, query.deployment_type ?? body.deployment_type);
     return toDeployment(plugin, statusWords[plugin.deployment][1]);
   },
-  undeployPlugin: async ({ ctx, params }) => toDeployment(await undeployPlugin(ctx, params.plugin!), 'The plugin is out of use; documents that it made stay.'),
+  undeployPlugin: async ({ ctx, params }) =>
+    toDeployment(
+      await undeployPlugin(ctx, params.plugin!),
+      'The plugin is out of use; documents that it made stay.',
+    ),
   deletePlugin: async ({ ctx, params }) => {
     const plugin = await deletePlugin(ctx, params.plugin!);
-    return { success: true as const, plugin_id: plugin.id, message: `Plugin ${plugin.id} deleted.`, deployment_removed: isDeployed(plugin) };
+    return {
+      success: true as const,
+      plugin_id: plugin.id,
+      message: `Plugin ${plugin.id} deleted.`,
+      deployment_removed: isDeployed(plugin),
+    };
   },
 };

@@ -35,7 +35,10 @@ export interface PluginUploadTicket {
 }
 
 /** The declared size is a hint: it is neither signed nor trusted. @throws AppError quota_exceeded */
-export async function createPluginUpload(ctx: NsCtx, body: z.output<typeof CreatePluginUploadBody>): Promise<PluginUploadTicket> {
+export async function createPluginUpload(
+  ctx: NsCtx,
+  body: z.output<typeof CreatePluginUploadBody>,
+): Promise<PluginUploadTicket> {
   const uploadId = newId('upload', ctx.ports.clock, ctx.ports.random);
   const seconds = body.presigned_url_expiration;
   const nowMs = ctx.ports.clock.now();
@@ -51,7 +54,10 @@ export async function createPluginUpload(ctx: NsCtx, body: z.output<typeof Creat
     result: null,
   };
   await putUpload(ctx, upload);
-  return { upload, presignedUrl: await ctx.ports.archives.presignPut(upload.s3_key, seconds, upload.content_type) };
+  return {
+    upload,
+    presignedUrl: await ctx.ports.archives.presignPut(upload.s3_key, seconds, upload.content_type),
+  };
 }
 
 interface Validation {
@@ -80,7 +86,11 @@ export interface Confirmation {
  *
  * @throws AppError upload_not_found, upload_expired, upload_missing, upload_changed, plugin_invalid, plugin_version_exists
  */
-export async function confirmPluginUpload(ctx: NsCtx, uploadId: string, declaredEtag?: string | null): Promise<Confirmation> {
+export async function confirmPluginUpload(
+  ctx: NsCtx,
+  uploadId: string,
+  declaredEtag?: string | null,
+): Promise<Confirmation> {
   const upload = await getUpload(ctx, 'plugin', uploadId);
   const name = String(upload.facts.name);
   const version = String(upload.facts.version);
@@ -91,16 +101,23 @@ export async function confirmPluginUpload(ctx: NsCtx, uploadId: string, declared
   const info = await archives.head(upload.s3_key);
   if (!info) {
     throw new AppError('upload_missing', {
-      detail: 'Nothing has been put to the presigned URL yet. PUT the .zip there with Content-Type: application/zip, then confirm.',
+      detail:
+        'Nothing has been put to the presigned URL yet. PUT the .zip there with Content-Type: application/zip, then confirm.',
     });
   }
   if (info.bytes > archiveLimits.packedBytesMax) {
     throw invalid('plugin_invalid', [
-      { type: 'archive_too_large', location: ['archive', 0, 0], message: `the archive has ${info.bytes} bytes; at most ${archiveLimits.packedBytesMax} are allowed` },
+      {
+        type: 'archive_too_large',
+        location: ['archive', 0, 0],
+        message: `the archive has ${info.bytes} bytes; at most ${archiveLimits.packedBytesMax} are allowed`,
+      },
     ]);
   }
   if (declaredEtag && declaredEtag.replaceAll('"', '') !== info.etag.replaceAll('"', '')) {
-    throw new AppError('upload_changed', { detail: `The uploaded bytes have the ETag ${info.etag}, the confirm names ${declaredEtag}. Upload again.` });
+    throw new AppError('upload_changed', {
+      detail: `The uploaded bytes have the ETag ${info.etag}, the confirm names ${declaredEtag}. Upload again.`,
+    });
   }
   const bytes = Buffer.from(await readUploaded(ctx, upload.s3_key));
   const sha256 = createHash('sha256').update(bytes).digest('hex');
@@ -118,7 +135,10 @@ export async function confirmPluginUpload(ctx: NsCtx, uploadId: string, declared
     await archives.copyFrom(archives, upload.s3_key, archiveKey, info.etag);
   } catch (error) {
     if (error instanceof BlobConflict || error instanceof BlobMissing) {
-      throw new AppError('upload_changed', { detail: 'The uploaded bytes changed while they were being checked. Confirm again.', cause: error });
+      throw new AppError('upload_changed', {
+        detail: 'The uploaded bytes changed while they were being checked. Confirm again.',
+        cause: error,
+      });
     }
     throw error;
   }
@@ -142,7 +162,9 @@ export async function confirmPluginUpload(ctx: NsCtx, uploadId: string, declared
       has_realtime: validation.has_realtime,
       deployment: 'not_deployed',
       deployed_at: null,
-      validation_warnings: validation.warnings.map((w) => `${w.location.join(':')}: ${w.message}`).slice(0, 50),
+      validation_warnings: validation.warnings
+        .map((w) => `${w.location.join(':')}: ${w.message}`)
+        .slice(0, 50),
     },
     sha256,
   );
@@ -154,13 +176,21 @@ async function readUploaded(ctx: NsCtx, key: string): Promise<Uint8Array> {
   try {
     return await ctx.ports.archives.get(key);
   } catch (error) {
-    if (error instanceof BlobMissing) throw new AppError('upload_changed', { detail: 'The upload vanished while it was read. Upload again.', cause: error });
+    if (error instanceof BlobMissing)
+      throw new AppError('upload_changed', {
+        detail: 'The upload vanished while it was read. Upload again.',
+        cause: error,
+      });
     throw error;
   }
 }
 
 /** Two confirms at once: one makes the row, the other finds it. @throws AppError plugin_version_exists */
-async function createOnce(ctx: NsCtx, plugin: Parameters<typeof pluginStore.create>[1], sha256: string): Promise<StoredPlugin> {
+async function createOnce(
+  ctx: NsCtx,
+  plugin: Parameters<typeof pluginStore.create>[1],
+  sha256: string,
+): Promise<StoredPlugin> {
   try {
     return await pluginStore.create(ctx, plugin);
   } catch (error) {
@@ -185,7 +215,10 @@ async function validate(
   otherFiles: readonly string[],
 ): Promise<Validation> {
   const files = [...sources].map(([path, content]) => ({ path, content_base64: content.toString('base64') }));
-  return (await ctx.ports.validator.call({ name, version, files, other_files: otherFiles }, { timeoutMs: 60_000 })) as Validation;
+  return (await ctx.ports.validator.call(
+    { name, version, files, other_files: otherFiles },
+    { timeoutMs: 60_000 },
+  )) as Validation;
 }
 
 /** By id (`text_embed_1_0_0`) or as `text_embed@1.0.0`. @throws AppError plugin_not_found */
@@ -249,7 +282,11 @@ const loadBudgetMs = 60_000;
  *
  * @throws AppError plugin_not_found, plugin_realtime_unavailable, plugin_failed, plugin_timeout, plugin_unavailable
  */
-export async function deployPlugin(ctx: NsCtx, idOrName: string, type?: 'batch_only' | 'realtime'): Promise<StoredPlugin> {
+export async function deployPlugin(
+  ctx: NsCtx,
+  idOrName: string,
+  type?: 'batch_only' | 'realtime',
+): Promise<StoredPlugin> {
   const plugin = await getPlugin(ctx, idOrName);
   const { realtimePlugins } = ctx.ports.settings;
   const wanted = type ?? (plugin.has_realtime && realtimePlugins ? 'realtime' : 'batch_only');
@@ -260,7 +297,8 @@ export async function deployPlugin(ctx: NsCtx, idOrName: string, type?: 'batch_o
   }
   if (wanted === 'realtime' && !realtimePlugins) {
     throw new AppError('plugin_realtime_unavailable', {
-      detail: 'This stage does not deploy plugins for realtime inference. Use ?deployment_type=batch_only; text queries work with that too.',
+      detail:
+        'This stage does not deploy plugins for realtime inference. Use ?deployment_type=batch_only; text queries work with that too.',
     });
   }
   const target = wanted === 'realtime' ? 'deployed' : 'batch_only';
@@ -278,7 +316,9 @@ export async function deployPlugin(ctx: NsCtx, idOrName: string, type?: 'batch_o
   )) as { ok?: boolean; error?: { code: string; message: string }; logs?: string };
   if (reply.error) {
     const failed = await pluginStore.update(ctx, plugin, { deployment: 'failed' }, [
-      announce(ctx, 'plugin.failed', { type: 'plugin', id: plugin.id }, plugin.revision, { code: reply.error.code }),
+      announce(ctx, 'plugin.failed', { type: 'plugin', id: plugin.id }, plugin.revision, {
+        code: reply.error.code,
+      }),
     ]);
     throw new AppError('plugin_failed', {
       detail: `${failed.id} could not be loaded: ${reply.error.message}`,
@@ -286,9 +326,16 @@ export async function deployPlugin(ctx: NsCtx, idOrName: string, type?: 'batch_o
     });
   }
   crash('plugin.deploy.after_check');
-  return pluginStore.update(ctx, plugin, { deployment: target, deployed_at: isoTime(ctx.ports.clock.now()) }, [
-    announce(ctx, 'plugin.deployed', { type: 'plugin', id: plugin.id }, plugin.revision, { deployment_type: wanted }),
-  ]);
+  return pluginStore.update(
+    ctx,
+    plugin,
+    { deployment: target, deployed_at: isoTime(ctx.ports.clock.now()) },
+    [
+      announce(ctx, 'plugin.deployed', { type: 'plugin', id: plugin.id }, plugin.revision, {
+        deployment_type: wanted,
+      }),
+    ],
+  );
 }
 
 /** @throws AppError plugin_not_found, plugin_changed */
@@ -304,6 +351,7 @@ export async function deletePlugin(ctx: NsCtx, idOrName: string): Promise<Stored
   await pluginStore.remove(ctx, plugin);
   // The archive is shared by content: another version may have the same bytes, so it stays until nothing names it.
   const others = await pluginStore.list(ctx);
-  if (!others.some((other) => other.archive_key === plugin.archive_key)) await ctx.ports.archives.delete(plugin.archive_key);
+  if (!others.some((other) => other.archive_key === plugin.archive_key))
+    await ctx.ports.archives.delete(plugin.archive_key);
   return plugin;
 }

@@ -14,7 +14,10 @@ export const Health = z
 export type Health = z.output<typeof Health>;
 
 /** Described loosely: the document is its own description. */
-const Document = z.looseObject({ openapi: z.string(), info: z.looseObject({ title: z.string(), version: z.string() }) });
+const Document = z.looseObject({
+  openapi: z.string(),
+  info: z.looseObject({ title: z.string(), version: z.string() }),
+});
 
 const tag = 'service';
 

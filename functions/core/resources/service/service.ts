@@ -8,7 +8,12 @@ export const granaryVersion = '0.1.0';
 
 /** Says that the function runs; it asks nothing of the table, so that a probe costs nothing and never locks anybody out. */
 export function health(ctx: Ctx): Health {
-  return { status: 'ok', version: granaryVersion, stage: ctx.ports.settings.stage, time: isoTime(ctx.ports.clock.now()) };
+  return {
+    status: 'ok',
+    version: granaryVersion,
+    stage: ctx.ports.settings.stage,
+    time: isoTime(ctx.ports.clock.now()),
+  };
 }
 
 export interface ApiDocument {

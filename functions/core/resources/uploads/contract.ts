@@ -15,9 +15,17 @@ export const CreateUploadBody = z.strictObject({
   content_type: z
     .string()
     .max(100)
-    .regex(/^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+(; ?[a-z0-9_-]+=[a-z0-9_.-]+)*$/i, 'a content type has the form type/subtype, such as image/png')
+    .regex(
+      /^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+(; ?[a-z0-9_-]+=[a-z0-9_.-]+)*$/i,
+      'a content type has the form type/subtype, such as image/png',
+    )
     .meta({ description: 'MIME type; the PUT must send exactly this Content-Type' }),
-  file_size_bytes: z.int().min(1).max(uploadBytesMax).nullish().meta({ description: 'a hint; the real size is checked at confirm' }),
+  file_size_bytes: z
+    .int()
+    .min(1)
+    .max(uploadBytesMax)
+    .nullish()
+    .meta({ description: 'a hint; the real size is checked at confirm' }),
   presigned_url_expiration: z.int().min(60).max(86_400).default(3600).meta({ description: 'seconds' }),
   metadata: Metadata.optional().meta({ description: 'notes on the upload itself' }),
   create_object_on_confirm: z.boolean().default(true),
@@ -26,10 +34,16 @@ export const CreateUploadBody = z.strictObject({
     .string()
     .regex(/^[A-Za-z_][A-Za-z0-9_]{0,99}$/, 'a property name has letters, digits and "_"')
     .nullish()
-    .meta({ description: 'the property of the bucket schema that the file fills; may be left out where only one can be meant' }),
+    .meta({
+      description:
+        'the property of the bucket schema that the file fills; may be left out where only one can be meant',
+    }),
   blob_type: z.string().max(40).nullish().meta({ description: 'the type of that property' }),
   // Clients send these; every file is stored.
-  file_hash: z.string().regex(/^[0-9a-fA-F]{64}$/, 'a SHA-256 in 64 hexadecimal digits').nullish(),
+  file_hash: z
+    .string()
+    .regex(/^[0-9a-fA-F]{64}$/, 'a SHA-256 in 64 hexadecimal digits')
+    .nullish(),
   skip_duplicates: z.boolean().nullish(),
 });
 
@@ -40,7 +54,10 @@ export const Upload = z
     filename: z.string(),
     content_type: z.string(),
     file_size_bytes: z.int().nullable().meta({ description: 'declared; after confirm the real size' }),
-    presigned_url: z.string().nullable().meta({ description: 'PUT the file here; shown at create and on request' }),
+    presigned_url: z
+      .string()
+      .nullable()
+      .meta({ description: 'PUT the file here; shown at create and on request' }),
     presigned_url_expiration: z.int(),
     s3_key: z.string(),
     status: z.enum(['PENDING', 'COMPLETED']),
@@ -62,7 +79,11 @@ export const Upload = z
 export type Upload = z.output<typeof Upload>;
 
 export const ConfirmUploadBody = z.strictObject({
-  etag: z.string().max(200).nullish().meta({ description: 'the ETag that the PUT answered; checked when given' }),
+  etag: z
+    .string()
+    .max(200)
+    .nullish()
+    .meta({ description: 'the ETag that the PUT answered; checked when given' }),
   file_size_bytes: z.int().min(1).nullish().meta({ description: 'checked when given' }),
 });
 
@@ -140,13 +161,27 @@ export const routes = {
     path: `${one}/confirm`,
     tag,
     summary: 'Take over the uploaded file and make an object of it',
-    description: 'Keeps an immutable copy of the bytes that are there now. Repeating it gives the same answer.',
+    description:
+      'Keeps an immutable copy of the bytes that are there now. Repeating it gives the same answer.',
     rate,
-    query: z.strictObject({ async: z.stringbool().default(false).meta({ description: 'accepted; the confirm is done when it answers' }) }),
+    query: z.strictObject({
+      async: z
+        .stringbool()
+        .default(false)
+        .meta({ description: 'accepted; the confirm is done when it answers' }),
+    }),
     body: ConfirmUploadBody,
     bodyOptional: true,
     reply: ConfirmedUpload,
-    errors: ['bucket_not_found', 'upload_not_found', 'upload_expired', 'upload_missing', 'upload_changed', 'upload_too_large', 'object_invalid'],
+    errors: [
+      'bucket_not_found',
+      'upload_not_found',
+      'upload_expired',
+      'upload_missing',
+      'upload_changed',
+      'upload_too_large',
+      'object_invalid',
+    ],
   }),
   deleteUpload: route({
     operation: 'deleteUpload',
@@ -156,7 +191,10 @@ export const routes = {
     summary: 'Forget an upload; objects that were made from it stay whole',
     rate: 'data',
     query: z.strictObject({
-      delete_s3_object: z.stringbool().default(true).meta({ description: 'also delete what was put to the URL and not confirmed' }),
+      delete_s3_object: z
+        .stringbool()
+        .default(true)
+        .meta({ description: 'also delete what was put to the URL and not confirmed' }),
     }),
     reply: NoContent,
     status: 204,

@@ -6,7 +6,14 @@ import type { ListInput } from '../../page.ts';
 import { mergeListInput, pageOfAll } from '../../page.ts';
 import type { routes, Upload } from './contract.ts';
 import type { FileUpload } from './service.ts';
-import { confirmUpload, createUpload, deleteUpload, getUpload, listUploads, presignAgain } from './service.ts';
+import {
+  confirmUpload,
+  createUpload,
+  deleteUpload,
+  getUpload,
+  listUploads,
+  presignAgain,
+} from './service.ts';
 
 function toUpload({ row, facts, result }: FileUpload, presignedUrl: string | null): Upload {
   return {

@@ -85,7 +85,10 @@ function propertyOf(bucket: StoredBucket, named: string | null | undefined): str
 }
 
 /** The body of the object that confirm makes. */
-function objectBody(facts: Pick<UploadFacts, 'blob_property' | 'blob_type' | 'object_metadata'>, uploadId: string) {
+function objectBody(
+  facts: Pick<UploadFacts, 'blob_property' | 'blob_type' | 'object_metadata'>,
+  uploadId: string,
+) {
   return {
     blobs: [{ property: facts.blob_property, type: facts.blob_type, upload_id: uploadId }],
     ...(facts.object_metadata === null ? {} : { metadata: facts.object_metadata }),
@@ -106,8 +109,12 @@ function assertObjectFits(bucket: StoredBucket, facts: UploadFacts, uploadId: st
   throw invalid(
     'object_invalid',
     faults.map((fault) => {
-      const known = Object.entries(whereInRequest).find(([at]) => `${fault.location.join('.')}.`.startsWith(`${at}.`));
-      return known ? { ...fault, location: [...known[1], ...fault.location.slice(known[0].split('.').length)] } : fault;
+      const known = Object.entries(whereInRequest).find(([at]) =>
+        `${fault.location.join('.')}.`.startsWith(`${at}.`),
+      );
+      return known
+        ? { ...fault, location: [...known[1], ...fault.location.slice(known[0].split('.').length)] }
+        : fault;
     }),
   );
 }
@@ -118,13 +125,20 @@ export interface UploadTicket {
 }
 
 /** An object that could not be made at confirm is refused here already. @throws AppError bucket_not_found, object_invalid */
-export async function createUpload(ctx: NsCtx, bucketName: string, body: z.output<typeof CreateUploadBody>): Promise<UploadTicket> {
+export async function createUpload(
+  ctx: NsCtx,
+  bucketName: string,
+  body: z.output<typeof CreateUploadBody>,
+): Promise<UploadTicket> {
   const bucket = await getBucket(ctx, bucketName);
   const { clock, random } = ctx.ports;
   const uploadId = newId('upload', clock, random);
-  const property = body.create_object_on_confirm ? propertyOf(bucket, body.blob_property) : (body.blob_property ?? null);
+  const property = body.create_object_on_confirm
+    ? propertyOf(bucket, body.blob_property)
+    : (body.blob_property ?? null);
   const { properties } = bucket.bucket_schema;
-  const schemaType = property !== null && Object.hasOwn(properties, property) ? properties[property]?.type : undefined;
+  const schemaType =
+    property !== null && Object.hasOwn(properties, property) ? properties[property]?.type : undefined;
   const facts: UploadFacts = {
     bucket_id: bucket.id,
     filename: body.filename,
@@ -154,7 +168,11 @@ export async function createUpload(ctx: NsCtx, bucketName: string, body: z.outpu
     result: null,
   };
   await putUpload(ctx, row);
-  const presignedUrl = await ctx.ports.blobs.presignPut(row.s3_key, body.presigned_url_expiration, body.content_type);
+  const presignedUrl = await ctx.ports.blobs.presignPut(
+    row.s3_key,
+    body.presigned_url_expiration,
+    body.content_type,
+  );
   return { upload: toUpload(row), presignedUrl };
 }
 
@@ -169,7 +187,9 @@ export async function presignAgain(ctx: NsCtx, upload: FileUpload): Promise<stri
 /** An upload belongs to one bucket; through another it does not exist. */
 function assertOfBucket(upload: FileUpload, bucket: StoredBucket): FileUpload {
   if (upload.facts.bucket_id === bucket.id) return upload;
-  throw new AppError('upload_not_found', { detail: `The bucket "${bucket.name}" has no upload "${upload.row.upload_id}".` });
+  throw new AppError('upload_not_found', {
+    detail: `The bucket "${bucket.name}" has no upload "${upload.row.upload_id}".`,
+  });
 }
 
 /** @throws AppError bucket_not_found, upload_not_found, upload_expired */
@@ -209,14 +229,20 @@ async function takeBytes(
     });
   }
   if (info.bytes > uploadBytesMax) {
-    throw new AppError('upload_too_large', { detail: `The file has ${info.bytes} bytes; at most ${uploadBytesMax} are accepted.` });
+    throw new AppError('upload_too_large', {
+      detail: `The file has ${info.bytes} bytes; at most ${uploadBytesMax} are accepted.`,
+    });
   }
   const bare = (etag: string) => etag.replace(/^W\//, '').replaceAll('"', '');
   if (declared.etag && bare(declared.etag) !== bare(info.etag)) {
-    throw new AppError('upload_changed', { detail: `The uploaded bytes have the ETag ${info.etag}, the confirm names ${declared.etag}. Upload again.` });
+    throw new AppError('upload_changed', {
+      detail: `The uploaded bytes have the ETag ${info.etag}, the confirm names ${declared.etag}. Upload again.`,
+    });
   }
   if (declared.file_size_bytes && declared.file_size_bytes !== info.bytes) {
-    throw new AppError('upload_changed', { detail: `The uploaded file has ${info.bytes} bytes, the confirm names ${declared.file_size_bytes}. Upload again.` });
+    throw new AppError('upload_changed', {
+      detail: `The uploaded file has ${info.bytes} bytes, the confirm names ${declared.file_size_bytes}. Upload again.`,
+    });
   }
   const key = `objects/${ctx.ns.namespaceId}/${bucket.id}/uploads/${uploadId}-${bare(info.etag).replace(/[^A-Za-z0-9-]/g, '')}`;
   try {
@@ -225,11 +251,21 @@ async function takeBytes(
     if (!(error instanceof BlobConflict || error instanceof BlobMissing)) throw error;
     const now = await findUpload(ctx, 'object', uploadId);
     if (now.state === 'confirmed') return toUpload(now);
-    throw new AppError('upload_changed', { detail: 'The uploaded bytes changed while they were being confirmed. Confirm again.', cause: error });
+    throw new AppError('upload_changed', {
+      detail: 'The uploaded bytes changed while they were being confirmed. Confirm again.',
+      cause: error,
+    });
   }
   crash('upload.confirm.after_copy');
-  const result: UploadResult = { s3_key: key, size_bytes: info.bytes, etag: bare(info.etag), confirmed_at: isoTime(ctx.ports.clock.now()) };
-  const confirmed = toUpload(await markConfirmed(ctx, upload.row, result as unknown as NonNullable<StoredUpload['result']>));
+  const result: UploadResult = {
+    s3_key: key,
+    size_bytes: info.bytes,
+    etag: bare(info.etag),
+    confirmed_at: isoTime(ctx.ports.clock.now()),
+  };
+  const confirmed = toUpload(
+    await markConfirmed(ctx, upload.row, result as unknown as NonNullable<StoredUpload['result']>),
+  );
   // Two confirms over different bytes: the copy of the one that came second is nobody's.
   if (confirmed.result?.s3_key !== key) await blobs.delete(key);
   await blobs.delete(source);
@@ -264,13 +300,22 @@ export async function confirmUpload(
   const bucket = await getBucket(ctx, bucketName);
   let upload = assertOfBucket(toUpload(await getRow(ctx, 'object', uploadId)), bucket);
   if (upload.row.state === 'pending') upload = await takeBytes(ctx, bucket, upload, declared);
-  if (upload.facts.create_object_on_confirm && upload.result?.object_id === undefined) upload = await makeObject(ctx, bucket, upload);
-  if (!upload.result) throw new AppError('internal_error', { internal: `the upload ${uploadId} is confirmed without a result` });
+  if (upload.facts.create_object_on_confirm && upload.result?.object_id === undefined)
+    upload = await makeObject(ctx, bucket, upload);
+  if (!upload.result)
+    throw new AppError('internal_error', {
+      internal: `the upload ${uploadId} is confirmed without a result`,
+    });
   return { ...upload, result: upload.result };
 }
 
 /** Forgets an upload. Its confirmed content stays, since objects may use it; it goes with its bucket. */
-export async function deleteUpload(ctx: NsCtx, bucketName: string, uploadId: string, withBytes: boolean): Promise<void> {
+export async function deleteUpload(
+  ctx: NsCtx,
+  bucketName: string,
+  uploadId: string,
+  withBytes: boolean,
+): Promise<void> {
   const bucket = await getBucket(ctx, bucketName);
   const { row } = assertOfBucket(toUpload(await findUpload(ctx, 'object', uploadId)), bucket);
   await deleteRow(ctx, uploadId);

@@ -7,21 +7,44 @@ import { ListBody, ListQuery, listReply, NoContent, Timestamp, TitleName } from 
 
 const EventName = z.string().superRefine((name, ctx) => {
   if (!(eventTypes as readonly string[]).includes(name)) {
-    ctx.addIssue({ code: 'custom', message: `unknown event "${name.slice(0, 60)}"`, params: { type: 'event_unknown', fix: `one of: ${eventTypes.join(', ')}` } });
+    ctx.addIssue({
+      code: 'custom',
+      message: `unknown event "${name.slice(0, 60)}"`,
+      params: { type: 'event_unknown', fix: `one of: ${eventTypes.join(', ')}` },
+    });
   }
 });
 
 /** 24 to 64 bytes of the user's own, or one of ours; empty: deliveries are not signed. */
 const SigningSecret = z
   .string()
-  .refine((s) => s === '' || s === 'redacted' || s.startsWith('whsec_') || (Buffer.byteLength(s) >= 24 && Buffer.byteLength(s) <= 64), 'a signing secret has 24 to 64 bytes; leave it out and one is made, or send "" for unsigned deliveries')
-  .refine((s) => !s.startsWith('whsec_') || (Buffer.from(s.slice(6), 'base64').length >= 24 && Buffer.from(s.slice(6), 'base64').length <= 64), 'the part after "whsec_" must be base64 of 24 to 64 bytes');
+  .refine(
+    (s) =>
+      s === '' ||
+      s === 'redacted' ||
+      s.startsWith('whsec_') ||
+      (Buffer.byteLength(s) >= 24 && Buffer.byteLength(s) <= 64),
+    'a signing secret has 24 to 64 bytes; leave it out and one is made, or send "" for unsigned deliveries',
+  )
+  .refine(
+    (s) =>
+      !s.startsWith('whsec_') ||
+      (Buffer.from(s.slice(6), 'base64').length >= 24 && Buffer.from(s.slice(6), 'base64').length <= 64),
+    'the part after "whsec_" must be base64 of 24 to 64 bytes',
+  );
 
-const forbiddenHeaders = /^(host|content-length|content-type|transfer-encoding|connection|webhook-.*|x-mixpeek-signature)$/i;
+const forbiddenHeaders =
+  /^(host|content-length|content-type|transfer-encoding|connection|webhook-.*|x-mixpeek-signature)$/i;
 const HeaderMap = z
   .record(
-    z.string().regex(/^[A-Za-z0-9-]{1,100}$/, 'a header name has letters, digits and "-"').refine((name) => !forbiddenHeaders.test(name), 'this header is set by the delivery itself'),
-    z.string().max(1000).regex(/^[\x20-\x7e]*$/, 'a header value has printable ASCII characters only'),
+    z
+      .string()
+      .regex(/^[A-Za-z0-9-]{1,100}$/, 'a header name has letters, digits and "-"')
+      .refine((name) => !forbiddenHeaders.test(name), 'this header is set by the delivery itself'),
+    z
+      .string()
+      .max(1000)
+      .regex(/^[\x20-\x7e]*$/, 'a header value has printable ASCII characters only'),
   )
   .refine((headers) => Object.keys(headers).length <= 20, 'at most 20 headers');
 
@@ -49,7 +72,10 @@ const webhookShape = {
   url: z.string().optional(),
   events: z.array(EventName).min(1).max(50).optional(),
   event_types: z.array(EventName).min(1).max(50).optional(),
-  channels: z.array(Channel).length(1, 'one webhook channel; make a second webhook for a second receiver').optional(),
+  channels: z
+    .array(Channel)
+    .length(1, 'one webhook channel; make a second webhook for a second receiver')
+    .optional(),
   headers: HeaderMap.optional(),
   timeout: z.number().min(1).max(15).optional(),
   signing_secret: SigningSecret.optional(),
@@ -58,7 +84,12 @@ const webhookShape = {
 
 type Issues = z.RefinementCtx;
 const need = (ctx: Issues, name: string, what: string) =>
-  ctx.addIssue({ code: 'custom', path: [name], message: `required, ${what} is expected`, params: { type: 'missing' } });
+  ctx.addIssue({
+    code: 'custom',
+    path: [name],
+    message: `required, ${what} is expected`,
+    params: { type: 'missing' },
+  });
 
 interface Loose {
   readonly webhook_name?: string | undefined;
@@ -71,10 +102,18 @@ interface Loose {
 
 function bothAgree(body: Loose, ctx: Issues): void {
   const differ = (path: string, other: string) =>
-    ctx.addIssue({ code: 'custom', path: [path], message: `"${other}" and "${path}" mean the same and differ`, params: { fix: 'send one of them' } });
-  if (body.events && body.event_types && JSON.stringify(body.events) !== JSON.stringify(body.event_types)) differ('event_types', 'events');
-  if (body.url !== undefined && body.channels && body.channels[0]?.configs.url !== body.url) differ('channels', 'url');
-  if (body.name !== undefined && body.webhook_name !== undefined && body.name !== body.webhook_name) differ('webhook_name', 'name');
+    ctx.addIssue({
+      code: 'custom',
+      path: [path],
+      message: `"${other}" and "${path}" mean the same and differ`,
+      params: { fix: 'send one of them' },
+    });
+  if (body.events && body.event_types && JSON.stringify(body.events) !== JSON.stringify(body.event_types))
+    differ('event_types', 'events');
+  if (body.url !== undefined && body.channels && body.channels[0]?.configs.url !== body.url)
+    differ('channels', 'url');
+  if (body.name !== undefined && body.webhook_name !== undefined && body.name !== body.webhook_name)
+    differ('webhook_name', 'name');
 }
 
 /** Both spellings -> the one that is stored. */
@@ -106,7 +145,11 @@ export const CreateWebhookBody = z
   })
   .meta({ id: 'CreateWebhook' });
 
-export const UpdateWebhookBody = z.strictObject({ ...webhookShape, ...serverOwned }).superRefine(bothAgree).transform(normalise).meta({ id: 'UpdateWebhook' });
+export const UpdateWebhookBody = z
+  .strictObject({ ...webhookShape, ...serverOwned })
+  .superRefine(bothAgree)
+  .transform(normalise)
+  .meta({ id: 'UpdateWebhook' });
 
 export const Webhook = z
   .object({
@@ -119,7 +162,10 @@ export const Webhook = z
     channels: z.array(z.json()),
     is_active: z.boolean(),
     disabled_reason: z.string().nullable(),
-    signing_secret: z.string().nullable().meta({ description: 'shown whole once, at create and at rotation; then "redacted"; null: unsigned' }),
+    signing_secret: z
+      .string()
+      .nullable()
+      .meta({ description: 'shown whole once, at create and at rotation; then "redacted"; null: unsigned' }),
     delivery_health: z.object({
       consecutive_failures: z.int(),
       first_failure_at: Timestamp.nullable(),
@@ -149,7 +195,10 @@ export const Delivery = z
         status: z.int().nullable(),
         error: z.string().nullable(),
         duration_ms: z.int(),
-        answer: z.string().nullable().meta({ description: 'the first 1,000 bytes of what the receiver said' }),
+        answer: z
+          .string()
+          .nullable()
+          .meta({ description: 'the first 1,000 bytes of what the receiver said' }),
       }),
     ),
     next_attempt_at: Timestamp.nullable(),
@@ -176,9 +225,23 @@ export const routes = {
     reply: Webhook,
     status: 201,
     errors: ['webhook_name_taken', 'webhook_invalid', 'quota_exceeded'],
-    example: { body: { webhook_name: 'pipeline', url: 'https://example.com/hook', events: ['batch.completed', 'batch.failed'] } },
+    example: {
+      body: {
+        webhook_name: 'pipeline',
+        url: 'https://example.com/hook',
+        events: ['batch.completed', 'batch.failed'],
+      },
+    },
   }),
-  listWebhooks: route({ operation: 'listWebhooks', method: 'GET', path: base, tag, summary: 'List webhooks, newest first', query: ListQuery, reply: listReply(Webhook) }),
+  listWebhooks: route({
+    operation: 'listWebhooks',
+    method: 'GET',
+    path: base,
+    tag,
+    summary: 'List webhooks, newest first',
+    query: ListQuery,
+    reply: listReply(Webhook),
+  }),
   searchWebhooks: route({
     operation: 'searchWebhooks',
     method: 'POST',
@@ -191,7 +254,15 @@ export const routes = {
     bodyOptional: true,
     reply: listReply(Webhook),
   }),
-  getWebhook: route({ operation: 'getWebhook', method: 'GET', path: one, tag, summary: 'Read a webhook by id or name', reply: Webhook, errors: ['webhook_not_found'] }),
+  getWebhook: route({
+    operation: 'getWebhook',
+    method: 'GET',
+    path: one,
+    tag,
+    summary: 'Read a webhook by id or name',
+    reply: Webhook,
+    errors: ['webhook_not_found'],
+  }),
   putWebhook: route({
     operation: 'putWebhook',
     method: 'PUT',
@@ -200,7 +271,13 @@ export const routes = {
     summary: 'Change a webhook; switching it on again clears its failures',
     body: UpdateWebhookBody,
     reply: Webhook,
-    errors: ['webhook_not_found', 'webhook_name_taken', 'webhook_changed', 'webhook_invalid', 'request_stale'],
+    errors: [
+      'webhook_not_found',
+      'webhook_name_taken',
+      'webhook_changed',
+      'webhook_invalid',
+      'request_stale',
+    ],
   }),
   patchWebhook: route({
     operation: 'patchWebhook',
@@ -210,7 +287,13 @@ export const routes = {
     summary: 'Change parts of a webhook',
     body: UpdateWebhookBody,
     reply: Webhook,
-    errors: ['webhook_not_found', 'webhook_name_taken', 'webhook_changed', 'webhook_invalid', 'request_stale'],
+    errors: [
+      'webhook_not_found',
+      'webhook_name_taken',
+      'webhook_changed',
+      'webhook_invalid',
+      'request_stale',
+    ],
   }),
   deleteWebhook: route({
     operation: 'deleteWebhook',
@@ -242,7 +325,14 @@ export const routes = {
     summary: 'Send a test event to this webhook',
     body: z.strictObject({}),
     bodyOptional: true,
-    reply: z.object({ success: z.literal(true), event_id: z.string(), delivery_id: z.string(), message: z.string() }).meta({ id: 'WebhookTest' }),
+    reply: z
+      .object({
+        success: z.literal(true),
+        event_id: z.string(),
+        delivery_id: z.string(),
+        message: z.string(),
+      })
+      .meta({ id: 'WebhookTest' }),
     status: 202,
     errors: ['webhook_not_found'],
   }),
@@ -256,7 +346,15 @@ export const routes = {
     reply: listReply(Delivery),
     errors: ['webhook_not_found'],
   }),
-  getDelivery: route({ operation: 'getDelivery', method: 'GET', path: `${one}/deliveries/{delivery}`, tag, summary: 'Read one delivery', reply: Delivery, errors: ['webhook_not_found', 'delivery_not_found'] }),
+  getDelivery: route({
+    operation: 'getDelivery',
+    method: 'GET',
+    path: `${one}/deliveries/{delivery}`,
+    tag,
+    summary: 'Read one delivery',
+    reply: Delivery,
+    errors: ['webhook_not_found', 'delivery_not_found'],
+  }),
   replayDelivery: route({
     operation: 'replayDelivery',
     method: 'POST',
@@ -278,7 +376,9 @@ export const routes = {
     query: z.strictObject({ since: Timestamp.optional(), include_delivered: z.stringbool().default(false) }),
     body: z.strictObject({ since: Timestamp.optional() }),
     bodyOptional: true,
-    reply: z.object({ success: z.literal(true), replayed: z.int(), message: z.string() }).meta({ id: 'WebhookReplay' }),
+    reply: z
+      .object({ success: z.literal(true), replayed: z.int(), message: z.string() })
+      .meta({ id: 'WebhookReplay' }),
     status: 202,
     errors: ['webhook_not_found'],
   }),
@@ -301,6 +401,9 @@ export const organizationRoutes = Object.fromEntries(
     const operation = organizationName(name as Names);
     const path = one.path.replace('/v1/namespaces/{namespace}/', '/v1/organizations/') as Route['path'];
     const summary = `${one.summary} (all namespaces of the organisation)`;
-    return [operation, { ...one, operation, path, summary, tag: 'organization-webhooks', permission: 'admin' }];
+    return [
+      operation,
+      { ...one, operation, path, summary, tag: 'organization-webhooks', permission: 'admin' },
+    ];
   }),
 ) as Readonly<Record<OrganizationName, Route>>;

@@ -1,6 +1,7 @@
 // From an event to signed posts: who hears it, one delivery row each, attempts with back-off, and an end in any case.
-import { isoTime } from '../../clock.ts';
+
 import type { Clock, RandomSource } from '../../clock.ts';
+import { isoTime } from '../../clock.ts';
 import { inNamespace, makeContext } from '../../context.ts';
 import { crash } from '../../crash.ts';
 import type { Received, Sending } from '../../egress/send.ts';
@@ -58,7 +59,11 @@ function envelope(event: GranaryEvent): string {
 
 /** The context that the webhook store wants; deliveries are made for the organisation that the event names. */
 function contextFor(ports: DeliverPorts, orgId: string, namespaceId: string, requestId: string) {
-  const base = makeContext(ports as unknown as Ports, { orgId, keyId: 'deliver', permissions: [] }, requestId);
+  const base = makeContext(
+    ports as unknown as Ports,
+    { orgId, keyId: 'deliver', permissions: [] },
+    requestId,
+  );
   return inNamespace(base, namespaceId);
 }
 
@@ -159,7 +164,12 @@ async function post(ports: DeliverPorts, webhook: StoredWebhook, delivery: Store
     };
   } catch (error) {
     if (!(error instanceof EgressFailure)) throw error;
-    return { attempt: record(null, error.message, null), delivered: false, gone: false, askedSeconds: undefined };
+    return {
+      attempt: record(null, error.message, null),
+      delivered: false,
+      gone: false,
+      askedSeconds: undefined,
+    };
   }
 }
 
@@ -171,11 +181,15 @@ const attemptsKept = 20;
  *
  * @returns the delivery afterwards; undefined when there was nothing to do.
  */
-export async function attemptDelivery(ports: DeliverPorts, ref: DeliveryRef): Promise<StoredDelivery | undefined> {
+export async function attemptDelivery(
+  ports: DeliverPorts,
+  ref: DeliveryRef,
+): Promise<StoredDelivery | undefined> {
   const scope = namespaceScope(ref.org_id, ref.namespace_id);
   const nowMs = ports.clock.now();
   const found = await findDelivery(ports.table, scope, ref.webhook_id, ref.delivery_id);
-  if (!found || found.state === 'delivered' || found.state === 'exhausted' || found.state === 'dropped') return undefined;
+  if (!found || found.state === 'delivered' || found.state === 'exhausted' || found.state === 'dropped')
+    return undefined;
   if (found.next_attempt_at !== null && Date.parse(found.next_attempt_at) > nowMs) return undefined;
   if (found.lease_until !== null && Date.parse(found.lease_until) > nowMs) return undefined;
 
@@ -186,7 +200,10 @@ export async function attemptDelivery(ports: DeliverPorts, ref: DeliveryRef): Pr
   }
   // The lease keeps a second worker off, and the due time brings the delivery back should this one die.
   const lease = isoTime(nowMs + leaseMs);
-  const leased = await replaceDelivery(ports.table, scope, found, { lease_until: lease, next_attempt_at: lease });
+  const leased = await replaceDelivery(ports.table, scope, found, {
+    lease_until: lease,
+    next_attempt_at: lease,
+  });
   if (!leased) return undefined;
   crash('deliver.before_post');
   const outcome = await post(ports, webhook, leased);
@@ -208,9 +225,19 @@ async function settle(
   const attempts = [...leased.attempts, outcome.attempt].slice(-attemptsKept);
   if (outcome.delivered) {
     const done = await replaceDelivery(ports.table, scope, leased, {
-      state: 'delivered', attempts, round_attempts: round, next_attempt_at: null, lease_until: null, delivered_at: time,
+      state: 'delivered',
+      attempts,
+      round_attempts: round,
+      next_attempt_at: null,
+      lease_until: null,
+      delivered_at: time,
     });
-    await markHealth(ports.table, scope, webhook.id, { failures: 0, first_failure_at: null, last_failure_cause: null, last_delivered_at: time });
+    await markHealth(ports.table, scope, webhook.id, {
+      failures: 0,
+      first_failure_at: null,
+      last_failure_cause: null,
+      last_delivered_at: time,
+    });
     return done;
   }
 
@@ -220,11 +247,22 @@ async function settle(
   const firstFailure = webhook.first_failure_at ?? time;
   const failingMs = ports.clock.now() - Date.parse(firstFailure);
   const disable = webhook.is_active && (outcome.gone || failingMs > disableAfterMs);
-  const tell = (type: 'webhook.exhausted' | 'webhook.disabled', metadata: Record<string, unknown>): Write[] =>
+  const tell = (
+    type: 'webhook.exhausted' | 'webhook.disabled',
+    metadata: Record<string, unknown>,
+  ): Write[] =>
     // News of a failing endpoint must not fail into news of its own.
     leased.event_type === 'webhook.exhausted' || leased.event_type === 'webhook.disabled'
       ? []
-      : [announce(ctx, type, { type: 'webhook', id: webhook.id }, `${leased.delivery_id} ${leased.revision}`, metadata)];
+      : [
+          announce(
+            ctx,
+            type,
+            { type: 'webhook', id: webhook.id },
+            `${leased.delivery_id} ${leased.revision}`,
+            metadata,
+          ),
+        ];
 
   const exhausted = waitMs === undefined;
   const nextAt = exhausted ? null : isoTime(ports.clock.now() + waitMs);
@@ -232,8 +270,22 @@ async function settle(
     ports.table,
     scope,
     leased,
-    { state: exhausted ? 'exhausted' : 'retrying', attempts, round_attempts: round, next_attempt_at: nextAt, lease_until: null },
-    exhausted ? tell('webhook.exhausted', { delivery_id: leased.delivery_id, event_type: leased.event_type, attempts: round, attempts_max: attemptsMax, cause }) : [],
+    {
+      state: exhausted ? 'exhausted' : 'retrying',
+      attempts,
+      round_attempts: round,
+      next_attempt_at: nextAt,
+      lease_until: null,
+    },
+    exhausted
+      ? tell('webhook.exhausted', {
+          delivery_id: leased.delivery_id,
+          event_type: leased.event_type,
+          attempts: round,
+          attempts_max: attemptsMax,
+          cause,
+        })
+      : [],
   );
   await markHealth(
     ports.table,
@@ -243,10 +295,18 @@ async function settle(
       failures: webhook.failures + 1,
       first_failure_at: firstFailure,
       last_failure_cause: cause,
-      ...(disable ? { is_active: false, disabled_reason: outcome.gone ? 'the receiver answered 410 Gone' : 'failed for five days without a success' } : {}),
+      ...(disable
+        ? {
+            is_active: false,
+            disabled_reason: outcome.gone
+              ? 'the receiver answered 410 Gone'
+              : 'failed for five days without a success',
+          }
+        : {}),
     },
     disable ? tell('webhook.disabled', { cause }) : [],
   );
-  if (waitMs !== undefined && waitMs <= queueDelaySecondsMax * 1000) await ports.queue.send(ref, Math.ceil(waitMs / 1000));
+  if (waitMs !== undefined && waitMs <= queueDelaySecondsMax * 1000)
+    await ports.queue.send(ref, Math.ceil(waitMs / 1000));
   return after;
 }

@@ -26,7 +26,12 @@ import {
 /** @param shown the secret in clear, right after it was made; undefined: hidden. */
 function toWebhook(stored: StoredWebhook, shown?: string | null): Webhook {
   const secret = shown !== undefined ? shown : stored.secret === null ? null : 'redacted';
-  const configs = { url: stored.url, headers: stored.headers, timeout: stored.timeout_seconds, signing_secret: secret };
+  const configs = {
+    url: stored.url,
+    headers: stored.headers,
+    timeout: stored.timeout_seconds,
+    signing_secret: secret,
+  };
   return {
     webhook_id: stored.id,
     webhook_name: stored.name,
@@ -71,7 +76,8 @@ async function page(ctx: NsCtx, input: ListInput) {
   return pageOfAll(ctx, 'webhooks', rows, input, ['webhook_id', 'webhook_name', 'url']);
 }
 
-const answer = (stored: StoredWebhook, shown?: string | null) => new Answer(toWebhook(stored, shown), { etag: stored.revision });
+const answer = (stored: StoredWebhook, shown?: string | null) =>
+  new Answer(toWebhook(stored, shown), { etag: stored.revision });
 
 export const handlers: Handlers<typeof routes> = {
   createWebhook: async ({ ctx, body }) => {
@@ -81,8 +87,10 @@ export const handlers: Handlers<typeof routes> = {
   listWebhooks: ({ ctx, query }) => page(ctx, query),
   searchWebhooks: ({ ctx, query, body }) => page(ctx, mergeListInput(query, body)),
   getWebhook: async ({ ctx, params }) => answer(await getWebhook(ctx, params.webhook!)),
-  putWebhook: async ({ ctx, params, body, ifMatch }) => answer(await updateWebhook(ctx, params.webhook!, body, ifMatch)),
-  patchWebhook: async ({ ctx, params, body, ifMatch }) => answer(await updateWebhook(ctx, params.webhook!, body, ifMatch)),
+  putWebhook: async ({ ctx, params, body, ifMatch }) =>
+    answer(await updateWebhook(ctx, params.webhook!, body, ifMatch)),
+  patchWebhook: async ({ ctx, params, body, ifMatch }) =>
+    answer(await updateWebhook(ctx, params.webhook!, body, ifMatch)),
   deleteWebhook: async ({ ctx, params, ifMatch }) => {
     await deleteWebhook(ctx, params.webhook!, ifMatch);
     return undefined;
@@ -104,16 +112,28 @@ export const handlers: Handlers<typeof routes> = {
     const found = await listDeliveries(ctx, params.webhook!, query);
     return { ...found, results: found.results.map(toDelivery) };
   },
-  getDelivery: async ({ ctx, params }) => toDelivery(await getDelivery(ctx, params.webhook!, params.delivery!)),
-  replayDelivery: async ({ ctx, params }) => toDelivery(await replayDelivery(ctx, params.webhook!, params.delivery!)),
+  getDelivery: async ({ ctx, params }) =>
+    toDelivery(await getDelivery(ctx, params.webhook!, params.delivery!)),
+  replayDelivery: async ({ ctx, params }) =>
+    toDelivery(await replayDelivery(ctx, params.webhook!, params.delivery!)),
   replayWebhook: async ({ ctx, params, query, body }) => {
     const since = body.since ?? query.since;
     if (since === undefined) {
       throw invalid('request_invalid', [
-        { type: 'missing', location: ['query', 'since'], message: 'required, a time is expected', fix: '?since=2026-01-31T00:00:00Z' },
+        {
+          type: 'missing',
+          location: ['query', 'since'],
+          message: 'required, a time is expected',
+          fix: '?since=2026-01-31T00:00:00Z',
+        },
       ]);
     }
-    const { replayed, more } = await replayWebhook(ctx, params.webhook!, Date.parse(since), query.include_delivered);
+    const { replayed, more } = await replayWebhook(
+      ctx,
+      params.webhook!,
+      Date.parse(since),
+      query.include_delivered,
+    );
     const rest = more ? ' There are more; repeat the call.' : '';
     return { success: true as const, replayed, message: `${replayed} deliveries are sent again.${rest}` };
   },
@@ -123,6 +143,7 @@ export const handlers: Handlers<typeof routes> = {
 export const organizationHandlers: Readonly<Record<OrganizationName, AnyHandler>> = Object.fromEntries(
   Object.entries(handlers as Readonly<Record<string, AnyHandler>>).map(([name, handle]) => [
     organizationName(name as keyof typeof routes),
-    (request: { readonly ctx: Ctx }) => handle({ ...request, ctx: inNamespace(request.ctx, request.ctx.principal.orgId) }),
+    (request: { readonly ctx: Ctx }) =>
+      handle({ ...request, ctx: inNamespace(request.ctx, request.ctx.principal.orgId) }),
   ]),
 ) as Readonly<Record<OrganizationName, AnyHandler>>;

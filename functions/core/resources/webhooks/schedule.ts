@@ -5,7 +5,17 @@ const minute = 60 * second;
 const hour = 60 * minute;
 
 /** Waits before attempts 2 to 10, each after the one before: 75 h 35 min 5 s in all. */
-export const retryWaitsMs: readonly number[] = [5 * second, 5 * minute, 30 * minute, 2 * hour, 5 * hour, 10 * hour, 14 * hour, 20 * hour, 24 * hour];
+export const retryWaitsMs: readonly number[] = [
+  5 * second,
+  5 * minute,
+  30 * minute,
+  2 * hour,
+  5 * hour,
+  10 * hour,
+  14 * hour,
+  20 * hour,
+  24 * hour,
+];
 
 export const attemptsMax = retryWaitsMs.length + 1;
 

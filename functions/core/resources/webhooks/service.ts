@@ -15,7 +15,15 @@ import type { Key, Write } from '../../store/table.ts';
 import type { CreateWebhookBody, UpdateWebhookBody } from './contract.ts';
 import { newSigningSecret } from './signature.ts';
 import type { DeliveryState, StoredDelivery, StoredWebhook } from './store.ts';
-import { deliveryId, findDelivery, pageOfDeliveries, replaceDelivery, timeNow, webhookStore, webhooksMax } from './store.ts';
+import {
+  deliveryId,
+  findDelivery,
+  pageOfDeliveries,
+  replaceDelivery,
+  timeNow,
+  webhookStore,
+  webhooksMax,
+} from './store.ts';
 
 export type { StoredDelivery, StoredWebhook } from './store.ts';
 
@@ -28,7 +36,12 @@ function checkUrl(ctx: NsCtx, url: string, location: readonly (string | number)[
   const fault = findTargetFault(url, ctx.ports.settings.allowLoopback);
   if (!fault) return;
   throw invalid('webhook_invalid', [
-    { type: 'url_refused', location, message: fault.message, ...(fault.fix === undefined ? {} : { fix: fault.fix }) },
+    {
+      type: 'url_refused',
+      location,
+      message: fault.message,
+      ...(fault.fix === undefined ? {} : { fix: fault.fix }),
+    },
   ]);
 }
 
@@ -46,7 +59,9 @@ async function sealSecret(ctx: NsCtx, secret: string): Promise<string> {
 export function validSecrets(webhook: StoredWebhook, pepper: string, nowMs: number): string[] {
   const sealed = [
     webhook.secret,
-    webhook.old_secret_until !== null && Date.parse(webhook.old_secret_until) > nowMs ? webhook.old_secret : null,
+    webhook.old_secret_until !== null && Date.parse(webhook.old_secret_until) > nowMs
+      ? webhook.old_secret
+      : null,
   ];
   return sealed.filter((text) => text !== null).map((text) => unseal(text, pepper, sealPurpose));
 }
@@ -63,7 +78,12 @@ interface Endpoint {
 
 async function fresh(ctx: NsCtx, endpoint: Endpoint, owner: string | null) {
   const given = endpoint.signing_secret;
-  const secret = given === '' ? null : given === undefined || given === 'redacted' ? newSigningSecret(ctx.ports.random) : given;
+  const secret =
+    given === ''
+      ? null
+      : given === undefined || given === 'redacted'
+        ? newSigningSecret(ctx.ports.random)
+        : given;
   return {
     secret,
     row: {
@@ -89,10 +109,15 @@ async function fresh(ctx: NsCtx, endpoint: Endpoint, owner: string | null) {
 }
 
 /** @throws AppError webhook_invalid, webhook_name_taken, quota_exceeded */
-export async function createWebhook(ctx: NsCtx, body: z.output<typeof CreateWebhookBody>): Promise<WebhookWithSecret> {
+export async function createWebhook(
+  ctx: NsCtx,
+  body: z.output<typeof CreateWebhookBody>,
+): Promise<WebhookWithSecret> {
   checkUrl(ctx, body.url, ['body', 'url']);
   if ((await listWebhooks(ctx)).length >= webhooksMax) {
-    throw new AppError('quota_exceeded', { detail: `A namespace has at most ${webhooksMax} webhooks. Delete one first.` });
+    throw new AppError('quota_exceeded', {
+      detail: `A namespace has at most ${webhooksMax} webhooks. Delete one first.`,
+    });
   }
   warnIgnored(ctx, body.ignored);
   const { row, secret } = await fresh(ctx, body, null);
@@ -111,7 +136,11 @@ function warnIgnored(ctx: NsCtx, ignored: readonly string[]): void {
 export async function createOwnedEndpoint(
   ctx: NsCtx,
   owner: string,
-  endpoint: { readonly url: string; readonly headers?: Readonly<Record<string, string>> | undefined; readonly signing_secret?: string | undefined },
+  endpoint: {
+    readonly url: string;
+    readonly headers?: Readonly<Record<string, string>> | undefined;
+    readonly signing_secret?: string | undefined;
+  },
   location: readonly (string | number)[],
 ): Promise<WebhookWithSecret> {
   checkUrl(ctx, endpoint.url, location);
@@ -151,14 +180,20 @@ export async function updateWebhook(
   const secret =
     body.signing_secret === undefined || body.signing_secret === 'redacted'
       ? {}
-      : { secret: body.signing_secret === '' ? null : await sealSecret(ctx, body.signing_secret), old_secret: null, old_secret_until: null };
+      : {
+          secret: body.signing_secret === '' ? null : await sealSecret(ctx, body.signing_secret),
+          old_secret: null,
+          old_secret_until: null,
+        };
   return webhookStore.update(ctx, before, {
     ...(body.name === undefined ? {} : { name: body.name }),
     ...(body.url === undefined ? {} : { url: body.url }),
     ...(body.event_types === undefined ? {} : { event_types: [...new Set(body.event_types)] }),
     ...(body.headers === undefined ? {} : { headers: body.headers }),
     ...(body.timeout_seconds === undefined ? {} : { timeout_seconds: body.timeout_seconds }),
-    ...(body.is_active === undefined ? {} : { is_active: body.is_active, disabled_reason: body.is_active ? null : 'switched off by a request' }),
+    ...(body.is_active === undefined
+      ? {}
+      : { is_active: body.is_active, disabled_reason: body.is_active ? null : 'switched off by a request' }),
     ...(revived ? { failures: 0, first_failure_at: null, last_failure_cause: null } : {}),
     ...secret,
   });
@@ -172,9 +207,14 @@ export async function deleteWebhook(ctx: NsCtx, idOrName: string, ifMatch?: numb
 }
 
 /** @throws AppError webhook_not_found, webhook_changed */
-export async function rotateSecret(ctx: NsCtx, idOrName: string, given: string | undefined): Promise<WebhookWithSecret> {
+export async function rotateSecret(
+  ctx: NsCtx,
+  idOrName: string,
+  given: string | undefined,
+): Promise<WebhookWithSecret> {
   const before = await webhookStore.get(ctx, idOrName);
-  const secret = given === undefined || given === '' || given === 'redacted' ? newSigningSecret(ctx.ports.random) : given;
+  const secret =
+    given === undefined || given === '' || given === 'redacted' ? newSigningSecret(ctx.ports.random) : given;
   const webhook = await webhookStore.update(ctx, before, {
     secret: await sealSecret(ctx, secret),
     old_secret: before.secret,
@@ -184,7 +224,10 @@ export async function rotateSecret(ctx: NsCtx, idOrName: string, given: string |
 }
 
 /** Sends `webhook.test` to this endpoint alone. @throws AppError webhook_not_found */
-export async function testWebhook(ctx: NsCtx, idOrName: string): Promise<{ eventId: string; deliveryId: string }> {
+export async function testWebhook(
+  ctx: NsCtx,
+  idOrName: string,
+): Promise<{ eventId: string; deliveryId: string }> {
   const webhook = await webhookStore.get(ctx, idOrName);
   const write = announce(
     ctx,
@@ -233,7 +276,10 @@ export async function listDeliveries(
 export async function getDelivery(ctx: NsCtx, idOrName: string, id: string): Promise<StoredDelivery> {
   const webhook = await webhookStore.get(ctx, idOrName);
   const delivery = await findDelivery(ctx.ports.table, ctx.ns, webhook.id, id);
-  if (!delivery) throw new AppError('delivery_not_found', { detail: `The webhook ${webhook.id} has no delivery ${id.slice(0, 60)}.` });
+  if (!delivery)
+    throw new AppError('delivery_not_found', {
+      detail: `The webhook ${webhook.id} has no delivery ${id.slice(0, 60)}.`,
+    });
   return delivery;
 }
 
@@ -255,7 +301,11 @@ async function redeliver(ctx: NsCtx, delivery: StoredDelivery): Promise<StoredDe
     [wake],
   );
   // Somebody else wrote it in this moment, so an attempt is under way: which is what was asked for.
-  return after ?? (await findDelivery(ctx.ports.table, ctx.ns, delivery.webhook_id, delivery.delivery_id)) ?? delivery;
+  return (
+    after ??
+    (await findDelivery(ctx.ports.table, ctx.ns, delivery.webhook_id, delivery.delivery_id)) ??
+    delivery
+  );
 }
 
 /** @throws AppError webhook_not_found, delivery_not_found */
@@ -264,7 +314,12 @@ export async function replayDelivery(ctx: NsCtx, idOrName: string, id: string): 
 }
 
 /** Sends again what was not delivered since a time (everything, if asked), at most 1,000 deliveries a call. */
-export async function replayWebhook(ctx: NsCtx, idOrName: string, sinceMs: number, all: boolean): Promise<{ replayed: number; more: boolean }> {
+export async function replayWebhook(
+  ctx: NsCtx,
+  idOrName: string,
+  sinceMs: number,
+  all: boolean,
+): Promise<{ replayed: number; more: boolean }> {
   const webhook = await webhookStore.get(ctx, idOrName);
   let after: Key | undefined;
   let replayed = 0;

@@ -13,11 +13,18 @@ export function newSigningSecret(random: RandomSource): string {
 
 /** The key of the HMAC: the decoded part after `whsec_`, or the bytes of a secret that the user chose. */
 function keyOf(secret: string): Buffer {
-  return secret.startsWith(secretPrefix) ? Buffer.from(secret.slice(secretPrefix.length), 'base64') : Buffer.from(secret);
+  return secret.startsWith(secretPrefix)
+    ? Buffer.from(secret.slice(secretPrefix.length), 'base64')
+    : Buffer.from(secret);
 }
 
 /** `v1,<base64>` for one secret. */
-export function standardSignature(secret: string, id: string, timestampSeconds: number, body: string): string {
+export function standardSignature(
+  secret: string,
+  id: string,
+  timestampSeconds: number,
+  body: string,
+): string {
   return `v1,${createHmac('sha256', keyOf(secret)).update(`${id}.${timestampSeconds}.${body}`).digest('base64')}`;
 }
 
@@ -35,8 +42,12 @@ export function signatureHeaders(
 ): Record<string, string> {
   const headers: Record<string, string> = { 'webhook-id': id, 'webhook-timestamp': String(timestampSeconds) };
   if (secrets.length === 0) return headers;
-  headers['webhook-signature'] = secrets.map((secret) => standardSignature(secret, id, timestampSeconds, body)).join(' ');
-  const older = secrets.map((secret) => `v1=${createHmac('sha256', secret).update(`${timestampSeconds}.${body}`).digest('hex')}`);
+  headers['webhook-signature'] = secrets
+    .map((secret) => standardSignature(secret, id, timestampSeconds, body))
+    .join(' ');
+  const older = secrets.map(
+    (secret) => `v1=${createHmac('sha256', secret).update(`${timestampSeconds}.${body}`).digest('hex')}`,
+  );
   headers['X-Mixpeek-Signature'] = [`t=${timestampSeconds}`, ...older].join(',');
   return headers;
 }

@@ -34,7 +34,12 @@ export interface StoredWebhook extends StoredResource {
 
 /** 20 for people (API rules, section 12), and room for one hidden endpoint per alert. */
 export const webhooksMax = 20;
-export const webhookStore = resourceStore<StoredWebhook>({ kind: 'WEBHOOK', noun: 'webhook', idPrefix: 'wh_', countMax: 220 });
+export const webhookStore = resourceStore<StoredWebhook>({
+  kind: 'WEBHOOK',
+  noun: 'webhook',
+  idPrefix: 'wh_',
+  countMax: 220,
+});
 
 export type DeliveryState = (typeof deliveryStates)[number];
 
@@ -98,7 +103,11 @@ function toRow(scope: NamespaceScope, delivery: StoredDelivery): Item {
 }
 
 /** @returns false when the delivery was there already. */
-export async function putDelivery(table: Table, scope: NamespaceScope, delivery: StoredDelivery): Promise<boolean> {
+export async function putDelivery(
+  table: Table,
+  scope: NamespaceScope,
+  delivery: StoredDelivery,
+): Promise<boolean> {
   try {
     await table.write([{ put: toRow(scope, delivery), if: [{ absent: true }] }]);
     return true;
@@ -118,7 +127,10 @@ export async function replaceDelivery(
 ): Promise<StoredDelivery | undefined> {
   const after = { ...before, ...changes, revision: before.revision + 1 };
   try {
-    await table.write([{ put: toRow(scope, after), if: [{ attribute: 'revision', eq: before.revision }] }, ...alongside]);
+    await table.write([
+      { put: toRow(scope, after), if: [{ attribute: 'revision', eq: before.revision }] },
+      ...alongside,
+    ]);
     return after;
   } catch (error) {
     if (error instanceof ConditionFailed) return undefined;
@@ -126,7 +138,12 @@ export async function replaceDelivery(
   }
 }
 
-export async function findDelivery(table: Table, scope: NamespaceScope, webhookId: string, id: string): Promise<StoredDelivery | undefined> {
+export async function findDelivery(
+  table: Table,
+  scope: NamespaceScope,
+  webhookId: string,
+  id: string,
+): Promise<StoredDelivery | undefined> {
   const item = await table.get(scope.delivery(webhookId, id));
   return item && toDelivery(item);
 }
@@ -149,11 +166,24 @@ export async function markHealth(
   table: Table,
   scope: NamespaceScope,
   webhookId: string,
-  set: Partial<Pick<StoredWebhook, 'failures' | 'first_failure_at' | 'last_failure_cause' | 'last_delivered_at' | 'is_active' | 'disabled_reason'>>,
+  set: Partial<
+    Pick<
+      StoredWebhook,
+      | 'failures'
+      | 'first_failure_at'
+      | 'last_failure_cause'
+      | 'last_delivered_at'
+      | 'is_active'
+      | 'disabled_reason'
+    >
+  >,
   alongside: readonly Write[] = [],
 ): Promise<void> {
   try {
-    await table.write([{ update: scope.resource('WEBHOOK', webhookId), set: { ...set }, if: [{ present: true }] }, ...alongside]);
+    await table.write([
+      { update: scope.resource('WEBHOOK', webhookId), set: { ...set }, if: [{ present: true }] },
+      ...alongside,
+    ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error; // Deleted meanwhile: there is nothing left to mark.
   }
