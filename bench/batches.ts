@@ -15,7 +15,11 @@ const pollMs = 50;
 const deadlineMs = 900_000;
 
 /** Makes a bucket with one object for each text. @returns its id */
-export async function fillBucket({ client, namespace }: BenchStack, name: string, texts: readonly string[]): Promise<string> {
+export async function fillBucket(
+  { client, namespace }: BenchStack,
+  name: string,
+  texts: readonly string[],
+): Promise<string> {
   const { bucket_id } = (await client.call('POST', `${namespace}/buckets`, {
     name,
     bucket_schema: { properties: { text: { type: 'text', required: true } } },
@@ -25,13 +29,20 @@ export async function fillBucket({ client, namespace }: BenchStack, name: string
       blobs: [{ property: 'text', type: 'text', data }],
       metadata: { title: `object ${i + k}` },
     }));
-    const made: Json = await client.call('POST', `${namespace}/buckets/${bucket_id}/objects/batch`, { objects });
-    if (made.failed_count > 0) throw new Error(`objects were refused: ${JSON.stringify(made.failed).slice(0, 500)}`);
+    const made: Json = await client.call('POST', `${namespace}/buckets/${bucket_id}/objects/batch`, {
+      objects,
+    });
+    if (made.failed_count > 0)
+      throw new Error(`objects were refused: ${JSON.stringify(made.failed).slice(0, 500)}`);
   }
   return bucket_id;
 }
 
-export async function makeCollection({ client, namespace }: BenchStack, name: string, bucketId: string): Promise<string> {
+export async function makeCollection(
+  { client, namespace }: BenchStack,
+  name: string,
+  bucketId: string,
+): Promise<string> {
   const { collection_id } = (await client.call('POST', `${namespace}/collections`, {
     name,
     feature_extractors: [{ feature_extractor_name: plugin.name, version: plugin.version }],
@@ -53,7 +64,9 @@ export async function runBatch(stack: BenchStack, bucketId: string, collectionId
   const { client, namespace, emulator } = stack;
   const cpuBefore = treeCpuMs(emulator.pid);
   const begin = performance.now();
-  const { batch_id }: Json = await client.call('POST', `${namespace}/buckets/${bucketId}/batches/trigger`, { collection_ids: [collectionId] });
+  const { batch_id }: Json = await client.call('POST', `${namespace}/buckets/${bucketId}/batches/trigger`, {
+    collection_ids: [collectionId],
+  });
   for (;;) {
     const batch: Json = await client.call('GET', `${namespace}/buckets/${bucketId}/batches/${batch_id}`);
     if (batch.status === 'COMPLETED' || batch.status === 'FAILED') {
@@ -61,11 +74,21 @@ export async function runBatch(stack: BenchStack, bucketId: string, collectionId
       const cpuAfter = treeCpuMs(emulator.pid);
       const { total, processed } = batch.progress;
       if (batch.status === 'FAILED' || processed !== total) {
-        throw new Error(`batch ${batch_id} is ${batch.status} with ${processed} of ${total} processed: ${batch.error ?? JSON.stringify(batch.error_summary)}`);
+        throw new Error(
+          `batch ${batch_id} is ${batch.status} with ${processed} of ${total} processed: ${batch.error ?? JSON.stringify(batch.error_summary)}`,
+        );
       }
-      return { batchId: batch_id, objects: total, wallMs, cpuMs: cpuBefore === undefined || cpuAfter === undefined ? undefined : cpuAfter - cpuBefore };
+      return {
+        batchId: batch_id,
+        objects: total,
+        wallMs,
+        cpuMs: cpuBefore === undefined || cpuAfter === undefined ? undefined : cpuAfter - cpuBefore,
+      };
     }
-    if (performance.now() - begin > deadlineMs) throw new Error(`batch ${batch_id} did not end within ${deadlineMs / 1000} s; it is ${batch.status}, ${batch.lifecycle}`);
+    if (performance.now() - begin > deadlineMs)
+      throw new Error(
+        `batch ${batch_id} did not end within ${deadlineMs / 1000} s; it is ${batch.status}, ${batch.lifecycle}`,
+      );
     await new Promise((resolve) => setTimeout(resolve, pollMs));
   }
 }
@@ -82,7 +105,8 @@ interface HistoryEvent {
   readonly stateExitedEventDetails?: { readonly name: string };
 }
 
-const millisecondsOf = (time: number | string): number => (typeof time === 'number' ? time * 1000 : Date.parse(time));
+const millisecondsOf = (time: number | string): number =>
+  typeof time === 'number' ? time * 1000 : Date.parse(time);
 
 /**
  * Where a batch spent its time, by the state machine's own record: before the workflow began, each state, and after it.
@@ -100,7 +124,12 @@ export async function stepTimes(stack: BenchStack, bucketId: string, batchId: st
     includeExecutionData: false,
   })) as { events: HistoryEvent[] };
   const entered = new Map<string, number>();
-  const times: StepTime[] = [{ step: 'trigger, relay, queue, starter', ms: millisecondsOf(events[0]!.timestamp) - Date.parse(batch.created_at) }];
+  const times: StepTime[] = [
+    {
+      step: 'trigger, relay, queue, starter',
+      ms: millisecondsOf(events[0]!.timestamp) - Date.parse(batch.created_at),
+    },
+  ];
   for (const event of events) {
     const at = millisecondsOf(event.timestamp);
     const begun = event.stateEnteredEventDetails?.name;

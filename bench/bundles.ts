@@ -37,7 +37,8 @@ function cpuOfImport(lambda: string, program: string, args: readonly string[], c
   const times = Array.from({ length: runs }, () => {
     const { status, stdout, stderr } = spawnSync(program, args, { cwd, env: environment, encoding: 'utf8' });
     const ms = Number(/import_cpu_ms=([0-9.]+)/.exec(stdout)?.[1]);
-    if (status !== 0 || !Number.isFinite(ms)) throw new Error(`the import of ${lambda} failed:\n${stderr.slice(-2000)}`);
+    if (status !== 0 || !Number.isFinite(ms))
+      throw new Error(`the import of ${lambda} failed:\n${stderr.slice(-2000)}`);
     return ms;
   });
   return median(times);
@@ -71,11 +72,21 @@ export function weighLambdas(): Weight[] {
   const typescript = names.map((lambda) => {
     const file = join(bundles, lambda, 'index.mjs');
     const args = ['--input-type=module', '--eval', nodeScript, file];
-    return { lambda, bytes: statSync(file).size, importCpuMs: cpuOfImport(lambda, process.execPath, args, bundles), runs };
+    return {
+      lambda,
+      bytes: statSync(file).size,
+      importCpuMs: cpuOfImport(lambda, process.execPath, args, bundles),
+      runs,
+    };
   });
   const python = pythonLambdas.map((lambda) => {
     const folder = join(projectFolder, 'functions', lambda);
-    return { lambda, bytes: bytesBelow(folder), importCpuMs: cpuOfImport(lambda, projectPython, ['-c', pythonScript, folder], folder), runs };
+    return {
+      lambda,
+      bytes: bytesBelow(folder),
+      importCpuMs: cpuOfImport(lambda, projectPython, ['-c', pythonScript, folder], folder),
+      runs,
+    };
   });
   return [...typescript, ...python].sort((a, b) => b.bytes - a.bytes);
 }

@@ -13,7 +13,8 @@ const account = '000000000000';
 const deadlineMs = 60_000;
 
 /** No package, no parsing: what the gateway and the runtime take is all that is left. */
-const code = "exports.handler = async (event) => ({ statusCode: 200, headers: { 'Content-Type': 'application/json' }, body: event.body || '{}' });";
+const code =
+  "exports.handler = async (event) => ({ statusCode: 200, headers: { 'Content-Type': 'application/json' }, body: event.body || '{}' });";
 
 const uriOf = (name: string) =>
   `arn:aws:apigateway:${localRegion}:lambda:path/2015-03-31/functions/arn:aws:lambda:${localRegion}:${account}:function:${name}/invocations`;
@@ -42,7 +43,11 @@ function templateOf(authorizer: string): Record<string, unknown> {
       Deployment: { Type: 'AWS::ApiGateway::Deployment', Properties: { RestApiId: { Ref: 'Rest' } } },
       Stage: {
         Type: 'AWS::ApiGateway::Stage',
-        Properties: { RestApiId: { Ref: 'Rest' }, DeploymentId: { Ref: 'Deployment' }, StageName: apiStageName },
+        Properties: {
+          RestApiId: { Ref: 'Rest' },
+          DeploymentId: { Ref: 'Deployment' },
+          StageName: apiStageName,
+        },
       },
     },
   };
@@ -72,7 +77,8 @@ export async function makeEcho(endpoint: string, deployment: Deployment): Promis
   for (;;) {
     const status = /<StackStatus>([^<]*)</.exec(await cloudformation({ Action: 'DescribeStacks' }))?.[1];
     if (status === 'CREATE_COMPLETE') break;
-    if (status !== 'CREATE_IN_PROGRESS' || performance.now() > end) throw new Error(`the echo was not made: its stack is ${status}`);
+    if (status !== 'CREATE_IN_PROGRESS' || performance.now() > end)
+      throw new Error(`the echo was not made: its stack is ${status}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   const restApiId = (await stackResources(endpoint, stackName)).get('Rest');

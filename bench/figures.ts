@@ -34,5 +34,12 @@ export function tableOf(figures: readonly Figure[]): string {
   ];
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
   const numbers = new Set([1, 5]);
-  return rows.map((row) => row.map((text, i) => (numbers.has(i) ? text.padStart(widths[i]!) : text.padEnd(widths[i]!))).join('  ').trimEnd()).join('\n');
+  return rows
+    .map((row) =>
+      row
+        .map((text, i) => (numbers.has(i) ? text.padStart(widths[i]!) : text.padEnd(widths[i]!)))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
 }

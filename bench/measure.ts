@@ -20,17 +20,24 @@ const tickMs = 10;
  */
 export function treeCpuMs(root: number): number | undefined {
   const parents = new Map(listProcesses().map((row) => [row.pid, row.parent]));
-  const below = (pid: number): boolean => pid === root || (parents.has(pid) && pid > 1 && below(parents.get(pid)!));
+  const below = (pid: number): boolean =>
+    pid === root || (parents.has(pid) && pid > 1 && below(parents.get(pid)!));
   let ticks: number | undefined;
   for (const pid of parents.keys()) {
     if (!below(pid)) continue;
     try {
       // Field 2, the command, may hold blanks; user, system, and the same of ended children are fields 14 to 17.
-      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ');
+      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+        .replace(/^.*\) /s, '')
+        .split(' ');
       ticks = (ticks ?? 0) + [11, 12, 13, 14].reduce((sum, i) => sum + Number(fields[i]), 0);
     } catch (error) {
       // It ended meanwhile, or there is no /proc here.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' && (error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+      if (
+        (error as NodeJS.ErrnoException).code !== 'ENOENT' &&
+        (error as NodeJS.ErrnoException).code !== 'ESRCH'
+      )
+        throw error;
     }
   }
   return ticks === undefined ? undefined : ticks * tickMs;
@@ -63,7 +70,10 @@ export interface Rounds {
  *
  * @param works by name
  */
-export async function interleave(works: Readonly<Record<string, Work>>, { rounds, warmRounds, calls, cpuOf }: Rounds): Promise<Record<string, Samples>> {
+export async function interleave(
+  works: Readonly<Record<string, Work>>,
+  { rounds, warmRounds, calls, cpuOf }: Rounds,
+): Promise<Record<string, Samples>> {
   const names = Object.keys(works);
   const wallMs = Object.fromEntries(names.map((name) => [name, [] as number[]]));
   const all = Object.fromEntries(names.map((name) => [name, [] as number[]]));
@@ -82,11 +92,19 @@ export async function interleave(works: Readonly<Record<string, Work>>, { rounds
       if (round < warmRounds) continue;
       wallMs[name]!.push(median(times));
       all[name]!.push(...times);
-      if (cpuBefore !== undefined && cpuAfter !== undefined) cpu[name] = (cpu[name] ?? 0) + cpuAfter - cpuBefore;
+      if (cpuBefore !== undefined && cpuAfter !== undefined)
+        cpu[name] = (cpu[name] ?? 0) + cpuAfter - cpuBefore;
     }
   }
   return Object.fromEntries(
-    names.map((name) => [name, { wallMs: wallMs[name]!, calls: all[name]!, cpuMs: cpu[name] === undefined ? undefined : cpu[name] / (rounds * calls) }]),
+    names.map((name) => [
+      name,
+      {
+        wallMs: wallMs[name]!,
+        calls: all[name]!,
+        cpuMs: cpu[name] === undefined ? undefined : cpu[name] / (rounds * calls),
+      },
+    ]),
   );
 }
 

@@ -16,7 +16,11 @@ export interface RequestSettings {
 }
 
 /** A retriever over one collection, as step 6 of the tutorial makes it. @returns its id */
-async function makeRetriever({ client, namespace }: BenchStack, name: string, collectionId: string): Promise<string> {
+async function makeRetriever(
+  { client, namespace }: BenchStack,
+  name: string,
+  collectionId: string,
+): Promise<string> {
   const { retriever_id }: Json = await client.call('POST', `${namespace}/retrievers`, {
     name,
     collection_ids: [collectionId],
@@ -24,7 +28,10 @@ async function makeRetriever({ client, namespace }: BenchStack, name: string, co
       {
         stage_name: 'vector_search',
         stage_type: 'filter',
-        config: { stage_id: 'feature_search', parameters: { searches: [{ feature_uri: featureUri, query: '{{INPUT.query}}' }] } },
+        config: {
+          stage_id: 'feature_search',
+          parameters: { searches: [{ feature_uri: featureUri, query: '{{INPUT.query}}' }] },
+        },
       },
     ],
   });
@@ -35,14 +42,20 @@ async function makeRetriever({ client, namespace }: BenchStack, name: string, co
  * Measures `get`, `create`, each of `collections`, and for each of them the same request to the echo: `get_echo`,
  * `create_echo`, `execute_echo`.
  */
-export async function measureRequests(stack: BenchStack, settings: RequestSettings): Promise<Record<string, Samples>> {
+export async function measureRequests(
+  stack: BenchStack,
+  settings: RequestSettings,
+): Promise<Record<string, Samples>> {
   const { apiKey, deployment, echoUrl, namespace, emulator } = stack;
   const { rounds, warmRounds, calls, bucketId, collections } = settings;
   const authorization = `Bearer ${apiKey}`;
   const ask = async (base: string, path: string, body?: unknown): Promise<string> => {
     const response = await fetch(`${base}${path}`, {
       method: body === undefined ? 'GET' : 'POST',
-      headers: { Authorization: authorization, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }) },
+      headers: {
+        Authorization: authorization,
+        ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+      },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     const text = await response.text();
@@ -71,7 +84,9 @@ export async function measureRequests(stack: BenchStack, settings: RequestSettin
     // Each query is asked once: neither an embedding nor a result may come from a store of earlier ones.
     const queries = makeQueries(total, 11 + i);
     works[name] = async (call) => {
-      const { results } = JSON.parse(await ask(deployment.baseUrl, own, { input: { query: queries[call]! } })) as Json;
+      const { results } = JSON.parse(
+        await ask(deployment.baseUrl, own, { input: { query: queries[call]! } }),
+      ) as Json;
       if (results.length === 0) throw new Error(`the search for "${queries[call]}" found nothing`);
     };
   }

@@ -30,12 +30,20 @@ const small = 1_000;
 const frameRows = 256;
 
 const started = performance.now();
-const say = (line: string) => console.log(`${((performance.now() - started) / 1000).toFixed(1).padStart(7)} s  ${line}`);
+const say = (line: string) =>
+  console.log(`${((performance.now() - started) / 1000).toFixed(1).padStart(7)} s  ${line}`);
 
 /** What the figures belong to; they say little on another machine. */
 function machine(): Record<string, unknown> {
   const python = execFileSync(projectPython, ['--version'], { encoding: 'utf8' }).trim();
-  return { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: cpus().length, memory_gb: Math.round(totalmem() / 1e9), os: `${platform()} ${release()}`, node: process.version, python };
+  return {
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    cores: cpus().length,
+    memory_gb: Math.round(totalmem() / 1e9),
+    os: `${platform()} ${release()}`,
+    node: process.version,
+    python,
+  };
 }
 
 /** `unknown` outside a repository; `-changed` behind it if files differ from the commit. */
@@ -51,9 +59,23 @@ function requestFigures(samples: Readonly<Record<string, Samples>>): Figure[] {
   const add = (name: string, one: string, echo: string, goal: number | null) => {
     const [ours, theirs] = [samples[one]!, samples[echo]!];
     const runs = ours.calls.length;
-    figures.push({ name: `${name}_vs_echo`, value: ratioOf(ours, theirs), unit: 'ratio', goal, better: 'lower', runs });
+    figures.push({
+      name: `${name}_vs_echo`,
+      value: ratioOf(ours, theirs),
+      unit: 'ratio',
+      goal,
+      better: 'lower',
+      runs,
+    });
     if (ours.cpuMs !== undefined && theirs.cpuMs) {
-      figures.push({ name: `${name}_vs_echo_cpu`, value: ours.cpuMs / theirs.cpuMs, unit: 'ratio', goal: null, better: 'lower', runs });
+      figures.push({
+        name: `${name}_vs_echo_cpu`,
+        value: ours.cpuMs / theirs.cpuMs,
+        unit: 'ratio',
+        goal: null,
+        better: 'lower',
+        runs,
+      });
     }
   };
   add('get', 'get', 'get_echo', 1.5);
@@ -62,8 +84,23 @@ function requestFigures(samples: Readonly<Record<string, Samples>>): Figure[] {
   add('execute_10k', 'execute_10k', 'execute_echo', 3);
   for (const [name, one] of Object.entries(samples)) {
     const runs = one.calls.length;
-    figures.push({ name: `${name}_ms`, value: median(one.calls), unit: 'ms', goal: null, better: 'lower', runs });
-    if (one.cpuMs !== undefined) figures.push({ name: `${name}_cpu_ms`, value: one.cpuMs, unit: 'ms CPU', goal: null, better: 'lower', runs });
+    figures.push({
+      name: `${name}_ms`,
+      value: median(one.calls),
+      unit: 'ms',
+      goal: null,
+      better: 'lower',
+      runs,
+    });
+    if (one.cpuMs !== undefined)
+      figures.push({
+        name: `${name}_cpu_ms`,
+        value: one.cpuMs,
+        unit: 'ms CPU',
+        goal: null,
+        better: 'lower',
+        runs,
+      });
   }
   return figures;
 }
@@ -78,14 +115,25 @@ function batchFigures(rounds: readonly BatchRound[]): Figure[] {
   const runs = rounds.length;
   const of = (pick: (round: BatchRound) => number) => median(rounds.map(pick));
   const thousands = (settings.big - small) / 1000;
-  const marginal = (one: { wallMs: number }, other: { wallMs: number }) => (other.wallMs - one.wallMs) / thousands;
+  const marginal = (one: { wallMs: number }, other: { wallMs: number }) =>
+    (other.wallMs - one.wallMs) / thousands;
   const bareMarginal = (round: BatchRound) => marginal(round.bare[0]!, round.bare[1]!);
   const ratio = { unit: 'ratio', better: 'lower' as const, runs };
   const rate = { unit: 'objects/s', goal: null, better: 'higher' as const, runs };
   const time = { unit: 'ms', goal: null, better: 'lower' as const, runs };
   const figures: Figure[] = [
-    { name: 'batch_marginal_vs_bare', value: of((r) => marginal(r.small, r.big) / bareMarginal(r)), goal: 10, ...ratio },
-    { name: 'batch_growth_10k_vs_1k', value: of((r) => r.big.wallMs / r.big.objects / (r.small.wallMs / r.small.objects)), goal: 1.1, ...ratio },
+    {
+      name: 'batch_marginal_vs_bare',
+      value: of((r) => marginal(r.small, r.big) / bareMarginal(r)),
+      goal: 10,
+      ...ratio,
+    },
+    {
+      name: 'batch_growth_10k_vs_1k',
+      value: of((r) => r.big.wallMs / r.big.objects / (r.small.wallMs / r.small.objects)),
+      goal: 1.1,
+      ...ratio,
+    },
     { name: 'batch_1k_objects_per_s', value: of((r) => (r.small.objects / r.small.wallMs) * 1000), ...rate },
     { name: 'batch_10k_objects_per_s', value: of((r) => (r.big.objects / r.big.wallMs) * 1000), ...rate },
     { name: 'batch_1k_ms', value: of((r) => r.small.wallMs), ...time },
@@ -96,7 +144,12 @@ function batchFigures(rounds: readonly BatchRound[]): Figure[] {
   if (rounds.every((r) => r.small.cpuMs !== undefined && r.big.cpuMs !== undefined)) {
     const cpuMarginal = (r: BatchRound) => (r.big.cpuMs! - r.small.cpuMs!) / thousands;
     const bareCpuMarginal = (r: BatchRound) => (r.bare[1]!.cpuMs - r.bare[0]!.cpuMs) / thousands;
-    figures.push({ name: 'batch_marginal_vs_bare_cpu', value: of((r) => cpuMarginal(r) / bareCpuMarginal(r)), goal: null, ...ratio });
+    figures.push({
+      name: 'batch_marginal_vs_bare_cpu',
+      value: of((r) => cpuMarginal(r) / bareCpuMarginal(r)),
+      goal: null,
+      ...ratio,
+    });
     figures.push({ name: 'batch_marginal_cpu_ms_per_1k', value: of(cpuMarginal), ...time, unit: 'ms CPU' });
   }
   return figures;
@@ -117,7 +170,14 @@ const weightFigures = (weights: readonly Weight[]): Figure[] =>
     const name = lambda.replaceAll('-', '_');
     return [
       { name: `bundle_${name}_bytes`, value: bytes, unit: 'bytes', goal: null, better: 'lower', runs: 1 },
-      { name: `import_${name}_cpu_ms`, value: importCpuMs, unit: 'ms CPU', goal: null, better: 'lower', runs },
+      {
+        name: `import_${name}_cpu_ms`,
+        value: importCpuMs,
+        unit: 'ms CPU',
+        goal: null,
+        better: 'lower',
+        runs,
+      },
     ];
   });
 
@@ -148,7 +208,9 @@ try {
       bare,
     };
     rounds.push(one);
-    say(`batches, round ${round} of ${settings.batchRounds}: ${small} objects in ${Math.round(one.small.wallMs)} ms, ${settings.big} in ${Math.round(one.big.wallMs)} ms`);
+    say(
+      `batches, round ${round} of ${settings.batchRounds}: ${small} objects in ${Math.round(one.small.wallMs)} ms, ${settings.big} in ${Math.round(one.big.wallMs)} ms`,
+    );
   }
   const steps = await stepTimes(stack, bigBucket, rounds.at(-1)!.big.batchId);
 
@@ -166,7 +228,14 @@ try {
     ...requestFigures(samples),
     ...batchFigures(rounds),
     ...stepFigures(steps),
-    { name: 'bulk_create_objects_per_s', value: ((small + settings.big) / fillMs) * 1000, unit: 'objects/s', goal: null, better: 'higher', runs: 1 },
+    {
+      name: 'bulk_create_objects_per_s',
+      value: ((small + settings.big) / fillMs) * 1000,
+      unit: 'objects/s',
+      goal: null,
+      better: 'higher',
+      runs: 1,
+    },
     { name: 'deploy_s', value: stack.deployMs / 1000, unit: 's', goal: null, better: 'lower', runs: 1 },
     ...weightFigures(weighLambdas()),
   ];
@@ -175,7 +244,10 @@ try {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, settings.file);
   const written = figures.map((figure) => ({ ...figure, value: rounded(figure.value) }));
-  writeFileSync(file, `${JSON.stringify({ figures: written, machine: machine(), commit: commit() }, null, 2)}\n`);
+  writeFileSync(
+    file,
+    `${JSON.stringify({ figures: written, machine: machine(), commit: commit() }, null, 2)}\n`,
+  );
   console.log(`\nWritten to ${file}; bench/README.md says how to read it.`);
 } finally {
   await stack.close();

@@ -39,7 +39,11 @@ function packPlugin(folder: string): Uint8Array<ArrayBuffer> {
 async function usePlugin(client: Client, namespace: string, archive: Uint8Array<ArrayBuffer>): Promise<void> {
   const { name, version, id } = plugin;
   const upload: Json = await client.call('POST', `${namespace}/plugins/uploads`, { name, version });
-  const put = await fetch(upload.presigned_url, { method: 'PUT', headers: { 'Content-Type': 'application/zip' }, body: archive });
+  const put = await fetch(upload.presigned_url, {
+    method: 'PUT',
+    headers: { 'Content-Type': 'application/zip' },
+    body: archive,
+  });
   if (!put.ok) throw new Error(`the upload of ${name} was refused: ${put.status} ${await put.text()}`);
   await client.call('POST', `${namespace}/plugins/uploads/${upload.upload_id}/confirm`);
   await client.call('POST', `${namespace}/plugins/${id}/deploy`, { deployment_type: 'batch_only' });

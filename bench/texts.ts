@@ -12,7 +12,8 @@ function randomNumbers(seed: number): () => number {
   };
 }
 
-const sentencesOf = (text: string): string[] => text.match(/[^.!?]+[.!?]+/g)?.map((one) => one.trim()) ?? [text];
+const sentencesOf = (text: string): string[] =>
+  text.match(/[^.!?]+[.!?]+/g)?.map((one) => one.trim()) ?? [text];
 
 /**
  * Different texts of three sentences from three articles, with a number of its own in each.
@@ -31,7 +32,14 @@ export function makeTexts(count: number, seed = 1): string[] {
 
 /** Short searches of three words each, all different. @see makeTexts */
 export function makeQueries(count: number, seed = 1): string[] {
-  const words = [...new Set(makeTexts(200, 7).join(' ').toLowerCase().match(/[a-z]{5,}/g) ?? [])].sort();
+  const words = [
+    ...new Set(
+      makeTexts(200, 7)
+        .join(' ')
+        .toLowerCase()
+        .match(/[a-z]{5,}/g) ?? [],
+    ),
+  ].sort();
   const random = randomNumbers(seed * 7919);
   const pick = () => words[Math.floor(random() * words.length)]!;
   return Array.from({ length: count }, (_, i) => `${pick()} ${pick()} ${pick()} ${seed}-${i}`);

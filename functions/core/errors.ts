@@ -46,16 +46,27 @@ export const errorTable = {
   request_bad_header: entry('BadRequestError', 'A header has a value that is not understood.'),
   request_bad_cursor: entry('BadRequestError', 'The cursor is damaged, expired or belongs to another list.'),
   request_namespace_missing: entry('BadRequestError', 'The request names no namespace.'),
-  request_namespace_differs: entry('BadRequestError', 'The path and the X-Namespace header name different namespaces.'),
+  request_namespace_differs: entry(
+    'BadRequestError',
+    'The path and the X-Namespace header name different namespaces.',
+  ),
   request_invalid: entry('ValidationError', 'Some fields of the request are wrong.'),
   request_too_large: entry('PayloadTooLargeError', 'The body is too large.'),
   request_media_type: entry('UnsupportedMediaTypeError', 'The body must be application/json.'),
   request_stale: entry('PreconditionFailedError', 'The If-Match version is not the current one.'),
-  request_rate_exceeded: entry('TooManyRequestsError', 'Too many requests of this class in this minute.', true),
+  request_rate_exceeded: entry(
+    'TooManyRequestsError',
+    'Too many requests of this class in this minute.',
+    true,
+  ),
   route_not_found: entry('NotFoundError', 'There is no such path.'),
   route_method_not_allowed: entry('MethodNotAllowedError', 'The path exists, the method does not.'),
   idempotency_key_reused: entry('ValidationError', 'The idempotency key was used for a different request.'),
-  idempotency_in_flight: entry('ConflictError', 'A request with this idempotency key is still running.', true),
+  idempotency_in_flight: entry(
+    'ConflictError',
+    'A request with this idempotency key is still running.',
+    true,
+  ),
   // Who asks
   key_invalid: entry('UnauthorizedError', 'The API key is missing, malformed, unknown, expired or revoked.'),
   key_not_permitted: entry('ForbiddenError', 'The API key does not have the permission that this needs.'),
@@ -116,7 +127,11 @@ export const errorTable = {
   retriever_timeout: entry('TimeoutError', 'The retriever did not finish in time.', true),
   index_unavailable: entry('ServiceUnavailableError', 'A part of the vector index cannot be read.', true),
   index_corrupt: entry('ServiceUnavailableError', 'A part of the vector index is damaged.'),
-  index_contended: entry('ServiceUnavailableError', 'The vector index is being written by too many at once.', true),
+  index_contended: entry(
+    'ServiceUnavailableError',
+    'The vector index is being written by too many at once.',
+    true,
+  ),
   taxonomy_not_found: notFound('taxonomy'),
   taxonomy_name_taken: nameTaken('taxonomy'),
   taxonomy_in_use: inUse('taxonomy'),
@@ -232,7 +247,9 @@ export function invalid(code: ErrorCode, fields: readonly FieldFault[]): AppErro
   const [first] = fields;
   const place = first ? `${placeOf(first.location)}: ` : '';
   // Messages about archives may begin with the file themselves.
-  const where = first ? (first.message.startsWith(place) ? '' : place) + first.message : errorTable[code].title;
+  const where = first
+    ? (first.message.startsWith(place) ? '' : place) + first.message
+    : errorTable[code].title;
   const more = fields.length > 1 ? ` (and ${fields.length - 1} more, see validation_errors)` : '';
   return new AppError(code, { detail: where + more, fields });
 }

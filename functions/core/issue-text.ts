@@ -44,7 +44,12 @@ const formats: Readonly<Record<string, string>> = {
 const secret = /secret|password|token|api_key/i;
 
 function count(limit: number | bigint, origin: string): string {
-  const nouns: Readonly<Record<string, string>> = { string: 'character', array: 'item', set: 'item', map: 'key' };
+  const nouns: Readonly<Record<string, string>> = {
+    string: 'character',
+    array: 'item',
+    set: 'item',
+    map: 'key',
+  };
   const noun = nouns[origin] ?? 'entry';
   const many = noun === 'entry' ? 'entries' : `${noun}s`;
   return `${limit} ${Number(limit) === 1 ? noun : many}`;
@@ -54,10 +59,10 @@ const sizeOf = (value: unknown): number | undefined =>
   typeof value === 'string' || Array.isArray(value) ? value.length : undefined;
 
 function sizeText(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig, value: unknown): string {
-  const [limit, atLeast] =
-    issue.code === 'too_small' ? [issue.minimum, true] : [issue.maximum, false];
+  const [limit, atLeast] = issue.code === 'too_small' ? [issue.minimum, true] : [issue.maximum, false];
   if (['number', 'int', 'bigint'].includes(issue.origin)) {
-    const bound = issue.inclusive === false ? (atLeast ? 'more than' : 'less than') : atLeast ? 'at least' : 'at most';
+    const bound =
+      issue.inclusive === false ? (atLeast ? 'more than' : 'less than') : atLeast ? 'at least' : 'at most';
     return `must be ${bound} ${limit}, got ${received(value)}`;
   }
   const size = sizeOf(value);

@@ -48,6 +48,8 @@ export const retryableCodes: readonly string[] = Object.entries(errorTable)
 /** A run that ended without saying why: out of time, out of memory, killed. */
 const deaths = [
   'States.Timeout',
+  // The middleware of our Lambdas ends them a few milliseconds before the service would.
+  'TimeoutError',
   'Lambda.Unknown',
   'Sandbox.Timedout',
   'Runtime.ExitError',

@@ -198,10 +198,10 @@ describe('buckets', () => {
   const who = (action: string, bucket: string) =>
     folders.filter((folder) => actionsOn(folder, bucket).includes(action));
 
-  it('the index is written where vectors are made or changed, and deleted from by sweeper and namespace delete', () => {
+  it('the index is written where vectors are made or changed, and deleted from where collections are deleted or tidied', () => {
     expect(who('s3:PutObject', 'IndexB66857D0')).toEqual([]);
     expect(who('s3:PutObject', 'GetAttIndex')).toEqual(['api', 'batch', 'chunk', 'taxonomy', 'cluster']);
-    expect(who('s3:DeleteObject', 'GetAttIndex')).toEqual(['namespace', 'sweep']);
+    expect(who('s3:DeleteObject', 'GetAttIndex')).toEqual(['api', 'batch', 'namespace', 'sweep']);
   });
 
   it('archives are written by the API alone', () => {

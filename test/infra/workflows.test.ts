@@ -1,4 +1,6 @@
 // The state machines as data: order of steps, what is caught where, what each Lambda is told.
+import middy from '@middy/core';
+import type { Context } from 'aws-lambda';
 import { describe, expect, it } from 'vitest';
 import { errorTable } from '../../functions/core/errors.ts';
 import { batchDefinition } from '../../infra/constructs/batch-workflow.ts';
@@ -86,6 +88,17 @@ describe.each(Object.entries(machines))('the %s workflow', (_name, definition) =
         expect.arrayContaining(['Lambda.TooManyRequestsException', 'storage_throttled', 'States.Timeout']),
       );
       for (const retry of state.Retry) expect(retry.BackoffRate, name).toBeGreaterThan(1);
+    }
+  });
+
+  it('tries a Lambda again that ran out of time, also where its own middleware was the first to notice', async () => {
+    const slow = middy(() => new Promise(() => undefined));
+    const noTime = { getRemainingTimeInMillis: () => 6 } as Context;
+    const { name } = (await slow({}, noTime).catch((error: unknown) => error)) as Error;
+    for (const [state, task] of nested(definition)) {
+      if (task.Type !== 'Task' || task.Resource.includes(':states:::')) continue;
+      const retried = task.Retry.flatMap((r: AnyState) => r.ErrorEquals);
+      expect(retried, state).toEqual(expect.arrayContaining([name, 'States.Timeout', 'Sandbox.Timedout']));
     }
   });
 

@@ -205,9 +205,11 @@ describe('the published tutorial, literally', () => {
     expect(readFileSync(publishedText, 'utf8')).toContain(publishedHost);
   });
 
-  describe.runIf(published)('step by step', () => {
-    itYieldsWhatEachStepShould(() => walk!, 'text_embed', 'Quantum computing');
-  });
+  if (published) {
+    describe('step by step', () => {
+      itYieldsWhatEachStepShould(() => walk!, 'text_embed', 'Quantum computing');
+    });
+  }
 });
 
 describe('the same wire formats in our own words', () => {

@@ -47,14 +47,17 @@ function fault(issue: Issue, where: string, input: unknown, schema: z.ZodType | 
     }
     case 'invalid_type': {
       const value = valueAt(input, issue.path);
-      return [{ type: value === undefined ? 'missing' : 'wrong_type', location, message: issueText(issue, value) }];
+      return [
+        { type: value === undefined ? 'missing' : 'wrong_type', location, message: issueText(issue, value) },
+      ];
     }
     case 'invalid_union': {
       // The branch that came closest says most: the one with the fewest complaints, deepest first.
       const branches = issue.errors.filter((e) => e.length > 0);
       const value = valueAt(input, issue.path);
       const whole = branches.length > 0 ? unionText(branches, value) : undefined;
-      if (whole !== undefined) return [{ type: value === undefined ? 'missing' : 'wrong_value', location, message: whole }];
+      if (whole !== undefined)
+        return [{ type: value === undefined ? 'missing' : 'wrong_value', location, message: whole }];
       const best = branches.toSorted((a, b) => a.length - b.length || depth(b) - depth(a))[0];
       if (!best) return [{ type: 'wrong_value', location, message: issue.message }];
       return best.flatMap((inner) =>
@@ -63,7 +66,9 @@ function fault(issue: Issue, where: string, input: unknown, schema: z.ZodType | 
     }
     case 'invalid_value': {
       const value = valueAt(input, issue.path);
-      return [{ type: value === undefined ? 'missing' : 'wrong_value', location, message: issueText(issue, value) }];
+      return [
+        { type: value === undefined ? 'missing' : 'wrong_value', location, message: issueText(issue, value) },
+      ];
     }
     case 'invalid_key': {
       // The key is what is wrong, so it is the value that the inner issues speak of.

@@ -36,7 +36,8 @@ function modeOf(query: Record<string, unknown>): Mode {
   if (input_mode !== undefined) {
     const mode = modes.find((candidate) => candidate === input_mode);
     if (!mode) {
-      const got = typeof input_mode === 'string' ? JSON.stringify(input_mode.slice(0, 60)) : kindOf(input_mode);
+      const got =
+        typeof input_mode === 'string' ? JSON.stringify(input_mode.slice(0, 60)) : kindOf(input_mode);
       throw new QueryFault(['input_mode'], `there is no input mode ${got}`, `one of: ${modes.join(', ')}`);
     }
     return mode;

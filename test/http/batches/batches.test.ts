@@ -112,6 +112,20 @@ describe('trigger', () => {
     expect(one.body.batch_ids).toEqual([reply.body.batch_ids[1]]);
   });
 
+  it('counts the objects once, however many collections read them', async () => {
+    const world = await makeWorld();
+    await world.addCollection('one');
+    await world.addCollection('two');
+    await world.addObjects(['a', 'b', 'c']);
+    const { batch_id } = (await world.call('POST', `${buckets}/articles/batches/trigger`)).body;
+    await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batch_id));
+    expect((await world.call('GET', `${buckets}/articles/batches/${batch_id}`)).body).toMatchObject({
+      status: 'COMPLETED',
+      object_count: 3,
+      progress: { total: 6, processed: 6 },
+    });
+  });
+
   it('of the same request at the same moment makes one batch', async () => {
     const world = await makeWorld();
     await world.addCollection('articles');
@@ -196,7 +210,13 @@ describe('draft, add, submit', () => {
     const draft = await world.call('POST', `${buckets}/articles/batches`, { object_ids: [id!] });
     const path = `${buckets}/articles/batches/${draft.body.batch_id}`;
     const canceled = await world.call('POST', `${path}/cancel`, { reason: 'a mistake' });
-    expect(canceled.body).toMatchObject({ status: 'CANCELED', failure_reason: 'canceled' });
+    expect(canceled.body).toMatchObject({
+      status: 'CANCELED',
+      failure_reason: 'canceled',
+      object_count: 1,
+      progress: { total: 1, processed: 0 },
+    });
+    expect((await world.call('GET', path)).body).toEqual(canceled.body);
     expectError(await world.call('POST', `${path}/cancel`), 'batch_wrong_state');
   });
 });

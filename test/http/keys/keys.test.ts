@@ -174,6 +174,23 @@ describe('401', () => {
     for (const token of bad) expect(await check(app, token), token).toBeUndefined();
   });
 
+  it('the id of a known key with another secret and a sound checksum is nobody', async () => {
+    const app = await makeApp();
+    const { key } = (await app.call('POST', base, { name: 'x' })).body;
+    const base62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+    const publicId = publicIdOf(key)!;
+    let calls = 0;
+    const forged = newToken('test', {
+      bytes: (count) =>
+        calls++ === 0
+          ? Uint8Array.from(publicId, (one) => base62.indexOf(one))
+          : new Uint8Array(count).fill(7),
+    });
+    expect([forged.publicId, publicIdOf(forged.token)]).toEqual([publicId, publicId]);
+    expect(await check(app, forged.token)).toBeUndefined();
+    expect(await check(app, key)).toBeDefined();
+  });
+
   it('a wrong checksum is found without a read', async () => {
     const app = await makeApp();
     const { key } = (await app.call('POST', base, { name: 'x' })).body;
@@ -310,6 +327,14 @@ describe('422', () => {
     const reply = await app.call('POST', base, body);
     expectError(reply, 'request_invalid');
     expect(faults(reply)).toEqual(expected);
+  });
+
+  it('a key that would be born expired is refused', async () => {
+    const app = await makeApp();
+    const reply = await app.call('POST', base, { name: 'late', expires_at: '2001-01-01T00:00:00Z' });
+    expectError(reply, 'request_invalid');
+    expect(faults(reply)).toEqual(['body.expires_at: wrong_value']);
+    expect((await app.call('GET', base)).body.results).toEqual([]);
   });
 
   it('an overlap longer than a day is refused', async () => {

@@ -4,8 +4,11 @@ import type { App } from '../app.ts';
 import { makeApp } from '../app.ts';
 import { expectError, expectSameRefusal, faults } from '../expect.ts';
 
-const make = async (app: App, name: string) =>
-  (await app.call('POST', '/v1/namespaces', { namespace_name: name })).body.namespace_id as string;
+async function make(app: App, name: string): Promise<string> {
+  const reply = await app.call('POST', '/v1/namespaces', { namespace_name: name });
+  expect([reply.status, reply.body.error]).toEqual([200, undefined]);
+  return reply.body.namespace_id;
+}
 
 describe('200', () => {
   it('create takes both spellings of the name and answers both', async () => {
@@ -150,11 +153,16 @@ describe('400', () => {
     const use = (who: Pick<App, 'call'>, value: string, more = '') =>
       who.call('GET', `/v1/namespaces?limit=1&cursor=${encodeURIComponent(value)}${more}`);
     expect((await use(app, cursor)).status).toBe(200);
+    // The same cursor with another position, under the old seal.
+    const inside = Buffer.from(payload!, 'base64url').toString();
+    const moved = `${Buffer.from(inside.replace(/1]$/, '0]')).toString('base64url')}.${mac}`;
+    expect(moved).not.toBe(cursor);
     for (const bad of [
       'x',
       `${payload}.`,
       `${payload}.${mac}A`,
       `${payload}A.${mac}`,
+      moved,
       `${Buffer.from('[9999999999,"x",1]').toString('base64url')}.${mac}`,
     ]) {
       expectError(await use(app, bad), 'request_bad_cursor');

@@ -498,5 +498,26 @@ describe('422', () => {
     const app = await withBucket({ settings: { allowLoopback: false } });
     const reply = await put(app, { blobs: [text(), blob('image', 'image', url)] });
     expectError(reply, 'blob_url_refused');
+    expect(faults(reply)).toEqual(['body.blobs.1.data: url_refused']);
+  });
+
+  it('metadata under a name that documents keep for the service, each named', async () => {
+    const app = await withBucket();
+    const names = [
+      'score',
+      'vectors',
+      'document_blobs',
+      'document_id',
+      'collection_id',
+      'metadata',
+      'payload',
+      '_own',
+    ];
+    const reply = await put(app, {
+      blobs: [text()],
+      metadata: Object.fromEntries(names.map((name) => [name, 1])),
+    });
+    expectError(reply, 'object_invalid');
+    expect(faults(reply)).toEqual(names.map((name) => `body.metadata.${name}: wrong_value`));
   });
 });

@@ -497,6 +497,7 @@ describe('422 and what the plugin does', () => {
     const reply = await install(app);
     expectError(reply, 'plugin_invalid');
     expect(reply.body.error.details.validation_errors).toEqual(errors);
+    expect(reply.body.error.message).toBe('manifest.py:12:5: "dimensions" is no key');
   });
 
   it('a validator that cannot be reached is 503, and nothing is made', async () => {

@@ -110,6 +110,25 @@ describe('definitions', () => {
     });
     expectError(shape, 'retriever_invalid');
     expect(faults(shape)).toEqual(['body.stages.0.config.stage_id: stage_unknown']);
+    expect(shape.body.error.message).toContain('there is no stage "magic"');
+  });
+
+  it('asks for what is missing in each stage by its name, and once', async () => {
+    const library = await makeLibrary();
+    const limit = { config: { stage_id: 'limit', parameters: { limit: 3 } } };
+    const search = { stage_name: 's', config: { stage_id: 'feature_search', parameters: { search: [] } } };
+    const reply = await library.post('retrievers', { name: 'bad', stages: [search, limit, limit] });
+    expectError(reply, 'retriever_invalid');
+    expect(faults(reply)).toEqual([
+      'body.stages.0.config.parameters.searches: missing',
+      'body.stages.0.config.parameters.search: extra_forbidden',
+      'body.stages.1.stage_name: missing',
+      'body.stages.2.stage_name: missing',
+    ]);
+    const [searches, , name] = reply.body.error.details.validation_errors;
+    expect(searches.message).toBe('required, a list is expected');
+    expect(name.message).toBe('expected a name of 1 to 100 characters, got nothing');
+    expect(name.fix).toContain('"stage_name"');
   });
 
   it('refuses a search that could never find anything, because its collections do not hold the feature', async () => {

@@ -289,6 +289,25 @@ describe('a crash', () => {
     },
   );
 
+  it('of nobody: a confirm that is overtaken by another one and by a delete makes no second object', async () => {
+    const app = await withBucket();
+    const upload = await ask(app);
+    await putBytes(app, upload, 'the plan');
+    const write = app.ports.table.write.bind(app.ports.table);
+    let overtaken = false;
+    app.ports.table.write = async (writes, token) => {
+      if (!overtaken && writes.some((one) => 'put' in one && one.put.sk.startsWith('OBJ#'))) {
+        overtaken = true;
+        const { object_id: id } = (await confirm(app, upload.upload_id)).body;
+        await app.call('DELETE', `${buckets}/b/objects/${id}`);
+      }
+      return write(writes, token);
+    };
+    expect((await confirm(app, upload.upload_id)).status).toBe(200);
+    expect(overtaken).toBe(true);
+    expect((await objects(app)).total).toBe(0);
+  });
+
   it('does not bring back an object that was deleted after its confirm', async () => {
     const app = await withBucket();
     const upload = await ask(app);

@@ -261,6 +261,21 @@ describe('a receiver that is down', () => {
     expect(world.posts.length).toBeLessThanOrEqual(3);
   });
 
+  it('that takes everything but the news of a failure hears of it in one delivery, and not of that one failing', async () => {
+    const world = await makeWorld();
+    await addHook(world, { events: ['batch.completed', 'batch.failed', 'webhook.exhausted'] });
+    world.behaviour = (post) => (JSON.parse(post.body).event_type === 'batch.completed' ? 200 : 500);
+    await world.happen('batch.failed');
+    for (let day = 0; day < 15; day++) {
+      await world.happen('batch.completed');
+      await world.pass(dayMs);
+    }
+    expect(world.bus.filter((event) => event.event_type === 'webhook.exhausted')).toHaveLength(1);
+    expect(
+      world.posts.filter((post) => JSON.parse(post.body).event_type === 'webhook.exhausted'),
+    ).toHaveLength(10);
+  });
+
   it('keeps 1,000 bytes of what a receiver said, however much that was', async () => {
     const world = await makeWorld();
     const hook = await addHook(world);
@@ -300,6 +315,19 @@ describe('a replay', () => {
     expect(again.map((post) => post.headers['webhook-id'])).toEqual([given!.delivery_id, given!.delivery_id]);
     expect(again.map((post) => post.body)).toEqual([world.posts[0]!.body, world.posts[0]!.body]);
     expect(await deliveriesOf(world, hook.webhook_id)).toMatchObject([{ status: 'delivered' }]);
+  });
+
+  it('to a receiver that is still down begins the schedule anew', async () => {
+    const world = await makeWorld();
+    const hook = await addHook(world, { events: ['batch.completed'] });
+    world.behaviour = () => 500;
+    await world.happen('batch.completed');
+    await world.pass(4 * dayMs);
+    const [given] = await deliveriesOf(world, hook.webhook_id);
+    await world.app.call('POST', `${base}/${hook.webhook_id}/deliveries/${given!.delivery_id}/replay`);
+    await world.pass(hourMs);
+    expect(world.posts).toHaveLength(10 + 4);
+    expect((await deliveriesOf(world, hook.webhook_id))[0]!.status).toBe('retrying');
   });
 
   it('since a time sends what was not delivered, and the rest only when asked', async () => {

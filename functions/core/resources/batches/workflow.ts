@@ -77,7 +77,11 @@ export function tallyOf(
     for (const [code, count] of Object.entries(receipt.errors)) add(code, count);
   }
   for (const failure of failures) add(failure.code, 1);
-  return { progress: { total: batch.plan?.total ?? 0, processed, failed, skipped }, errors };
+  // A draft knows its objects before it is planned.
+  return {
+    progress: { total: batch.plan?.total ?? batch.progress.total, processed, failed, skipped },
+    errors,
+  };
 }
 
 /** The receipts of the attempt that the batch's plan belongs to. */

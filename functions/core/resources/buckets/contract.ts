@@ -63,10 +63,7 @@ const PropertyName = z
 export const BucketSchema = z
   .strictObject({
     properties: z
-      .record(
-        PropertyName,
-        Property,
-      )
+      .record(PropertyName, Property)
       .refine(
         (p) => Object.keys(p).length >= 1 && Object.keys(p).length <= 100,
         'a schema has 1 to 100 properties',
