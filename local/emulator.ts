@@ -252,6 +252,34 @@ async function answers(endpoint: string): Promise<boolean> {
   }
 }
 
+/**
+ * Makes sure that something answers at an endpoint that a person named.
+ *
+ * @returns the URL without slashes at its end
+ * @throws Error that says what was got, and what to do
+ */
+export async function checkEndpoint(given: string): Promise<string> {
+  const form = 'an address such as http://127.0.0.1:4566';
+  const url = URL.canParse(given) ? new URL(given) : undefined;
+  if (!url || !['http:', 'https:'].includes(url.protocol)) {
+    throw new Error(`--endpoint is ${form}, got "${given}".`);
+  }
+  const endpoint = given.replace(/\/+$/, '');
+  try {
+    // Any answer will do: LocalStack has its health page elsewhere.
+    const response = await fetch(`${endpoint}/_localstack/health`, { signal: AbortSignal.timeout(5000) });
+    await response.arrayBuffer();
+  } catch (error) {
+    const { cause, message } = error as Error & { cause?: { code?: string; message?: string } };
+    throw new Error(
+      `Nothing answers at ${endpoint} (${cause?.code ?? cause?.message ?? message}). Start an emulator there, name the address of ` +
+        'one that runs, or leave --endpoint out: npm start brings its own.',
+      { cause: error },
+    );
+  }
+  return endpoint;
+}
+
 /** The last lines of a text, for a message. */
 export function lastLines(text: string, count: number): string {
   return text.trimEnd().split('\n').slice(-count).join('\n');

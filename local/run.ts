@@ -11,7 +11,7 @@ import { readSamples } from './demo/samples.ts';
 import { makeNamespace, runDemo } from './demo/steps.ts';
 import { checksOf, printSummary } from './demo/summary.ts';
 import { deploy } from './deploy.ts';
-import { projectFolder, startEmulator } from './emulator.ts';
+import { checkEndpoint, projectFolder, startEmulator } from './emulator.ts';
 
 const stateFolder = join(projectFolder, '.local');
 const endpointFile = join(stateFolder, 'endpoint.json');
@@ -24,12 +24,16 @@ interface Endpoint {
 
 function readArguments(): { endpoint: string | undefined } {
   try {
-    const { values } = parseArgs({ options: { endpoint: { type: 'string' }, help: { type: 'boolean', short: 'h' } } });
+    const { values } = parseArgs({
+      options: { endpoint: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    });
     if (values.help) {
-      console.log('npm start                       start the emulator, deploy, run the tutorial, keep the stack running\nnpm start -- --endpoint URL     use the emulator or LocalStack at URL instead\nnpm run local:stop              end it; its state is kept\nnpm run local:reset             end it and throw its state away');
+      console.log(
+        'npm start                       start the emulator, deploy, run the tutorial, keep the stack running\nnpm start -- --endpoint URL     use the emulator or LocalStack at URL instead\nnpm run local:stop              end it; its state is kept\nnpm run local:reset             end it and throw its state away',
+      );
       process.exit(0);
     }
-    return { endpoint: values.endpoint?.replace(/\/+$/, '') };
+    return { endpoint: values.endpoint };
   } catch (error) {
     console.error(`${(error as Error).message}\nUse: npm start [-- --endpoint http://127.0.0.1:4566]`);
     process.exit(2);
@@ -47,7 +51,9 @@ function writeEndpoint(endpoint: Endpoint): void {
 }
 
 async function works(baseUrl: string, apiKey: string): Promise<boolean> {
-  const response = await fetch(`${baseUrl}/v1/namespaces?limit=1`, { headers: { Authorization: `Bearer ${apiKey}` } });
+  const response = await fetch(`${baseUrl}/v1/namespaces?limit=1`, {
+    headers: { Authorization: `Bearer ${apiKey}` },
+  });
   return response.ok;
 }
 
@@ -58,18 +64,34 @@ async function main(): Promise<number> {
   heading('Granary');
 
   const endpoint = await step('emulator', async () => {
-    if (given !== undefined) return [`using ${given}`, given];
+    if (given !== undefined) {
+      const checked = await checkEndpoint(given);
+      return [`using ${checked}`, checked];
+    }
     const emulator = await startEmulator({ stateFolder, persist: true });
-    const words = { new: 'fresh', kept: 'with the state of the last stop', lost: 'fresh: the last run ended without a stop, and its state is lost' };
-    return [`${emulator.endpoint}, ${emulator.started ? words[emulator.state] : 'was running'}`, emulator.endpoint];
+    const words = {
+      new: 'fresh',
+      kept: 'with the state of the last stop',
+      lost: 'fresh: the last run ended without a stop, and its state is lost',
+    };
+    return [
+      `${emulator.endpoint}, ${emulator.started ? words[emulator.state] : 'was running'}`,
+      emulator.endpoint,
+    ];
   });
   const deployment = await step('deploy', async (shown) => {
     const done = await deploy({ endpoint, stateFolder, onStep: (name) => shown.note(name) });
-    return [done.changed ? `${Object.keys(done.outputs).length} stacks at ${done.baseUrl}` : `up to date at ${done.baseUrl}`, done];
+    return [
+      done.changed
+        ? `${Object.keys(done.outputs).length} stacks at ${done.baseUrl}`
+        : `up to date at ${done.baseUrl}`,
+      done,
+    ];
   });
   const apiKey = await step('API key', async () => {
     const before = readEndpoint();
-    if (before && (await works(deployment.baseUrl, before.api_key))) return ['the one from before', before.api_key];
+    if (before && (await works(deployment.baseUrl, before.api_key)))
+      return ['the one from before', before.api_key];
     const made = await firstKey(endpoint, deployment);
     return [`${made.slice(0, 13)}…`, made];
   });
@@ -83,14 +105,22 @@ async function main(): Promise<number> {
     const result = await runDemo(client, namespaceId, readSamples(), receiver);
     printSummary(result);
     heading('Next');
-    console.log(`  The stack keeps running; ${dim('.local/endpoint.json')} holds its URL, key and namespace.`);
+    console.log(
+      `  The stack keeps running; ${dim('.local/endpoint.json')} holds its URL, key and namespace.`,
+    );
     console.log(`  export BASE_URL=${deployment.baseUrl} NS_ID=${namespaceId}`);
     console.log(`  export API_KEY=$(sed -n 's/.*"api_key": "\\(.*\\)".*/\\1/p' .local/endpoint.json)`);
     console.log('  curl -s -X POST "$BASE_URL/v1/namespaces/$NS_ID/retrievers/text_search/execute" \\');
-    console.log(`    -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{"input": {"query": "goalkeeper"}}'`);
-    console.log(`  ${bold('npm run local:stop')} ends it and keeps its state, ${bold('npm run local:reset')} throws the state away.`);
+    console.log(
+      `    -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{"input": {"query": "goalkeeper"}}'`,
+    );
+    console.log(
+      `  ${bold('npm run local:stop')} ends it and keeps its state, ${bold('npm run local:reset')} throws the state away.`,
+    );
     const holds = checksOf(result).every((check) => check.holds);
-    console.log(`\n${holds ? 'Every step did what it should' : red('A step did not do what it should')} ${dim(`(${Math.round((performance.now() - startedMs) / 1000)} s)`)}`);
+    console.log(
+      `\n${holds ? 'Every step did what it should' : red('A step did not do what it should')} ${dim(`(${Math.round((performance.now() - startedMs) / 1000)} s)`)}`,
+    );
     return holds ? 0 : 1;
   } finally {
     await receiver.close();
@@ -100,6 +130,7 @@ async function main(): Promise<number> {
 process.exitCode = await main().catch((error: Error) => {
   console.error(`\n${red('npm start failed:')} ${error.message}`);
   if (process.env.DEBUG) console.error(error.stack);
-  else console.error(dim(`Logs: .local/emulator.log and .local/deploy.log; DEBUG=1 shows where it happened.`));
+  else
+    console.error(dim(`Logs: .local/emulator.log and .local/deploy.log; DEBUG=1 shows where it happened.`));
   return 1;
 });

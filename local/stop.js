@@ -9,9 +9,15 @@ import { stopRecorded } from './processes.js';
 const kept = new Set(['venv', 'install', 'bench.json']);
 
 const stateFolder = fileURLToPath(new URL('../.local', import.meta.url));
+if (['--help', '-h'].some((flag) => process.argv.includes(flag))) {
+  console.log(
+    'npm run local:stop     end what npm start left running; the state is kept\nnpm run local:reset    end it and throw the state away; installed packages stay',
+  );
+  process.exit(0);
+}
 const unknown = process.argv.slice(2).filter((argument) => argument !== '--reset');
 if (unknown.length > 0) {
-  console.error(`Unknown argument ${unknown[0]}. Right form: node local/stop.js [--reset]`);
+  console.error(`Unknown argument ${unknown[0]}. Right form: npm run local:stop, or npm run local:reset`);
   process.exit(2);
 }
 

@@ -2,7 +2,7 @@
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { evaluate } from './conditions/evaluate.ts';
 import { parseCondition } from './conditions/parse.ts';
-import type { Ctx } from './context.ts';
+import type { Ctx, NsCtx } from './context.ts';
 import { AppError, invalid } from './errors.ts';
 
 /** Query and body of a list request, as the shared schemas leave them. */
@@ -50,7 +50,8 @@ export function mergeListInput(query: ListInput, body: ListInput | undefined): L
 /** A digest of everything that must not change between the pages of one list. */
 function listShape(ctx: Ctx, list: string, input: ListInput): string {
   const { filters, search, sort, sorts, case_sensitive } = input;
-  const shape = JSON.stringify([ctx.principal.orgId, list, filters, search, sort, sorts, case_sensitive]);
+  const namespace = 'ns' in ctx ? (ctx as NsCtx).ns.namespaceId : '';
+  const shape = JSON.stringify([ctx.principal.orgId, namespace, list, filters, search, sort, sorts, case_sensitive]);
   return createHash('sha256').update(shape).digest('base64url').slice(0, 16);
 }
 

@@ -54,11 +54,26 @@ export interface DemoResult {
   readonly namespaceId: string;
   readonly searches: readonly SearchResult[];
   readonly threshold: number;
-  readonly topics: { readonly total: number; readonly assigned: number; readonly right: number; readonly table: ReadonlyMap<string, ReadonlyMap<string, number>> };
-  readonly clusters: readonly { readonly id: string; readonly label: string; readonly members: number; readonly topic: string; readonly onTopic: number }[];
+  readonly topics: {
+    readonly total: number;
+    readonly assigned: number;
+    readonly right: number;
+    readonly table: ReadonlyMap<string, ReadonlyMap<string, number>>;
+  };
+  readonly clusters: readonly {
+    readonly id: string;
+    readonly label: string;
+    readonly members: number;
+    readonly topic: string;
+    readonly onTopic: number;
+  }[];
   readonly labelSource: string;
   readonly points: readonly { readonly x: number; readonly y: number; readonly cluster: string }[];
-  readonly newTopics: readonly { readonly title: string; readonly assigned: string | null; readonly topic: string }[];
+  readonly newTopics: readonly {
+    readonly title: string;
+    readonly assigned: string | null;
+    readonly topic: string;
+  }[];
   readonly heard: readonly Heard[];
   readonly retrieverId: string;
   readonly collectionId: string;
@@ -74,7 +89,10 @@ export async function makeNamespace(client: Client): Promise<string> {
     const old = results.filter((ns: Json) => ns.namespace_name.startsWith(demoPrefix)).slice(demosKept);
     for (const ns of old) await client.call('DELETE', `/v1/namespaces/${ns.namespace_id}`);
     const name = `${demoPrefix}${Date.now().toString(36)}`;
-    const made = await client.call('POST', '/v1/namespaces', { namespace_name: name, description: 'made by npm start' });
+    const made = await client.call('POST', '/v1/namespaces', {
+      namespace_name: name,
+      description: 'made by npm start',
+    });
     return [name, made.namespace_id as string];
   });
 }
@@ -90,8 +108,11 @@ function toObject(article: Article) {
 async function putObjects(client: Client, bucket: string, articles: readonly Article[]): Promise<number> {
   let count = 0;
   for (let i = 0; i < articles.length; i += 100) {
-    const made = await client.call('POST', `${bucket}/objects/batch`, { objects: articles.slice(i, i + 100).map(toObject) });
-    if (made.failed_count > 0) throw new Error(`objects were refused: ${JSON.stringify(made.failed).slice(0, 500)}`);
+    const made = await client.call('POST', `${bucket}/objects/batch`, {
+      objects: articles.slice(i, i + 100).map(toObject),
+    });
+    if (made.failed_count > 0)
+      throw new Error(`objects were refused: ${JSON.stringify(made.failed).slice(0, 500)}`);
     count += made.succeeded_count;
   }
   return count;
@@ -99,14 +120,19 @@ async function putObjects(client: Client, bucket: string, articles: readonly Art
 
 async function runBatch(client: Client, bucket: string, collectionId: string, name: string): Promise<Json> {
   return step(name, async (shown) => {
-    const { batch_id } = await client.call('POST', `${bucket}/batches/trigger`, { collection_ids: [collectionId] });
+    const { batch_id } = await client.call('POST', `${bucket}/batches/trigger`, {
+      collection_ids: [collectionId],
+    });
     const batch = await until(`the end of batch ${batch_id}`, async () => {
       const found = await client.call('GET', `${bucket}/batches/${batch_id}`);
       const { total, processed } = found.progress;
-      shown.note(`[${bar(total ? processed / total : 0)}] ${processed}/${total} ${found.lifecycle}`);
+      // Before the plan nobody knows how many there are, and a bar of nothing would say that it stands still.
+      const progress = total > 0 ? `[${bar(processed / total)}] ${processed}/${total} ` : '';
+      shown.note(`${progress}${found.lifecycle}`);
       return found.status === 'COMPLETED' || found.status === 'FAILED' ? found : undefined;
     });
-    if (batch.status !== 'COMPLETED') throw new Error(`the batch failed: ${JSON.stringify(batch.error_summary ?? batch.failure_reason)}`);
+    if (batch.status !== 'COMPLETED')
+      throw new Error(`the batch failed: ${JSON.stringify(batch.error_summary ?? batch.failure_reason)}`);
     const problems = (batch.post_processing ?? []).filter((entry: Json) => entry.error);
     if (problems.length > 0) throw new Error(`work after the batch failed: ${JSON.stringify(problems)}`);
     const { processed, failed, skipped } = batch.progress;
@@ -118,7 +144,10 @@ async function listDocuments(client: Client, collection: string): Promise<Json[]
   const documents: Json[] = [];
   let cursor: string | undefined;
   do {
-    const page = await client.call('POST', `${collection}/documents/list`, { limit: 500, ...(cursor ? { cursor } : {}) });
+    const page = await client.call('POST', `${collection}/documents/list`, {
+      limit: 500,
+      ...(cursor ? { cursor } : {}),
+    });
     documents.push(...page.results);
     cursor = page.pagination.next_cursor ?? undefined;
   } while (cursor);
@@ -126,7 +155,12 @@ async function listDocuments(client: Client, collection: string): Promise<Json[]
 }
 
 /** Steps 1 to 9, and the second batch. */
-export async function runDemo(client: Client, namespaceId: string, samples: Samples, receiver: Receiver): Promise<DemoResult> {
+export async function runDemo(
+  client: Client,
+  namespaceId: string,
+  samples: Samples,
+  receiver: Receiver,
+): Promise<DemoResult> {
   const ns = `/v1/namespaces/${namespaceId}`;
   const topicOf = (id: string, articles: readonly Article[]) =>
     articles.find((article) => article.id === id)?.topic ?? samples.trueTopics.get(id) ?? '?';
@@ -137,7 +171,11 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
     return [`examples/${plugin} packed, ${packed.length} bytes`, packed];
   });
   await step('2 upload and confirm', async () => {
-    const upload = await client.call('POST', `${ns}/plugins/uploads`, { name: plugin, version, file_size_bytes: archive.length });
+    const upload = await client.call('POST', `${ns}/plugins/uploads`, {
+      name: plugin,
+      version,
+      file_size_bytes: archive.length,
+    });
     const put = await fetch(upload.presigned_url, {
       method: 'PUT',
       headers: { 'Content-Type': 'application/zip' },
@@ -199,7 +237,9 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
       results.push({
         query,
         expected: topic,
-        hits: hits.slice(0, 3).map((hit: Json) => ({ title: hit.title, score: hit.score, topic: topicOf(hit.article, all) })),
+        hits: hits
+          .slice(0, 3)
+          .map((hit: Json) => ({ title: hit.title, score: hit.score, topic: topicOf(hit.article, all) })),
       });
     }
     return [`${results.length} queries`, results];
@@ -212,7 +252,12 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
     for (const [i, article] of labelled.entries()) {
       shown.note(`[${bar(i / labelled.length)}] ${i}/${labelled.length}`);
       const { results } = await execute(article.text, {
-        filters: { AND: [{ field: 'topic', operator: 'exists', value: true }, { field: 'article', operator: 'ne', value: article.id }] },
+        filters: {
+          AND: [
+            { field: 'topic', operator: 'exists', value: true },
+            { field: 'article', operator: 'ne', value: article.id },
+          ],
+        },
         limit: 1,
       });
       const [top] = results;
@@ -253,7 +298,10 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
       table.set(truth, row);
       row.set(given, (row.get(given) ?? 0) + 1);
     }
-    return [`${assigned} of ${total} unlabelled articles got a topic, ${right} of those the right one`, { total, assigned, right, table }];
+    return [
+      `${assigned} of ${total} unlabelled articles got a topic, ${right} of those the right one`,
+      { total, assigned, right, table },
+    ];
   });
 
   const clustering = await step('8 clusters', async (shown) => {
@@ -266,12 +314,18 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
       dimension_reduction: { method: 'umap', n_components: 2 },
     });
     const run = await until('the end of the cluster run', async () => {
-      const found = await client.call('GET', `${ns}/clusters/${made.cluster_id}/executions/${made.last_run_id}`);
+      const found = await client.call(
+        'GET',
+        `${ns}/clusters/${made.cluster_id}/executions/${made.last_run_id}`,
+      );
       shown.note(found.status);
       return found.status === 'completed' || found.status === 'failed' ? found : undefined;
     });
     if (run.status !== 'completed') throw new Error(`the cluster run failed: ${run.error_message}`);
-    const map = await client.call('GET', `${ns}/clusters/${made.cluster_id}/visualization?run_id=${made.last_run_id}`);
+    const map = await client.call(
+      'GET',
+      `${ns}/clusters/${made.cluster_id}/visualization?run_id=${made.last_run_id}`,
+    );
     const documents = await listDocuments(client, collection);
     const clusters = run.centroids.map((centroid: Json) => {
       const counts = new Map<string, number>();
@@ -280,10 +334,19 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
         counts.set(topic, (counts.get(topic) ?? 0) + 1);
       }
       const [topic = '?', onTopic = 0] = [...counts].sort((a, b) => b[1] - a[1])[0] ?? [];
-      return { id: centroid.cluster_id, label: centroid.label, members: centroid.num_members, topic, onTopic };
+      return {
+        id: centroid.cluster_id,
+        label: centroid.label,
+        members: centroid.num_members,
+        topic,
+        onTopic,
+      };
     });
     const points = map.points.map((point: Json) => ({ x: point.x, y: point.y, cluster: point.cluster_id }));
-    return [`${run.num_clusters} clusters over ${run.num_points} documents`, { clusters, points, labelSource: run.label_source as string }];
+    return [
+      `${run.num_clusters} clusters over ${run.num_points} documents`,
+      { clusters, points, labelSource: run.label_source as string },
+    ];
   });
 
   await step('9 alert and webhook', async () => {
@@ -316,8 +379,21 @@ export async function runDemo(client: Client, namespaceId: string, samples: Samp
       const paths = new Set(receiver.heard.map((one) => one.path));
       return paths.has('/alert') && paths.has('/events') ? receiver.heard : undefined;
     });
-    return [`${got.length} received, ${got.filter((one) => one.verified).length} with a valid signature`, [...got]];
+    return [
+      `${got.length} received, ${got.filter((one) => one.verified).length} with a valid signature`,
+      [...got],
+    ];
   });
 
-  return { namespaceId, searches, threshold, topics, ...clustering, newTopics, heard, retrieverId, collectionId };
+  return {
+    namespaceId,
+    searches,
+    threshold,
+    topics,
+    ...clustering,
+    newTopics,
+    heard,
+    retrieverId,
+    collectionId,
+  };
 }

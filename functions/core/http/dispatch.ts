@@ -6,6 +6,7 @@ import { inNamespace, makeContext } from '../context.ts';
 import { AppError, invalid, isAppError } from '../errors.ts';
 import { idPrefixes } from '../ids.ts';
 import type { Ports } from '../ports.ts';
+import { isNameable } from '../store/keys.ts';
 import { parseBody } from './body.ts';
 import { toFaults } from './faults.ts';
 import type { AnyHandler } from './handler.ts';
@@ -102,6 +103,7 @@ export function makeDispatcher(
     const { route, params } = findRoute(event);
     const ctx = contextOf(event, route, requestId);
     if (!isPermitted(ctx.principal, route.permission)) throw notPermitted(ctx, route);
+    if (!Object.values(params).every(isNameable)) throw nothingThere(event.path);
     let rate: RateState | undefined;
     if (route.permission !== 'none') {
       rate = await takeRequest(ctx, route.rate);
@@ -116,13 +118,13 @@ export function makeDispatcher(
     if (!handler) throw new Error(`no handler for ${route.operation}`);
 
     const run = async () => {
-      let result: unknown;
-      try {
-        result = await handler({ ctx: scoped, params, query, body, ifMatch: readIfMatch(event), route });
-      } finally {
-        // Its refusal comes before whatever the handler found, so that nothing shows of a namespace that is not there.
-        await checked;
-      }
+      const ifMatch = readIfMatch(event);
+      const handled = (async () => handler({ ctx: scoped, params, query, body, ifMatch, route }))();
+      // Its refusal comes first, and without waiting for what the handler finds: neither the answer nor its time says
+      // anything about a namespace that is not the caller's.
+      if (checked) handled.catch(() => undefined);
+      await checked;
+      const result = await handled;
       const reply = result instanceof Answer ? result : new Answer(result);
       if (options.checkReplies) checkReply(route, reply.body);
       if (reply.etag !== undefined) headers.ETag = `"${reply.etag}"`;
@@ -137,6 +139,7 @@ export function makeDispatcher(
       const reply = await run();
       return { statusCode: reply.status, headers, body: reply.body };
     }
+    await checked;
     const namespaceId = 'ns' in scoped ? (scoped as { ns: { namespaceId: string } }).ns.namespaceId : '';
     const space = `${namespaceId} ${ctx.principal.keyId} ${route.operation}`;
     const request = JSON.stringify([event.httpMethod, event.path, event.queryStringParameters, event.body]);
@@ -162,9 +165,7 @@ export function makeDispatcher(
         extra: { allow: found.allow },
       });
     }
-    throw new AppError('route_not_found', {
-      detail: `There is no ${event.path.slice(0, 200)}. The list of paths is at /v1/openapi.json.`,
-    });
+    throw nothingThere(event.path);
   }
 
   function contextOf(event: APIGatewayProxyEvent, route: Route, requestId: string): Ctx {
@@ -173,6 +174,12 @@ export function makeDispatcher(
     if (route.permission !== 'none') throw new AppError('key_invalid');
     return makeContext(ports, { orgId: 'nobody', keyId: 'nobody', permissions: [] }, requestId);
   }
+}
+
+function nothingThere(path: string): AppError {
+  return new AppError('route_not_found', {
+    detail: `There is no ${path.slice(0, 200)}. The list of paths is at /v1/openapi.json.`,
+  });
 }
 
 function notPermitted(ctx: Ctx, route: Route): AppError {
@@ -276,7 +283,7 @@ async function enter(
   const checked = enterNamespace(ctx, params, event);
   const named = params.namespace ?? headerOf(event, 'x-namespace');
   const readsOnly = route.method === 'GET' || route.target === 'query';
-  if (!readsOnly || !named?.startsWith(idPrefixes.namespace))
+  if (!readsOnly || !named?.startsWith(idPrefixes.namespace) || !isNameable(named))
     return { scoped: await checked, checked: undefined };
   // Whoever awaits it gets its failure.
   checked.catch(() => undefined);
@@ -317,6 +324,7 @@ async function resolveNamespace(ctx: Ctx, idOrName: string): Promise<string> {
   const { table } = ctx.ports;
   const notFound = () =>
     new AppError('namespace_not_found', { detail: `No namespace "${idOrName.slice(0, 120)}".` });
+  if (!isNameable(idOrName)) throw notFound();
   let id = idOrName;
   if (!idOrName.startsWith(idPrefixes.namespace)) {
     const guard = await table.get(ctx.org.namespaceName(idOrName));

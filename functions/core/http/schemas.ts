@@ -21,8 +21,16 @@ export const TitleName = z
 
 export const Description = z.string().max(1000);
 
-/** User metadata: a JSON object. Its depth and size are bounded for every body alike. */
-export const Metadata = z.record(z.string().min(1).max(200), z.json());
+/** User metadata has this many bytes of JSON at most, so that every row that holds some stays small. */
+export const metadataBytesMax = 32_000;
+
+/** User metadata: a JSON object. Its depth is bounded for every body alike. */
+export const Metadata = z
+  .record(z.string().min(1).max(200), z.json())
+  .refine((metadata) => Buffer.byteLength(JSON.stringify(metadata)) <= metadataBytesMax, {
+    error: `has more than ${metadataBytesMax} bytes`,
+    params: { type: 'too_large' },
+  });
 
 /** The filter tree is parsed by `core/conditions`, which reports its faults itself; here it is any JSON. */
 export const FilterTree = z.json().meta({

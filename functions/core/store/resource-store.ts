@@ -7,6 +7,7 @@ import { AppError } from '../errors.ts';
 import type { EventType } from '../events.ts';
 import { audit } from './audit.ts';
 import type { ResourceKind } from './keys.ts';
+import { isNameable } from './keys.ts';
 import { announce } from './outbox.ts';
 import type { Attribute, Item, Write } from './table.ts';
 import { ConditionFailed, queryAll } from './table.ts';
@@ -59,6 +60,18 @@ export interface Dependant {
 
 type Fresh<T extends StoredResource> = Omit<T, 'revision' | 'created_at' | 'updated_at'>;
 
+/** Rows stay far below the 400 kB that the table takes (decisions, section 1). */
+const rowBytesMax = 100_000;
+
+/** @throws AppError request_too_large */
+function checkSize(noun: string, resource: unknown): void {
+  const bytes = Buffer.byteLength(JSON.stringify(resource));
+  if (bytes <= rowBytesMax) return;
+  throw new AppError('request_too_large', {
+    detail: `The ${noun} would have ${bytes} bytes; at most ${rowBytesMax} can be stored. Shorten its definition or its metadata.`,
+  });
+}
+
 /** Members of the row that are ours and not the resource's. */
 const rowMembers = new Set(['pk', 'sk', 'kind', 'dependants', 'last_commit']);
 
@@ -97,6 +110,7 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
   };
 
   const find = async (ctx: NsCtx, idOrName: string): Promise<T | undefined> => {
+    if (!isNameable(idOrName)) return undefined;
     if (idPrefix !== undefined) {
       if (idOrName.startsWith(idPrefix)) return byId(ctx, idOrName);
     } else {
@@ -178,6 +192,7 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
       }
       const time = isoTime(ctx.ports.clock.now());
       const stored = { ...resource, revision: 1, created_at: time, updated_at: time } as unknown as T;
+      checkSize(noun, stored);
       const row = {
         ...ctx.ns.resource(kind, resource.id),
         kind,
@@ -217,6 +232,7 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
         revision: before.revision + 1,
         updated_at: isoTime(ctx.ports.clock.now()),
       } as T;
+      checkSize(noun, after);
       const names = new Set([...Object.keys(before), ...Object.keys(changes)]);
       const set: Record<string, Attribute> = {};
       const remove: string[] = [];

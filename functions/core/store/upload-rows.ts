@@ -40,7 +40,8 @@ export function isExpired(ctx: NsCtx, upload: StoredUpload): boolean {
   return upload.state === 'pending' && upload.ends_at < ctx.ports.clock.now() / 1000;
 }
 
-function uploadNotFound(uploadId: string): AppError {
+/** The same for what never was and for what is not to be seen here. */
+export function uploadNotFound(uploadId: string): AppError {
   return new AppError('upload_not_found', {
     detail: `No upload "${uploadId.slice(0, 60)}" in this namespace.`,
   });

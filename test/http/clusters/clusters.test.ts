@@ -207,7 +207,7 @@ describe('runs', () => {
       ]),
     ).toEqual([
       ['cl_0', 4, 'quantum, entangled'],
-      ['cl_1', 3, 'football, league'],
+      ['cl_1', 3, 'referee, league'],
     ]);
     expect(run.body.centroids[0]).not.toHaveProperty('centroid_vector');
     const vectors = await app.call(
@@ -222,7 +222,7 @@ describe('runs', () => {
 
     expect(await fieldsOf(app, collection.id, ['doc_a0', 'doc_b2', 'doc_c0'])).toEqual([
       expect.objectContaining({ cluster_id: 'cl_0', cluster_label: 'quantum, entangled' }),
-      expect.objectContaining({ cluster_id: 'cl_1', cluster_label: 'football, league' }),
+      expect.objectContaining({ cluster_id: 'cl_1', cluster_label: 'referee, league' }),
       expect.not.objectContaining({ cluster_id: expect.anything() }),
     ]);
     const filtered = await app.call(
@@ -259,6 +259,20 @@ describe('runs', () => {
       ['cl_1', false, 3, 2],
       ['noise', true, 1, 1],
     ]);
+  });
+
+  it('the rows of a run are in the order of their texts, whatever their random ids are', async () => {
+    const app = await makeApp();
+    const collection = await seedCollection(app);
+    const [a, b, c] = axisDocuments({ a: 1, b: 1, c: 1 });
+    await seedBatch(app, collection, [
+      { ...c!, id: 'doc_0' },
+      { ...a!, id: 'doc_1' },
+      { ...b!, id: 'doc_2' },
+    ]);
+    await createAndRun(app, tutorialBody(collection.id, { dimension_reduction: { method: 'pca', n_components: 2 } }));
+    const map = await app.call('GET', `${base}/article-themes/visualization`);
+    expect(map.body.points.map((point: { document_id: string }) => point.document_id)).toEqual(['doc_1', 'doc_2', 'doc_0']);
   });
 
   it('the map has a point for each document, can be thinned, made compact, and reduced to its centroids', async () => {

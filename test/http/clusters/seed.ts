@@ -182,12 +182,12 @@ export async function seedBatch(
   return batch;
 }
 
-/** Documents on the axes: `doc_a0`, `doc_a1` ... near the first axis, `doc_b0` ... near the second. */
+/** Documents on the axes: `doc_a0`, `doc_a1` ... near the first axis, `doc_b0` ... near the second; texts sort as ids. */
 export function axisDocuments(groups: Readonly<Record<string, number>>): SeedDocument[] {
   const words: Record<string, string> = {
     a: 'quantum entangled qubits',
-    b: 'football league goal',
-    c: 'bread oven dough',
+    b: 'referee league goal',
+    c: 'yeast oven dough',
   };
   return Object.entries(groups).flatMap(([axis, count], place) =>
     Array.from({ length: count }, (_, i) => ({

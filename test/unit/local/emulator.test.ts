@@ -1,12 +1,14 @@
 // The emulator as a process: found again, kept or lost state, and never left behind.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { callAws, callJson } from '../../../local/aws-call.ts';
-import { findEmulator, startEmulator, stopEmulator } from '../../../local/emulator.ts';
+import { checkEndpoint, findEmulator, startEmulator, stopEmulator } from '../../../local/emulator.ts';
 import { listProcesses, portIsFree, processStarted, readRecords } from '../../../local/processes.js';
 
 let stateFolder: string;
@@ -37,6 +39,21 @@ test('it answers on loopback only, is found again, and a second start returns th
     { pid: first.pid, started: false },
   ]);
   expect(await findEmulator(stateFolder)).toMatchObject({ pid: first.pid, port: first.port });
+});
+
+test('an endpoint that a person names must be a URL at which something answers, and the message says what to do', async () => {
+  for (const given of ['notaurl', 'ftp://127.0.0.1', '127.0.0.1:4566']) {
+    await expect(checkEndpoint(given)).rejects.toThrow(`such as http://127.0.0.1:4566, got "${given}"`);
+  }
+  // What answers may be any server: LocalStack's pages are not this emulator's.
+  const server = createServer((_, response) => response.writeHead(404).end());
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  expect(await checkEndpoint(`${endpoint}//`)).toBe(endpoint);
+  await new Promise((done) => server.close(done));
+  await expect(checkEndpoint(endpoint)).rejects.toThrow(
+    /Nothing answers at .*ECONNREFUSED.*leave --endpoint out/,
+  );
 });
 
 test('two starts at once make one emulator', async () => {

@@ -134,6 +134,18 @@ function sample(ids: readonly string[], max: number): number[] {
     .sort((a, b) => a - b);
 }
 
+/**
+ * The layout of a run depends on the order of its rows, and ids are random: in the order of their texts the same
+ * documents give the same clusters in any namespace.
+ */
+function byText(
+  a: { readonly text: string; readonly id: string },
+  b: { readonly text: string; readonly id: string },
+): number {
+  if (a.text !== b.text) return a.text < b.text ? -1 : 1;
+  return a.id < b.id ? -1 : 1;
+}
+
 /** Reads what a plan is about, every collection at one version of its index. */
 async function readInput(
   ctx: NsCtx,
@@ -179,22 +191,24 @@ async function readInput(
   const parts: Part[] = [];
   let first = 0;
   for (const { collection, version, ids, vectors, documents } of found) {
-    const rows = ids.map((_, i) => i).filter((i) => chosen.has(first + i));
-    first += ids.length;
-    const kept = rows.length === ids.length ? vectors : new Float32Array(rows.length * dims);
-    if (kept !== vectors)
-      for (const [to, from] of rows.entries())
-        kept.set(vectors.subarray(from * dims, (from + 1) * dims), to * dims);
     const fields =
       plan.llm_labeling.text_fields.length > 0
         ? plan.llm_labeling.text_fields.map(bareField)
         : textFields(collection);
-    const keptIds = rows.map((i) => ids[i]!);
+    const rows = ids
+      .map((id, from) => ({ id, from, text: '' }))
+      .filter(({ from }) => chosen.has(first + from))
+      .map((row) => ({ ...row, text: textOf(documents, row.id, fields) }))
+      .sort(byText);
+    first += ids.length;
+    const kept = new Float32Array(rows.length * dims);
+    for (const [to, { from }] of rows.entries())
+      kept.set(vectors.subarray(from * dims, (from + 1) * dims), to * dims);
     parts.push({
       range: { collection_id: collection.id, version, rows: rows.length },
-      ids: keptIds,
+      ids: rows.map(({ id }) => id),
       vectors: kept,
-      texts: keptIds.map((id) => textOf(documents, id, fields)),
+      texts: rows.map(({ text }) => text),
     });
   }
   const input = {

@@ -22,12 +22,12 @@ import { BlobMissing } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
 import type { Attribute, Key, Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
-import { getUpload } from '../../store/upload-rows.ts';
+import { getUpload, uploadNotFound } from '../../store/upload-rows.ts';
 import type { StoredBucket } from '../buckets/service.ts';
 import { getBucket } from '../buckets/service.ts';
 import { isHeard } from '../webhooks/service.ts';
 import type { CheckedBlob, CheckedObject } from './check.ts';
-import { checkObject, isBinary } from './check.ts';
+import { checkObject, isBinary, objectLimits } from './check.ts';
 import type { StoredBlob, StoredObject } from './store.ts';
 import { findObject, objectItem, queryObjects } from './store.ts';
 
@@ -103,6 +103,8 @@ async function storeBlob(
   const base = { blob_id: blobId, property: blob.property, type: blob.type };
   if (blob.upload_id !== undefined) {
     const upload = await getUpload(ctx, 'object', blob.upload_id);
+    // Its content goes with its own bucket, so no object of another one may hang on it.
+    if (upload.facts.bucket_id !== bucketId) throw uploadNotFound(blob.upload_id);
     if (upload.state !== 'confirmed' || !upload.result) {
       throw new AppError('upload_missing', {
         detail: `The upload ${blob.upload_id} is not confirmed yet. Confirm it, then create the object.`,
@@ -204,6 +206,8 @@ export interface BulkResult {
 /** Puts of one transaction, at most; with the audit row and the event below the service's 100. */
 const putsPerTransaction = 90;
 const bytesPerTransaction = 3_000_000;
+/** Objects that are made side by side: each may hold a fetched blob of 100 MB in memory. */
+const parallelObjects = 3;
 
 /**
  * Stores the good objects of a list and reports the bad ones.
@@ -221,33 +225,42 @@ export async function createObjects(
   ]);
   const created: { index: number; object: StoredObject }[] = [];
   const failed: { index: number; error: AppError }[] = [];
-  await Promise.all(
-    bodies.map(async (body, index) => {
-      const checked = checkObject(bucket.bucket_schema, body, ['body', 'objects', index]);
-      if (!checked.ok) {
-        failed.push({ index, error: invalid('object_invalid', checked.faults) });
-        return;
-      }
-      try {
-        created.push({ index, object: await makeObject(ctx, bucket, checked.object) });
-      } catch (error) {
-        if (!(error instanceof AppError)) throw error;
-        failed.push({ index, error });
-      }
-    }),
-  );
+  const make = async (body: unknown, index: number) => {
+    const checked = checkObject(bucket.bucket_schema, body, ['body', 'objects', index]);
+    if (!checked.ok) {
+      failed.push({ index, error: invalid('object_invalid', checked.faults) });
+      return;
+    }
+    try {
+      created.push({ index, object: await makeObject(ctx, bucket, checked.object) });
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+      failed.push({ index, error });
+    }
+  };
+  let next = 0;
+  const lane = async () => {
+    while (next < bodies.length) {
+      const index = next++;
+      await make(bodies[index], index);
+    }
+  };
+  await Promise.all(Array.from({ length: parallelObjects }, lane));
   const byIndex = (a: { index: number }, b: { index: number }) => a.index - b.index;
   created.sort(byIndex);
-  failed.sort(byIndex);
   crash('object.create.after_blobs');
-  let group: StoredObject[] = [];
+  const stored: { index: number; object: StoredObject }[] = [];
+  let group: { index: number; object: StoredObject }[] = [];
   let bytes = 0;
   const flush = async () => {
     if (group.length === 0) return;
-    const writes: Write[] = group.map((object) => ({ put: objectItem(ctx, object), if: [{ absent: true }] }));
-    writes.push(audit(ctx, 'object.create', group[0]!.object_id));
+    const writes: Write[] = group.map(({ object }) => ({
+      put: objectItem(ctx, object),
+      if: [{ absent: true }],
+    }));
+    writes.push(audit(ctx, 'object.create', group[0]!.object.object_id));
     if (heard) {
-      const ids = group.map((object) => object.object_id);
+      const ids = group.map(({ object }) => object.object_id);
       writes.push(
         announce(ctx, 'objects.created.batch', { type: 'bucket', id: bucket.id }, ids[0]!, {
           object_ids: ids,
@@ -255,18 +268,26 @@ export async function createObjects(
         }),
       );
     }
-    await ctx.ports.table.write(writes);
+    try {
+      await ctx.ports.table.write(writes);
+      stored.push(...group);
+    } catch (error) {
+      // The groups before are there: the answer must name them, so this one's objects are failures among others.
+      if (!(error instanceof AppError)) throw error;
+      failed.push(...group.map(({ index }) => ({ index, error })));
+    }
     group = [];
     bytes = 0;
   };
-  for (const { object } of created) {
-    const size = Buffer.byteLength(JSON.stringify(object));
+  for (const one of created) {
+    const size = Buffer.byteLength(JSON.stringify(one.object));
     if (group.length >= putsPerTransaction || bytes + size > bytesPerTransaction) await flush();
-    group.push(object);
+    group.push(one);
     bytes += size;
   }
   await flush();
-  return { created, failed };
+  failed.sort(byIndex);
+  return { created: stored, failed };
 }
 
 /** @throws AppError bucket_not_found, object_not_found */
@@ -278,6 +299,27 @@ export async function getObject(ctx: NsCtx, bucketName: string, objectId: string
       detail: `The bucket "${bucket.name}" has no object "${objectId.slice(0, 60)}".`,
     });
   return object;
+}
+
+/** Inline values that a list with a filter reads, at most: more would not fit into the function's memory. */
+const scanBytesMax = 128_000_000;
+/** A page of a list ends at this many bytes of inline values, with a cursor (decisions, section 2). */
+const pageBytesMax = 4_000_000;
+
+function inlineBytesOf(blobs: readonly StoredBlob[]): number {
+  return blobs.reduce((sum, blob) => sum + (blob.data === undefined ? 0 : blob.size_bytes), 0);
+}
+
+/** As many objects of the beginning as fit into a page's bytes, and one at least. */
+function pageOf(objects: readonly StoredObject[], size: number): StoredObject[] {
+  let bytes = 0;
+  let taken = 0;
+  for (const object of objects.slice(0, size)) {
+    bytes += inlineBytesOf(object.blobs) + Buffer.byteLength(JSON.stringify(object.metadata)) + 1_000;
+    if (taken > 0 && bytes > pageBytesMax) break;
+    taken++;
+  }
+  return objects.slice(0, taken);
 }
 
 /** The inline values of an object by property, with its metadata: what filters and searches of lists look at. */
@@ -309,24 +351,25 @@ export async function listObjects(
   const list = `objects ${bucket.id}`;
   const size = pageSize(input);
   const looks = input.filters !== undefined && input.filters !== null;
-  const plain = !looks && !input.search && !input.sort && !input.sorts && pageOffset(input) === 0;
+  // A cursor goes on as its list began: from a key, or from an offset.
+  const position = input.cursor ? await readCursor(ctx, list, input, input.cursor) : pageOffset(input);
+  const plain = !looks && !input.search && !input.sort && !input.sorts && (position === 0 || typeof position === 'object');
   if (plain) {
-    const after = input.cursor ? ((await readCursor(ctx, list, input, input.cursor)) as Key) : undefined;
+    const after = position === 0 ? undefined : (position as Key);
     const page = await queryObjects(ctx, bucket.id, { after, limit: size, descending: true });
     const total = input.include_total === false || input.cursor ? null : await countObjects(ctx, bucket.id);
     return pageReply(ctx, list, input, [...page.objects], { offset: 0, total, nextPosition: page.next });
   }
   const rows: StoredObject[] = [];
+  let bytes = 0;
   let after: Key | undefined;
   do {
     const page = await queryObjects(ctx, bucket.id, { after, limit: 1000, descending: true });
     rows.push(...page.objects);
+    for (const object of page.objects) bytes += inlineBytesOf(object.blobs);
     after = page.next;
-  } while (after && rows.length < scanRowsMax);
-  if (after)
-    ctx.warnings.push(
-      `the bucket holds more than ${scanRowsMax} objects; only the newest ${rows.length} were looked at`,
-    );
+  } while (after && rows.length < scanRowsMax && bytes < scanBytesMax);
+  if (after) ctx.warnings.push(`the bucket holds more objects; only the newest ${rows.length} were looked at`);
   const test = rowTest(input, ['object_id', 'key_prefix', ...Object.keys(bucket.bucket_schema.properties)]);
   const kept = rows.filter((object) => test(searchedFields(object)));
   for (const { field, direction } of [...(input.sorts ?? (input.sort ? [input.sort] : []))].reverse()) {
@@ -375,19 +418,39 @@ export async function updateObject(
   const replacesBlobs = mode === 'replace' && given.blobs !== undefined;
   const checked = checkObject(bucket.bucket_schema, body, ['body'], !replacesBlobs);
   if (!checked.ok) throw invalid('object_invalid', checked.faults);
-  const room = { left: rowBytesMax };
+  const named = new Set(checked.object.blobs.map((blob) => blob.property));
+  const kept = replacesBlobs ? [] : before.blobs.filter((blob) => !named.has(blob.property));
+  // What stays in the row takes its share, so that many small changes cannot make a large row.
+  const room = { left: Math.max(0, rowBytesMax - inlineBytesOf(kept)) };
   const stored: StoredBlob[] = [];
   for (const blob of checked.object.blobs) stored.push(await storeBlob(ctx, bucket.id, objectId, blob, room));
-  const named = new Set(stored.map((blob) => blob.property));
-  const blobs = replacesBlobs
-    ? stored
-    : [...before.blobs.filter((blob) => !named.has(blob.property)), ...stored];
+  const blobs = [...kept, ...stored];
+  if (blobs.length > objectLimits.blobsMax) {
+    throw invalid('object_invalid', [
+      {
+        type: 'too_large',
+        location: ['body', 'blobs'],
+        message: `the object would have ${blobs.length} blobs; at most ${objectLimits.blobsMax} are accepted`,
+      },
+    ]);
+  }
   const metadata =
     checked.object.metadata === undefined
       ? before.metadata
       : mode === 'replace'
         ? checked.object.metadata
         : withoutNulls({ ...before.metadata, ...checked.object.metadata });
+  const metadataBytes = Buffer.byteLength(JSON.stringify(metadata));
+  if (metadataBytes > objectLimits.metadataBytesMax) {
+    throw invalid('object_invalid', [
+      {
+        type: 'too_large',
+        location: ['body', 'metadata'],
+        message: `would have ${metadataBytes} bytes with what is there; at most ${objectLimits.metadataBytesMax} are accepted`,
+        fix: 'take fields out by setting them to null',
+      },
+    ]);
+  }
   const after: StoredObject = {
     ...before,
     version: before.version + 1,
