@@ -21,15 +21,17 @@ export type ChildKind = 'RUN' | 'EXEC' | 'VER';
 
 /** Longer than any id or name: titles have 200 characters, of 4 bytes at most. */
 const nameBytesMax = 800;
+const partLengthMax = 512;
 
 /** Whether a text can be the id or name of anything; what cannot must not be looked up, for the table refuses it. */
 export function isNameable(text: string): boolean {
-  return text.length > 0 && text.length <= nameBytesMax && Buffer.byteLength(text) <= nameBytesMax;
+  return text.length > 0 && text.length <= partLengthMax && Buffer.byteLength(text) <= nameBytesMax;
 }
 
 /** `#` separates the parts of a key, so no part may hold one: a name such as `a#b` must not reach into another key. */
 function part(text: string): string {
-  if (text.length === 0 || text.length > 512) throw new Error('a key part has 1 to 512 characters');
+  if (text.length === 0 || text.length > partLengthMax)
+    throw new Error(`a key part has 1 to ${partLengthMax} characters`);
   return text.replaceAll('%', '%25').replaceAll('#', '%23');
 }
 

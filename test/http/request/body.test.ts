@@ -65,24 +65,26 @@ describe('a body', () => {
 
   it('of the largest size passes, one byte more is 413', async () => {
     const app = await makeApp();
-    const bare = Buffer.byteLength(JSON.stringify({ ...good, metadata: { pad: ['', '', '', '', ''] } }));
+    const bodyOf = (pads: readonly string[]) => JSON.stringify({ name: 'large', feature_extractors: pads });
+    const bare = Buffer.byteLength(bodyOf(['', '', '', '', '']));
     const fill = (bytes: number) => {
       const each = Math.floor((bytes - bare) / 5);
       const pads = Array.from({ length: 5 }, (_, i) => 'x'.repeat(i === 0 ? bytes - bare - each * 4 : each));
-      return JSON.stringify({ ...good, metadata: { pad: pads } });
+      return bodyOf(pads);
     };
     expect(Buffer.byteLength(fill(bodyLimits.bytesMax))).toBe(bodyLimits.bytesMax);
-    expect((await post(app, fill(bodyLimits.bytesMax))).status).toBe(200);
-    expectError(await post(app, fill(bodyLimits.bytesMax + 1)), 'request_too_large');
+    expect((await app.call('POST', '/v1/namespaces', fill(bodyLimits.bytesMax))).status).toBe(200);
+    const reply = await app.call('POST', '/v1/namespaces', fill(bodyLimits.bytesMax + 1));
+    expectError(reply, 'request_too_large');
   });
 
   it('with the longest string passes, one byte more is 422 at the string', async () => {
     const app = await makeApp();
-    const at = (bytes: number) => JSON.stringify({ ...good, metadata: { text: 'é'.repeat(bytes / 2) } });
-    expect((await post(app, at(bodyLimits.stringBytesMax))).status).toBe(200);
-    const reply = await post(app, at(bodyLimits.stringBytesMax + 2));
+    const at = (bytes: number) => ({ name: 'long', feature_extractors: ['é'.repeat(bytes / 2)] });
+    expect((await app.call('POST', '/v1/namespaces', at(bodyLimits.stringBytesMax))).status).toBe(200);
+    const reply = await app.call('POST', '/v1/namespaces', at(bodyLimits.stringBytesMax + 2));
     expectError(reply, 'request_invalid');
-    expect(faults(reply)).toEqual(['body.metadata.text: too_large']);
+    expect(faults(reply)).toEqual(['body.feature_extractors.0: too_large']);
   });
 
   it('with as many keys as allowed passes, one more is 422', async () => {

@@ -1,5 +1,6 @@
 // What comes back when a request is at the edge of what rows, keys and answers can hold: never a 500.
 import { describe, expect, it } from 'vitest';
+import { AppError } from '../../../functions/core/errors.ts';
 import { makeApp } from '../app.ts';
 import { expectError } from '../expect.ts';
 
@@ -32,7 +33,10 @@ describe('cursors of objects', () => {
   const fill = async () => {
     const app = await makeApp();
     await app.call('POST', buckets, { name: 'b', bucket_schema: schema(['t']) });
-    for (let i = 0; i < 6; i++) await app.call('POST', `${buckets}/b/objects`, { t: `${i}` });
+    for (let i = 0; i < 6; i++) {
+      await app.call('POST', `${buckets}/b/objects`, { t: `${i}` });
+      app.ports.clock.advance(1);
+    }
     return app;
   };
 
@@ -107,5 +111,76 @@ describe('rows', () => {
     const reply = await app.call('POST', buckets, { name: 'big', bucket_schema: { properties } });
     expect([413, 422]).toContain(reply.status);
     for (const row of app.ports.table.dump()) expect(JSON.stringify(row).length).toBeLessThan(itemBytesMax);
+  });
+
+  it('of an object stay small however often metadata is patched in', async () => {
+    const app = await makeApp();
+    await app.call('POST', buckets, { name: 'b', bucket_schema: schema(['t']) });
+    const made = await app.call('POST', `${buckets}/b/objects`, { t: 'x' });
+    const path = `${buckets}/b/objects/${made.body.object_id}`;
+    expect((await app.call('PATCH', path, { metadata: { a: 'x'.repeat(20_000) } })).status).toBe(200);
+    const reply = await app.call('PATCH', path, { metadata: { b: 'x'.repeat(20_000) } });
+    expectError(reply, 'object_invalid');
+    expect((await app.call('PATCH', path, { metadata: { a: null, b: 'x'.repeat(20_000) } })).status).toBe(200);
+  });
+});
+
+describe('answers', () => {
+  it('of a filtered list of large objects end at a size that the gateway takes, and go on by the cursor', async () => {
+    const app = await makeApp();
+    const names = Array.from({ length: 3 }, (_, i) => `t${i}`);
+    await app.call('POST', buckets, { name: 'b', bucket_schema: schema(names) });
+    for (let i = 0; i < 10; i++) {
+      const objects = Array.from({ length: 12 }, () => ({ blobs: names.map((name) => text(name, 'x'.repeat(19_000))) }));
+      expect((await app.call('POST', `${buckets}/b/objects/batch`, { objects })).body.succeeded_count).toBe(12);
+    }
+    let cursor = '';
+    const seen = new Set<string>();
+    for (let pages = 0; pages < 10; pages++) {
+      const body = { sort: { field: 'created_at', direction: 'asc' }, limit: 1000, ...(cursor ? { cursor } : {}) };
+      const reply = await app.call('POST', `${buckets}/b/objects/list`, body);
+      expect(JSON.stringify(reply.body).length).toBeLessThan(5_500_000);
+      for (const { object_id } of reply.body.results) seen.add(object_id);
+      cursor = reply.body.pagination.next_cursor;
+      if (!cursor) break;
+    }
+    expect(seen.size).toBe(120);
+  });
+
+  it('of a bulk create name what is stored also when a later group could not be written', async () => {
+    const app = await makeApp();
+    await app.call('POST', buckets, { name: 'b', bucket_schema: schema(['t']) });
+    const { table } = app.ports;
+    const write = table.write.bind(table);
+    let groups = 0;
+    table.write = async (writes, token) => {
+      const isGroup = writes.some((one) => 'put' in one && one.put.sk.startsWith('OBJ#'));
+      if (isGroup && ++groups === 2) throw new AppError('storage_throttled');
+      return write(writes, token);
+    };
+    const objects = Array.from({ length: 100 }, (_, i) => ({ t: `${i}` }));
+    const { body } = await app.call('POST', `${buckets}/b/objects/batch`, { objects });
+    expect([body.succeeded_count, body.failed_count]).toEqual([90, 10]);
+    expect(body.results.map((one: { index: number }) => one.index)).toEqual(objects.map((_, i) => i));
+    expect((await app.call('GET', `${buckets}/b/objects`)).body.total).toBe(90);
+  });
+});
+
+describe('an upload of another bucket', () => {
+  it('cannot be taken for an object, since its content goes with that bucket', async () => {
+    const app = await makeApp();
+    const files = { properties: { f: { type: 'file' } } };
+    for (const name of ['a', 'b']) await app.call('POST', buckets, { name, bucket_schema: files });
+    const ticket = await app.call('POST', `${buckets}/a/uploads`, {
+      filename: 'x.bin',
+      content_type: 'application/octet-stream',
+      create_object_on_confirm: false,
+    });
+    const { upload_id, s3_key } = ticket.body;
+    await app.ports.blobs.put(s3_key ?? `uploads/${app.namespace}/${upload_id}`, 'bytes');
+    expect((await app.call('POST', `${buckets}/a/uploads/${upload_id}/confirm`, {})).status).toBe(200);
+    const blobs = [{ property: 'f', type: 'file', upload_id }];
+    expectError(await app.call('POST', `${buckets}/b/objects`, { blobs }), 'upload_not_found');
+    expect((await app.call('POST', `${buckets}/a/objects`, { blobs })).status).toBe(200);
   });
 });

@@ -358,6 +358,15 @@ describe('422', () => {
     expect(await ask(app, { create_object_on_confirm: false })).toMatchObject({ blob_property: null });
   });
 
+  it('a bucket that requires more than the file says how to make the object by hand', async () => {
+    const app = await withBucket({ plan: { type: 'pdf' }, title: { type: 'text', required: true } });
+    const reply = await app.call('POST', base, file);
+    expectError(reply, 'object_invalid');
+    expect(faults(reply)).toEqual(['body.create_object_on_confirm: missing']);
+    expect(reply.body.error.message).toContain('the property "title" is required');
+    expect(reply.body.error.details.validation_errors[0].fix).toContain('"create_object_on_confirm": false');
+  });
+
   it('a file above 100 MB is refused at confirm, at the limit it passes', async () => {
     const app = await withBucket();
     const upload = await ask(app);

@@ -259,8 +259,8 @@ describe.each([
         { ...hook, signing_secret: `whsec_${Buffer.alloc(65).toString('base64')}` },
         ['body.signing_secret: wrong_value'],
       ],
-      [{ ...hook, headers: { Host: 'evil' } }, ['body.headers.Host: invalid_key']],
-      [{ ...hook, headers: { 'webhook-id': 'x' } }, ['body.headers.webhook-id: invalid_key']],
+      [{ ...hook, headers: { Host: 'evil' } }, ['body.headers.Host: wrong_value']],
+      [{ ...hook, headers: { 'webhook-id': 'x' } }, ['body.headers.webhook-id: wrong_value']],
       [{ ...hook, headers: { 'X-A': 'line\r\nfeed' } }, ['body.headers.X-A: invalid_format']],
       [{ ...hook, colour: 'red' }, ['body.colour: extra_forbidden']],
       [

@@ -57,6 +57,37 @@ describe('the steps by name', () => {
     expect(JSON.stringify(batch)).not.toContain('at x');
   });
 
+  it('tell nothing of our insides when a batch died of an error that nobody foresaw', async () => {
+    const world = await makeWorld();
+    await world.addCollection('all');
+    const { batch_id } = await triggerBucket(world.ctx, world.bucketId, undefined, {});
+    const job = await jobFor(world.ctx, world.bucketId, batch_id);
+    await admitBatch(workflowContext(world.ports, job), job);
+    const Cause = JSON.stringify({ errorMessage: 'no object batches/ns_1/btch_1/1/plan.json in arn:aws:s3:::granary-x' });
+    await batchStep(world.ports, { ...job, step: 'fail', error: { Error: 'BlobMissing', Cause } });
+    const batch = (await world.call('GET', `/v1/namespaces/{ns}/buckets/articles/batches/${batch_id}`)).body;
+    expect(batch).toMatchObject({ status: 'FAILED', failure_reason: 'internal_error' });
+    expect(batch.error).not.toMatch(/plan\.json|arn:/);
+    expect(JSON.stringify(world.ports.logged)).toContain('plan.json');
+    const after = postProcessingOf({ post_errors: { taxonomies: { Error: 'TypeError', Cause } } });
+    expect(after[0]).toMatchObject({ error: 'internal_error' });
+    expect(JSON.stringify(after)).not.toContain('arn:');
+  });
+
+  it('list no failures of a batch whose files have expired, and say so', async () => {
+    const world = await makeWorld();
+    await world.addCollection('all');
+    await world.addObjects(['a']);
+    world.runner.behave = () => ({ fail: 'plugin_row_failed' });
+    const id = await runBySteps(world);
+    const path = `/v1/namespaces/{ns}/buckets/articles/batches/${id}/failures`;
+    expect((await world.call('GET', path)).body.results.length).toBe(1);
+    for (const { key } of (await world.ports.blobs.list('batches/')).blobs) await world.ports.blobs.delete(key);
+    const reply = await world.call('GET', path);
+    expect([reply.status, reply.body.results]).toEqual([200, []]);
+    expect(reply.body.warnings[0]).toContain('expired');
+  });
+
   it('list what failed after the commit, step by step', () => {
     const Cause = JSON.stringify({ errorMessage: 'no such retriever' });
     expect(

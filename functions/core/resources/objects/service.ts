@@ -311,10 +311,10 @@ function inlineBytesOf(blobs: readonly StoredBlob[]): number {
 }
 
 /** As many objects of the beginning as fit into a page's bytes, and one at least. */
-function pageOf(objects: readonly StoredObject[], size: number): StoredObject[] {
+function pageOf(objects: readonly StoredObject[]): StoredObject[] {
   let bytes = 0;
   let taken = 0;
-  for (const object of objects.slice(0, size)) {
+  for (const object of objects) {
     bytes += inlineBytesOf(object.blobs) + Buffer.byteLength(JSON.stringify(object.metadata)) + 1_000;
     if (taken > 0 && bytes > pageBytesMax) break;
     taken++;
@@ -379,11 +379,13 @@ export async function listObjects(
         compareValues(searchedFields(a)[name], searchedFields(b)[name]) * (direction === 'desc' ? -1 : 1),
     );
   }
-  const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
-  return pageReply(ctx, list, input, kept.slice(offset, offset + size), {
+  const offset = Number(position);
+  const results = pageOf(kept.slice(offset, offset + size));
+  const next = offset + results.length;
+  return pageReply(ctx, list, input, results, {
     offset,
     total: after ? null : kept.length,
-    nextPosition: offset + size < kept.length ? offset + size : undefined,
+    nextPosition: next < kept.length ? next : undefined,
   });
 }
 

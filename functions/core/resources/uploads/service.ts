@@ -112,9 +112,15 @@ function assertObjectFits(bucket: StoredBucket, facts: UploadFacts, uploadId: st
       const known = Object.entries(whereInRequest).find(([at]) =>
         `${fault.location.join('.')}.`.startsWith(`${at}.`),
       );
-      return known
-        ? { ...fault, location: [...known[1], ...fault.location.slice(known[0].split('.').length)] }
-        : fault;
+      if (known)
+        return { ...fault, location: [...known[1], ...fault.location.slice(known[0].split('.').length)] };
+      // What the object lacks beside the file, such as a required text: an upload has no place for it.
+      return {
+        ...fault,
+        location: ['body', 'create_object_on_confirm'],
+        message: `the file alone makes no object of this bucket: ${fault.message}`,
+        fix: 'send "create_object_on_confirm": false, confirm the upload, then create the object with a blob of this upload_id',
+      };
     }),
   );
 }
