@@ -8,17 +8,26 @@ export function outputOf(deployment: Pick<Deployment, 'outputs'>, name: string):
   for (const outputs of Object.values(deployment.outputs)) {
     if (outputs[name] !== undefined) return outputs[name];
   }
-  throw new Error(`no stack has the output ${name}; got ${Object.values(deployment.outputs).flatMap((o) => Object.keys(o)).join(', ')}`);
+  throw new Error(
+    `no stack has the output ${name}; got ${Object.values(deployment.outputs)
+      .flatMap((o) => Object.keys(o))
+      .join(', ')}`,
+  );
 }
 
 /** The bootstrap secret of a deployment at an emulator. */
-export async function bootstrapSecret(endpoint: string, deployment: Pick<Deployment, 'outputs'>): Promise<string> {
+export async function bootstrapSecret(
+  endpoint: string,
+  deployment: Pick<Deployment, 'outputs'>,
+): Promise<string> {
   const secrets = new SecretsManagerClient({
     endpoint,
     region: localRegion,
     credentials: { accessKeyId: localAccessKey, secretAccessKey: 'test' },
   });
-  const { SecretString } = await secrets.send(new GetSecretValueCommand({ SecretId: outputOf(deployment, 'BootstrapSecretName') }));
+  const { SecretString } = await secrets.send(
+    new GetSecretValueCommand({ SecretId: outputOf(deployment, 'BootstrapSecretName') }),
+  );
   if (!SecretString) throw new Error('the bootstrap secret is empty');
   return SecretString;
 }

@@ -1,6 +1,7 @@
 // Checks the API key of a request and tells the gateway whose it is. The gateway keeps the answer 30 s per key.
-import type { APIGatewayAuthorizerResult, APIGatewayTokenAuthorizerEvent } from 'aws-lambda';
+
 import middy from '@middy/core';
+import type { APIGatewayAuthorizerResult, APIGatewayTokenAuthorizerEvent } from 'aws-lambda';
 import { DynamoTable } from '../core/aws/dynamo.ts';
 import { secret } from '../core/aws/secrets.ts';
 import { systemClock } from '../core/clock.ts';

@@ -45,7 +45,14 @@ export const lambdaEnvironment = {
   query: services,
   authorizer: [...base, 'PEPPER_SECRET', 'BOOTSTRAP_SECRET'],
   relay: [...base, 'JOBS_QUEUE_URL', 'EVENT_BUS'],
-  starter: [...base, 'JOBS_QUEUE_URL', 'BATCH_WORKFLOW', 'CLUSTER_WORKFLOW', 'TAXONOMY_WORKFLOW', 'NAMESPACE_WORKFLOW'],
+  starter: [
+    ...base,
+    'JOBS_QUEUE_URL',
+    'BATCH_WORKFLOW',
+    'CLUSTER_WORKFLOW',
+    'TAXONOMY_WORKFLOW',
+    'NAMESPACE_WORKFLOW',
+  ],
   batch: services,
   chunk: services,
   taxonomy: services,
@@ -59,7 +66,9 @@ export const lambdaEnvironment = {
 export type LambdaName = keyof typeof lambdaEnvironment;
 
 /** The values of one Lambda, as infra must supply them. */
-export type EnvironmentOf<L extends LambdaName> = Readonly<Record<(typeof lambdaEnvironment)[L][number], string>>;
+export type EnvironmentOf<L extends LambdaName> = Readonly<
+  Record<(typeof lambdaEnvironment)[L][number], string>
+>;
 
 /**
  * Reads the environment of a Lambda once, at its start.

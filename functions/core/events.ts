@@ -16,7 +16,8 @@ export const eventTable = {
   'collection.updated': 'A collection changed.',
   'collection.deleted': 'A collection was deleted.',
   'collection.documents.written': 'A batch wrote documents into a collection.',
-  'collection.documents.batch_completed': 'The same moment as batch.completed, for each collection of the batch.',
+  'collection.documents.batch_completed':
+    'The same moment as batch.completed, for each collection of the batch.',
   'document.updated': 'A document was changed by a request.',
   'document.deleted': 'A document was deleted by a request.',
   'cluster.created': 'A cluster definition was made.',
@@ -59,7 +60,35 @@ export interface GranaryEvent {
 
 /** Work that a workflow or worker must do; travels over the jobs queue. */
 export type Job =
-  | { readonly kind: 'batch'; readonly org_id: string; readonly namespace_id: string; readonly bucket_id: string; readonly batch_id: string; readonly attempt: number; readonly request_id: string }
-  | { readonly kind: 'cluster'; readonly org_id: string; readonly namespace_id: string; readonly cluster_id: string; readonly run_id: string; readonly request_id: string }
-  | { readonly kind: 'taxonomy'; readonly org_id: string; readonly namespace_id: string; readonly taxonomy_id: string; readonly collection_id: string; readonly run_id: string; readonly request_id: string }
-  | { readonly kind: 'namespace_delete'; readonly org_id: string; readonly namespace_id: string; readonly request_id: string };
+  | {
+      readonly kind: 'batch';
+      readonly org_id: string;
+      readonly namespace_id: string;
+      readonly bucket_id: string;
+      readonly batch_id: string;
+      readonly attempt: number;
+      readonly request_id: string;
+    }
+  | {
+      readonly kind: 'cluster';
+      readonly org_id: string;
+      readonly namespace_id: string;
+      readonly cluster_id: string;
+      readonly run_id: string;
+      readonly request_id: string;
+    }
+  | {
+      readonly kind: 'taxonomy';
+      readonly org_id: string;
+      readonly namespace_id: string;
+      readonly taxonomy_id: string;
+      readonly collection_id: string;
+      readonly run_id: string;
+      readonly request_id: string;
+    }
+  | {
+      readonly kind: 'namespace_delete';
+      readonly org_id: string;
+      readonly namespace_id: string;
+      readonly request_id: string;
+    };

@@ -48,11 +48,7 @@ export function randomCharacters(count: number, random: RandomSource = systemRan
  *
  * Two ids of one millisecond sort arbitrarily; nothing may depend on their order.
  */
-export function newId(
-  kind: IdKind,
-  clock: Clock = systemClock,
-  random: RandomSource = systemRandom,
-): string {
+export function newId(kind: IdKind, clock: Clock = systemClock, random: RandomSource = systemRandom): string {
   const time = clock.now().toString(36).padStart(9, '0');
   return idPrefixes[kind] + time + randomCharacters(11, random);
 }

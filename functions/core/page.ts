@@ -15,7 +15,10 @@ export interface ListInput {
   readonly search?: string | null | undefined;
   readonly filters?: unknown;
   readonly sort?: { readonly field: string; readonly direction: 'asc' | 'desc' } | null | undefined;
-  readonly sorts?: readonly { readonly field: string; readonly direction: 'asc' | 'desc' }[] | null | undefined;
+  readonly sorts?:
+    | readonly { readonly field: string; readonly direction: 'asc' | 'desc' }[]
+    | null
+    | undefined;
   readonly case_sensitive?: boolean | null | undefined;
   readonly include_total?: boolean | null | undefined;
 }
@@ -51,17 +54,33 @@ export function mergeListInput(query: ListInput, body: ListInput | undefined): L
 function listShape(ctx: Ctx, list: string, input: ListInput): string {
   const { filters, search, sort, sorts, case_sensitive } = input;
   const namespace = 'ns' in ctx ? (ctx as NsCtx).ns.namespaceId : '';
-  const shape = JSON.stringify([ctx.principal.orgId, namespace, list, filters, search, sort, sorts, case_sensitive]);
+  const shape = JSON.stringify([
+    ctx.principal.orgId,
+    namespace,
+    list,
+    filters,
+    search,
+    sort,
+    sorts,
+    case_sensitive,
+  ]);
   return createHash('sha256').update(shape).digest('base64url').slice(0, 16);
 }
 
 async function seal(ctx: Ctx, payload: string): Promise<string> {
-  const mac = createHmac('sha256', await ctx.ports.settings.pepper()).update(`cursor:${payload}`).digest();
-  return Buffer.from(payload).toString('base64url') + '.' + mac.subarray(0, 16).toString('base64url');
+  const mac = createHmac('sha256', await ctx.ports.settings.pepper())
+    .update(`cursor:${payload}`)
+    .digest();
+  return `${Buffer.from(payload).toString('base64url')}.${mac.subarray(0, 16).toString('base64url')}`;
 }
 
 /** A cursor for the next page of `list`, good for 24 h, for this organisation and this filter only. */
-export async function makeCursor(ctx: Ctx, list: string, input: ListInput, position: unknown): Promise<string> {
+export async function makeCursor(
+  ctx: Ctx,
+  list: string,
+  input: ListInput,
+  position: unknown,
+): Promise<string> {
   const until = Math.floor(ctx.ports.clock.now() / 1000) + cursorSeconds;
   return seal(ctx, JSON.stringify([until, listShape(ctx, list, input), position]));
 }
@@ -69,14 +88,18 @@ export async function makeCursor(ctx: Ctx, list: string, input: ListInput, posit
 /** The position that a cursor holds. @throws AppError request_bad_cursor */
 export async function readCursor(ctx: Ctx, list: string, input: ListInput, cursor: string): Promise<unknown> {
   const refuse = (why: string) =>
-    new AppError('request_bad_cursor', { detail: `The cursor ${why}. Start the list again without a cursor.` });
+    new AppError('request_bad_cursor', {
+      detail: `The cursor ${why}. Start the list again without a cursor.`,
+    });
   const payload = Buffer.from(cursor.split('.')[0] ?? '', 'base64url').toString('utf8');
   const expected = Buffer.from(await seal(ctx, payload));
   const got = Buffer.from(cursor);
-  if (expected.length !== got.length || !timingSafeEqual(expected, got)) throw refuse('is not one that was given out here');
+  if (expected.length !== got.length || !timingSafeEqual(expected, got))
+    throw refuse('is not one that was given out here');
   const [until, shape, position] = JSON.parse(payload) as [number, string, unknown];
   if (until < ctx.ports.clock.now() / 1000) throw refuse('has expired after 24 hours');
-  if (shape !== listShape(ctx, list, input)) throw refuse('belongs to a list with other filters or another path');
+  if (shape !== listShape(ctx, list, input))
+    throw refuse('belongs to a list with other filters or another path');
   return position;
 }
 
@@ -99,7 +122,8 @@ function valueAt(row: unknown, path: string): unknown {
 
 /** Order of two field values: missing last, numbers before strings before the rest, never an exception. */
 export function compareValues(a: unknown, b: unknown): number {
-  const rank = (v: unknown) => (typeof v === 'number' ? 0 : typeof v === 'string' ? 1 : typeof v === 'boolean' ? 2 : 3);
+  const rank = (v: unknown) =>
+    typeof v === 'number' ? 0 : typeof v === 'string' ? 1 : typeof v === 'boolean' ? 2 : 3;
   const difference = rank(a) - rank(b);
   if (difference !== 0) return difference;
   if (typeof a === 'number' || typeof a === 'string' || typeof a === 'boolean') {
@@ -160,12 +184,12 @@ export async function pageOfAll<T>(
   const test = rowTest(input, searched);
   const kept = rows.filter((row) => test(row));
   for (const { field, direction } of [...(input.sorts ?? (input.sort ? [input.sort] : []))].reverse()) {
-    kept.sort((a, b) => compareValues(valueAt(a, field), valueAt(b, field)) * (direction === 'desc' ? -1 : 1));
+    kept.sort(
+      (a, b) => compareValues(valueAt(a, field), valueAt(b, field)) * (direction === 'desc' ? -1 : 1),
+    );
   }
   const limit = pageSize(input);
-  const offset = input.cursor
-    ? Number(await readCursor(ctx, list, input, input.cursor))
-    : pageOffset(input);
+  const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
   return pageReply(ctx, list, input, kept.slice(offset, offset + limit), {
     offset,
     total: kept.length,

@@ -16,7 +16,10 @@ export interface FunctionCaller {
    * @param tenant `<org>/<namespace>`: own execution environments per tenant, where the stage has that.
    * @returns the decoded reply of the function.
    */
-  call(payload: unknown, options?: { readonly tenant?: string; readonly timeoutMs?: number }): Promise<unknown>;
+  call(
+    payload: unknown,
+    options?: { readonly tenant?: string; readonly timeoutMs?: number },
+  ): Promise<unknown>;
 }
 
 /** Settings of the stage that code (not infrastructure) needs to know. */

@@ -1,7 +1,7 @@
 // Consumes the deliveries queue: an event becomes one delivery per listening webhook, a delivery becomes one signed post.
 import { BatchProcessor, EventType, processPartialResponse } from '@aws-lambda-powertools/batch';
-import type { Context, SQSEvent, SQSRecord } from 'aws-lambda';
 import middy from '@middy/core';
+import type { Context, SQSEvent, SQSRecord } from 'aws-lambda';
 import { DynamoTable } from '../core/aws/dynamo.ts';
 import { secret } from '../core/aws/secrets.ts';
 import { sqsQueue } from '../core/aws/sqs.ts';
@@ -19,7 +19,11 @@ const ports = {
   clock: systemClock,
   random: systemRandom,
   log: makeLog('deliver'),
-  settings: { stage: env.STAGE, pepper: secret(env.PEPPER_SECRET), allowLoopback: env.ALLOW_LOOPBACK === 'true' },
+  settings: {
+    stage: env.STAGE,
+    pepper: secret(env.PEPPER_SECRET),
+    allowLoopback: env.ALLOW_LOOPBACK === 'true',
+  },
   queue: sqsQueue(env.DELIVERIES_QUEUE_URL),
   send,
 };

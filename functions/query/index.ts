@@ -6,4 +6,6 @@ import { httpLambda } from '../core/http/lambda.ts';
 import { allRoutes } from '../core/resources/contracts.ts';
 import { allHandlers } from '../core/resources/handlers.ts';
 
-export const handler = httpLambda(makeDispatcher(allRoutes, allHandlers, makePorts('query', readEnvironment('query'))));
+export const handler = httpLambda(
+  makeDispatcher(allRoutes, allHandlers, makePorts('query', readEnvironment('query'))),
+);

@@ -38,19 +38,26 @@ async function start(record: SQSRecord): Promise<void> {
   switch (job.kind) {
     case 'batch': {
       const admission = await admitBatch(workflowContext(ports, job), job);
-      if (admission === 'start') await workflows.start(env.BATCH_WORKFLOW, `${job.batch_id}-${job.attempt}`, job);
+      if (admission === 'start')
+        await workflows.start(env.BATCH_WORKFLOW, `${job.batch_id}-${job.attempt}`, job);
       else if (admission === 'wait') await jobs.send(job, waitSeconds);
       return;
     }
     case 'cluster':
-      if (await admitClusterRun(workflowContext(ports, job), job)) await workflows.start(env.CLUSTER_WORKFLOW, job.run_id, job);
+      if (await admitClusterRun(workflowContext(ports, job), job))
+        await workflows.start(env.CLUSTER_WORKFLOW, job.run_id, job);
       return;
     case 'taxonomy':
-      if (await admitTaxonomyRun(workflowContext(ports, job), job)) await workflows.start(env.TAXONOMY_WORKFLOW, job.run_id, job);
+      if (await admitTaxonomyRun(workflowContext(ports, job), job))
+        await workflows.start(env.TAXONOMY_WORKFLOW, job.run_id, job);
       return;
     case 'namespace_delete':
       // The sweeper asks a second time, an hour after the first; a name is taken for 90 days.
-      return workflows.start(env.NAMESPACE_WORKFLOW, `${job.namespace_id}-${Math.floor(systemClock.now() / namespaceRoundMs)}`, job);
+      return workflows.start(
+        env.NAMESPACE_WORKFLOW,
+        `${job.namespace_id}-${Math.floor(systemClock.now() / namespaceRoundMs)}`,
+        job,
+      );
   }
 }
 

@@ -61,7 +61,11 @@ export function allowSecret(role: iam.IRole, ...secrets: readonly secretsmanager
 /** A secret that people keep beside the stacks. Secrets Manager ends its ARN with six characters of its own. */
 export function allowSecretNamed(role: iam.IRole, name: string): void {
   const { partition, region, account } = Stack.of(role);
-  allow(role, ['secretsmanager:GetSecretValue'], [`arn:${partition}:secretsmanager:${region}:${account}:secret:${name}-??????`]);
+  allow(
+    role,
+    ['secretsmanager:GetSecretValue'],
+    [`arn:${partition}:secretsmanager:${region}:${account}:secret:${name}-??????`],
+  );
 }
 
 /** The unqualified function only: the usual grant would allow every version and alias by a wildcard. */

@@ -12,9 +12,14 @@ export class ApiError extends Error {
 
 function readable(body: string): string {
   try {
-    const { error } = JSON.parse(body) as { error?: { message?: string; details?: { validation_errors?: unknown[] } } };
+    const { error } = JSON.parse(body) as {
+      error?: { message?: string; details?: { validation_errors?: unknown[] } };
+    };
     const faults = error?.details?.validation_errors ?? [];
-    return [error?.message ?? body.slice(0, 500), ...faults.map((fault) => `  ${JSON.stringify(fault)}`)].join('\n');
+    return [
+      error?.message ?? body.slice(0, 500),
+      ...faults.map((fault) => `  ${JSON.stringify(fault)}`),
+    ].join('\n');
   } catch {
     return body.slice(0, 500);
   }
@@ -35,7 +40,10 @@ export function makeClient(baseUrl: string, apiKey: string): Client {
     async call(method, path, body) {
       const response = await fetch(`${baseUrl}${path}`, {
         method,
-        headers: { Authorization: `Bearer ${apiKey}`, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }) },
+        headers: {
+          Authorization: `Bearer ${apiKey}`,
+          ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
       const text = await response.text();

@@ -38,7 +38,10 @@ function fit(text: string): string {
 export async function step<T>(name: string, work: (step: Step) => Promise<readonly [string, T]>): Promise<T> {
   const startedMs = performance.now();
   let text = '';
-  const draw = () => process.stdout.write(`\r\u001b[2K${fit(`  … ${name} ${text} (${seconds(performance.now() - startedMs)})`)}`);
+  const draw = () =>
+    process.stdout.write(
+      `\r\u001b[2K${fit(`  … ${name} ${text} (${seconds(performance.now() - startedMs)})`)}`,
+    );
   const timer = live ? setInterval(draw, 100) : undefined;
   if (live) draw();
   const clear = () => {

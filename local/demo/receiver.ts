@@ -7,7 +7,11 @@ export interface Heard {
   readonly path: string;
   readonly id: string;
   readonly type: string;
-  readonly payload: { readonly event_type: string; readonly subject: { readonly id: string }; readonly metadata: Record<string, unknown> };
+  readonly payload: {
+    readonly event_type: string;
+    readonly subject: { readonly id: string };
+    readonly metadata: Record<string, unknown>;
+  };
   readonly verified: boolean;
 }
 
@@ -27,7 +31,9 @@ const toleranceSeconds = 300;
 function isGenuine(secret: string, id: string, timestamp: string, signature: string, body: string): boolean {
   if (Math.abs(Date.now() / 1000 - Number(timestamp)) > toleranceSeconds) return false;
   const key = Buffer.from(secret.replace(/^whsec_/, ''), 'base64');
-  const expected = Buffer.from(createHmac('sha256', key).update(`${id}.${timestamp}.${body}`).digest('base64'));
+  const expected = Buffer.from(
+    createHmac('sha256', key).update(`${id}.${timestamp}.${body}`).digest('base64'),
+  );
   return signature.split(' ').some((part) => {
     const got = Buffer.from(part.replace(/^v1,/, ''));
     return got.length === expected.length && timingSafeEqual(got, expected);
@@ -47,7 +53,13 @@ export async function startReceiver(): Promise<Receiver> {
       const secret = secrets.get(path);
       const verified =
         secret !== undefined &&
-        isGenuine(secret, header('webhook-id'), header('webhook-timestamp'), header('webhook-signature'), body);
+        isGenuine(
+          secret,
+          header('webhook-id'),
+          header('webhook-timestamp'),
+          header('webhook-signature'),
+          body,
+        );
       const payload = JSON.parse(body) as Heard['payload'];
       heard.push({ path, id: header('webhook-id'), type: payload.event_type, payload, verified });
       response.writeHead(verified ? 204 : 401).end();

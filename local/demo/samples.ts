@@ -38,6 +38,8 @@ export function readSamples(): Samples {
     articles: readLines<Article>('articles.jsonl'),
     newArticles: readLines<Article>('new-articles.jsonl'),
     queries: JSON.parse(readFileSync(join(examples, 'queries.json'), 'utf8')) as SampleQuery[],
-    trueTopics: new Map(readLines<{ id: string; topic: string }>('topics.jsonl').map((row) => [row.id, row.topic])),
+    trueTopics: new Map(
+      readLines<{ id: string; topic: string }>('topics.jsonl').map((row) => [row.id, row.topic]),
+    ),
   };
 }

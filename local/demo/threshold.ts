@@ -25,6 +25,7 @@ export function chooseThreshold(hits: readonly LabelledHit[]): number {
       threshold = (level + (levels[i + 1] ?? level)) / 2;
     }
   }
-  if (threshold === undefined) throw new Error('no threshold gives more right than wrong topics; are the articles labelled correctly?');
+  if (threshold === undefined)
+    throw new Error('no threshold gives more right than wrong topics; are the articles labelled correctly?');
   return threshold;
 }

@@ -1,7 +1,9 @@
 // What the index of a collection promises, whatever table and buckets it stands on.
 import { afterEach, describe, expect, it } from 'vitest';
+import { parseCondition } from '../../functions/core/conditions/index.ts';
 import type { NsCtx } from '../../functions/core/context.ts';
 import { setCrashHook } from '../../functions/core/crash.ts';
+import { ConditionFailed } from '../../functions/core/store/table.ts';
 import type { IndexChange } from '../../functions/core/store/vector-index.ts';
 import {
   abortSequence,
@@ -18,11 +20,9 @@ import {
   SequenceLost,
   snapshot,
 } from '../../functions/core/store/vector-index.ts';
-import { ConditionFailed } from '../../functions/core/store/table.ts';
 import { flattenColumns } from '../../functions/core/vectors/columns.ts';
 import { listRows } from '../../functions/core/vectors/list-rows.ts';
 import { columnsOf, vectorOf } from '../../functions/core/vectors/snapshot.ts';
-import { parseCondition } from '../../functions/core/conditions/index.ts';
 
 const uri = 'mixpeek://plugin@1.0.0/embedding';
 

@@ -1,6 +1,7 @@
 // The index over memory stores; the emulator runs the same suite over DynamoDB and S3.
-import { newId } from '../../functions/core/ids.ts';
+
 import { inNamespace, makeContext } from '../../functions/core/context.ts';
+import { newId } from '../../functions/core/ids.ts';
 import { makeTestPorts } from '../http/app.ts';
 import { vectorIndexSuite } from './vector-index-suite.ts';
 

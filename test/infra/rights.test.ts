@@ -112,7 +112,9 @@ describe('Python functions', () => {
   it('plugin-runner may write its logs and nothing else; what its network needs is denied to its code', () => {
     const runner = functionOf(synthesised, 'plugin-runner');
     const statements = statementsOf(synthesised, roleOf(synthesised, runner));
-    const denied = new Set(statements.filter(({ Effect }) => Effect === 'Deny').flatMap(({ Action }) => Action));
+    const denied = new Set(
+      statements.filter(({ Effect }) => Effect === 'Deny').flatMap(({ Action }) => Action),
+    );
     expect(actionsOf('plugin-runner').filter((action) => !denied.has(action))).toEqual(writesLogs);
     for (const action of denied) expect(action).toMatch(/^ec2:/);
     expect(runner.Properties.Environment).toBeUndefined();

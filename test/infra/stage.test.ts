@@ -15,11 +15,18 @@ describe('stageSettings', () => {
   });
 
   it('takes an e-mail address for alarms and a labelling model from the command line', () => {
-    const labelModel = { kind: 'openai', base_url: 'https://api.example.com/v1', model: 'm', secret_name: 'granary/labels' };
+    const labelModel = {
+      kind: 'openai',
+      base_url: 'https://api.example.com/v1',
+      model: 'm',
+      secret_name: 'granary/labels',
+    };
     const settings = stageSettings('dev', { alarmEmail: 'ops@example.com', labelModel });
     expect(settings.alarmEmail).toBe('ops@example.com');
     expect(settings.labelModel).toEqual(labelModel);
-    expect(() => stageSettings('dev', { labelModel: { kind: 'bedrock' } })).toThrow(/"bedrock" cannot be used yet/);
+    expect(() => stageSettings('dev', { labelModel: { kind: 'bedrock' } })).toThrow(
+      /"bedrock" cannot be used yet/,
+    );
     expect(() => stageSettings('dev', { alarmEmail: 'nobody' })).toThrow(/alarmEmail/);
   });
 

@@ -170,7 +170,8 @@ describe('a batch', () => {
       const targets = [Next, ...Choices.map((choice: { Next: string }) => choice.Next), Default];
       return targets.find((target) => target !== undefined && !order.includes(target));
     };
-    for (let name: string | undefined = batch.StartAt; name !== undefined; name = after(name)) order.push(name);
+    for (let name: string | undefined = batch.StartAt; name !== undefined; name = after(name))
+      order.push(name);
     expect(order).toEqual([
       'Begin',
       'Plan',

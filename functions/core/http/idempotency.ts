@@ -121,11 +121,7 @@ export async function once(
   return { ...reply, replayed: false };
 }
 
-async function readReply(
-  ctx: Ctx,
-  key: Key,
-  row: Readonly<Record<string, unknown>>,
-): Promise<StoredReply> {
+async function readReply(ctx: Ctx, key: Key, row: Readonly<Record<string, unknown>>): Promise<StoredReply> {
   const sealed = row.body_at_blob ? await getText(ctx.ports.blobs, replyKey(key)) : String(row.body ?? '');
   return { status: Number(row.status), body: unseal(sealed, await ctx.ports.settings.pepper(), sealPurpose) };
 }

@@ -1,8 +1,8 @@
 // Every route of the API: one line per noun. The gateway, the dispatcher, the document and the tests read this.
 import type { Route } from '../http/route.ts';
 import { routes as alerts } from './alerts/contract.ts';
-import { routes as buckets } from './buckets/contract.ts';
 import { routes as batches } from './batches/contract.ts';
+import { routes as buckets } from './buckets/contract.ts';
 import { routes as clusters } from './clusters/contract.ts';
 import { routes as collections } from './collections/contract.ts';
 import { routes as documents } from './documents/contract.ts';
@@ -10,9 +10,9 @@ import { routes as keys } from './keys/contract.ts';
 import { routes as namespaces } from './namespaces/contract.ts';
 import { routes as objects } from './objects/contract.ts';
 import { routes as plugins } from './plugins/contract.ts';
-import { routes as tasks } from './tasks/contract.ts';
 import { routes as retrievers } from './retrievers/contract.ts';
 import { routes as service } from './service/contract.ts';
+import { routes as tasks } from './tasks/contract.ts';
 import { routes as taxonomies } from './taxonomies/contract.ts';
 import { routes as uploads } from './uploads/contract.ts';
 import { organizationRoutes as organizationWebhooks, routes as webhooks } from './webhooks/contract.ts';
@@ -37,4 +37,6 @@ export const contracts = {
   service,
 } as const satisfies Record<string, Readonly<Record<string, Route>>>;
 
-export const allRoutes: readonly Route[] = Object.values(contracts).flatMap((routes) => Object.values(routes) as Route[]);
+export const allRoutes: readonly Route[] = Object.values(contracts).flatMap(
+  (routes) => Object.values(routes) as Route[],
+);

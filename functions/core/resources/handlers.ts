@@ -5,6 +5,7 @@ import { handlers as batches } from './batches/handlers.ts';
 import { handlers as buckets } from './buckets/handlers.ts';
 import { handlers as clusters } from './clusters/handlers.ts';
 import { handlers as collections } from './collections/handlers.ts';
+import type { contracts } from './contracts.ts';
 import { handlers as documents } from './documents/handlers.ts';
 import { handlers as keys } from './keys/handlers.ts';
 import { handlers as namespaces } from './namespaces/handlers.ts';
@@ -15,8 +16,7 @@ import { handlers as service } from './service/handlers.ts';
 import { handlers as tasks } from './tasks/handlers.ts';
 import { handlers as taxonomies } from './taxonomies/handlers.ts';
 import { handlers as uploads } from './uploads/handlers.ts';
-import { handlers as webhooks, organizationHandlers as organizationWebhooks } from './webhooks/handlers.ts';
-import type { contracts } from './contracts.ts';
+import { organizationHandlers as organizationWebhooks, handlers as webhooks } from './webhooks/handlers.ts';
 
 const byNoun: { readonly [Noun in keyof typeof contracts]: Handlers<(typeof contracts)[Noun]> } = {
   namespaces,

@@ -36,7 +36,10 @@ export interface Blobs {
   /** Copies inside the store or from another one, only if the source still has `etag`. @throws BlobConflict, BlobMissing */
   copyFrom(source: Blobs, sourceKey: string, key: string, etag: string): Promise<void>;
   delete(key: string): Promise<void>;
-  list(prefix: string, after?: string): Promise<{ readonly blobs: readonly BlobInfo[]; readonly next?: string }>;
+  list(
+    prefix: string,
+    after?: string,
+  ): Promise<{ readonly blobs: readonly BlobInfo[]; readonly next?: string }>;
   /** A URL that reads the object for `seconds` (60..86,400) without credentials. */
   presignGet(key: string, seconds: number): Promise<string>;
   /** A URL that writes the object; the content type is signed, the length is not (decisions, section 8 of the API rules). */

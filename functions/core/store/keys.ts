@@ -98,7 +98,10 @@ export function orgScope(orgId: string): OrgScope {
     task: (id) => ({ pk: `${pk}#TASK`, sk: `TASK#${part(id)}` }),
     tasks: () => ({ pk: `${pk}#TASK`, prefix: 'TASK#' }),
     audit: (time, id) => ({ pk: `AUD#${part(orgId)}`, sk: `${time}#${part(id)}` }),
-    rate: (keyId, rateClass, windowStart) => ({ pk: `RATE#${part(keyId)}`, sk: `${part(rateClass)}#${windowStart}` }),
+    rate: (keyId, rateClass, windowStart) => ({
+      pk: `RATE#${part(keyId)}`,
+      sk: `${part(rateClass)}#${windowStart}`,
+    }),
     idempotency: (space, key) => ({ pk: `IDEM#${part(orgId)}#${part(space)}`, sk: part(key) }),
     in: (namespaceId) => namespaceScope(orgId, namespaceId),
   };
@@ -119,7 +122,10 @@ export function namespaceScope(orgId: string, namespaceId: string): NamespaceSco
     name: (kind, name) => ({ pk, sk: `NAME#${kind}#${part(name)}` }),
     dependency: (parentId, childId) => ({ pk, sk: `DEP#${part(parentId)}#${part(childId)}` }),
     dependencies: (parentId) => ({ pk, prefix: `DEP#${part(parentId)}#` }),
-    child: (kind, id, child, childId) => ({ pk: `${pk}#${kind}#${part(id)}`, sk: `${child}#${part(childId)}` }),
+    child: (kind, id, child, childId) => ({
+      pk: `${pk}#${kind}#${part(id)}`,
+      sk: `${child}#${part(childId)}`,
+    }),
     children: (kind, id, child) => ({ pk: `${pk}#${kind}#${part(id)}`, prefix: `${child}#` }),
     object: (bucketId, id) => ({ pk: bucketPk(bucketId), sk: `OBJ#${part(id)}` }),
     objects: (bucketId) => ({ pk: bucketPk(bucketId), prefix: 'OBJ#' }),

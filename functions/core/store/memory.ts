@@ -4,7 +4,17 @@ import type { Clock } from '../clock.ts';
 import { systemClock } from '../clock.ts';
 import type { BlobInfo, Blobs } from './blobs.ts';
 import { BlobConflict, BlobMissing } from './blobs.ts';
-import type { Attribute, Condition, FailedWrite, Item, Key, Page, QueryOptions, Table, Write } from './table.ts';
+import type {
+  Attribute,
+  Condition,
+  FailedWrite,
+  Item,
+  Key,
+  Page,
+  QueryOptions,
+  Table,
+  Write,
+} from './table.ts';
 import { ConditionFailed } from './table.ts';
 
 function copyAttribute(value: Attribute): Attribute {
@@ -12,7 +22,8 @@ function copyAttribute(value: Attribute): Attribute {
   if (value instanceof Uint8Array) return value.slice();
   if (Array.isArray(value)) return value.map((v: Attribute) => copyAttribute(v));
   const copy: Record<string, Attribute> = {};
-  for (const [name, member] of Object.entries(value)) if (member !== undefined) copy[name] = copyAttribute(member);
+  for (const [name, member] of Object.entries(value))
+    if (member !== undefined) copy[name] = copyAttribute(member);
   return copy;
 }
 const copyItem = (item: Item): Item => copyAttribute(item) as Item;
@@ -33,7 +44,13 @@ function holds(condition: Condition, item: Item | undefined): boolean {
 }
 
 const keyOf = (write: Write): Key =>
-  'put' in write ? write.put : 'update' in write ? write.update : 'delete' in write ? write.delete : write.check;
+  'put' in write
+    ? write.put
+    : 'update' in write
+      ? write.update
+      : 'delete' in write
+        ? write.delete
+        : write.check;
 
 /** The stream's view of a change, as the relay gets it. */
 export interface TableChange {
@@ -104,9 +121,11 @@ export class MemoryTable implements Table {
       else if ('delete' in write) this.#store(write.delete, undefined);
       else if ('update' in write) {
         const next: Record<string, Attribute | undefined> = { ...(this.#find(write.update) ?? write.update) };
-        for (const [name, value] of Object.entries(write.set ?? {})) if (value !== undefined) next[name] = value;
+        for (const [name, value] of Object.entries(write.set ?? {}))
+          if (value !== undefined) next[name] = value;
         for (const name of write.remove ?? []) delete next[name];
-        for (const [name, value] of Object.entries(write.add ?? {})) next[name] = Number(next[name] ?? 0) + value;
+        for (const [name, value] of Object.entries(write.add ?? {}))
+          next[name] = Number(next[name] ?? 0) + value;
         this.#store(write.update, copyItem(next as Item));
       }
     }
@@ -124,7 +143,8 @@ export class MemoryTable implements Table {
     const found: Item[] = [];
     for (const partition of this.#items.values()) {
       for (const item of partition.values()) {
-        if (item.due_pk === shard && typeof item.due_at === 'string' && item.due_at <= until) found.push(copyItem(item));
+        if (item.due_pk === shard && typeof item.due_at === 'string' && item.due_at <= until)
+          found.push(copyItem(item));
       }
     }
     return found.sort((a, b) => ((a.due_at as string) < (b.due_at as string) ? -1 : 1)).slice(0, limit);

@@ -270,9 +270,16 @@ describe('runs', () => {
       { ...a!, id: 'doc_1' },
       { ...b!, id: 'doc_2' },
     ]);
-    await createAndRun(app, tutorialBody(collection.id, { dimension_reduction: { method: 'pca', n_components: 2 } }));
+    await createAndRun(
+      app,
+      tutorialBody(collection.id, { dimension_reduction: { method: 'pca', n_components: 2 } }),
+    );
     const map = await app.call('GET', `${base}/article-themes/visualization`);
-    expect(map.body.points.map((point: { document_id: string }) => point.document_id)).toEqual(['doc_1', 'doc_2', 'doc_0']);
+    expect(map.body.points.map((point: { document_id: string }) => point.document_id)).toEqual([
+      'doc_1',
+      'doc_2',
+      'doc_0',
+    ]);
   });
 
   it('the map has a point for each document, can be thinned, made compact, and reduced to its centroids', async () => {

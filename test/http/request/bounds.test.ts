@@ -55,7 +55,10 @@ describe('cursors of objects', () => {
     const first = await app.call('GET', `${buckets}/b/objects?limit=2`);
     const cursor = encodeURIComponent(first.body.pagination.next_cursor);
     const second = await app.call('GET', `${buckets}/b/objects?limit=2&offset=1&cursor=${cursor}`);
-    expect(second.body.results.map((one: { blobs: { data: string }[] }) => one.blobs[0]!.data)).toEqual(['3', '2']);
+    expect(second.body.results.map((one: { blobs: { data: string }[] }) => one.blobs[0]!.data)).toEqual([
+      '3',
+      '2',
+    ]);
   });
 });
 
@@ -63,7 +66,8 @@ describe('a cursor', () => {
   it('of one namespace is refused by another', async () => {
     const app = await makeApp();
     const other = (await app.call('POST', '/v1/namespaces', { name: 'other' })).body.namespace_id;
-    for (const name of ['a', 'b', 'c']) await app.call('POST', buckets, { name, bucket_schema: schema(['t']) });
+    for (const name of ['a', 'b', 'c'])
+      await app.call('POST', buckets, { name, bucket_schema: schema(['t']) });
     const { body } = await app.call('GET', `${buckets}?limit=1`);
     const cursor = encodeURIComponent(body.pagination.next_cursor);
     expect((await app.call('GET', `${buckets}?limit=1&cursor=${cursor}`)).status).toBe(200);
@@ -88,20 +92,23 @@ describe('rows', () => {
     for (const row of app.ports.table.dump()) expect(JSON.stringify(row).length).toBeLessThan(100_000);
   });
 
-  it.each(['namespace', 'bucket', 'batch'] as const)('of a %s that would be too large are refused', async (kind) => {
-    const app = await makeApp();
-    await app.call('POST', buckets, { name: 'b', bucket_schema: schema(['t']) });
-    const metadata = Object.fromEntries([0, 1, 2].map((i) => [`m${i}`, 'x'.repeat(200_000)]));
-    const reply =
-      kind === 'namespace'
-        ? await app.call('POST', '/v1/namespaces', { name: 'big', metadata })
-        : kind === 'bucket'
-          ? await app.call('POST', buckets, { name: 'big', bucket_schema: schema(['t']), metadata })
-          : await app.call('POST', `${buckets}/b/batches`, { object_ids: ['obj_x'], metadata });
-    expect(reply.status).toBe(422);
-    expect(reply.body.error.details.validation_errors[0].location).toEqual(['body', 'metadata']);
-    for (const row of app.ports.table.dump()) expect(JSON.stringify(row).length).toBeLessThan(itemBytesMax);
-  });
+  it.each(['namespace', 'bucket', 'batch'] as const)(
+    'of a %s that would be too large are refused',
+    async (kind) => {
+      const app = await makeApp();
+      await app.call('POST', buckets, { name: 'b', bucket_schema: schema(['t']) });
+      const metadata = Object.fromEntries([0, 1, 2].map((i) => [`m${i}`, 'x'.repeat(200_000)]));
+      const reply =
+        kind === 'namespace'
+          ? await app.call('POST', '/v1/namespaces', { name: 'big', metadata })
+          : kind === 'bucket'
+            ? await app.call('POST', buckets, { name: 'big', bucket_schema: schema(['t']), metadata })
+            : await app.call('POST', `${buckets}/b/batches`, { object_ids: ['obj_x'], metadata });
+      expect(reply.status).toBe(422);
+      expect(reply.body.error.details.validation_errors[0].location).toEqual(['body', 'metadata']);
+      for (const row of app.ports.table.dump()) expect(JSON.stringify(row).length).toBeLessThan(itemBytesMax);
+    },
+  );
 
   it('of a bucket with a very large schema are refused', async () => {
     const app = await makeApp();
@@ -121,7 +128,9 @@ describe('rows', () => {
     expect((await app.call('PATCH', path, { metadata: { a: 'x'.repeat(20_000) } })).status).toBe(200);
     const reply = await app.call('PATCH', path, { metadata: { b: 'x'.repeat(20_000) } });
     expectError(reply, 'object_invalid');
-    expect((await app.call('PATCH', path, { metadata: { a: null, b: 'x'.repeat(20_000) } })).status).toBe(200);
+    expect((await app.call('PATCH', path, { metadata: { a: null, b: 'x'.repeat(20_000) } })).status).toBe(
+      200,
+    );
   });
 });
 
@@ -131,13 +140,21 @@ describe('answers', () => {
     const names = Array.from({ length: 3 }, (_, i) => `t${i}`);
     await app.call('POST', buckets, { name: 'b', bucket_schema: schema(names) });
     for (let i = 0; i < 10; i++) {
-      const objects = Array.from({ length: 12 }, () => ({ blobs: names.map((name) => text(name, 'x'.repeat(19_000))) }));
-      expect((await app.call('POST', `${buckets}/b/objects/batch`, { objects })).body.succeeded_count).toBe(12);
+      const objects = Array.from({ length: 12 }, () => ({
+        blobs: names.map((name) => text(name, 'x'.repeat(19_000))),
+      }));
+      expect((await app.call('POST', `${buckets}/b/objects/batch`, { objects })).body.succeeded_count).toBe(
+        12,
+      );
     }
     let cursor = '';
     const seen = new Set<string>();
     for (let pages = 0; pages < 10; pages++) {
-      const body = { sort: { field: 'created_at', direction: 'asc' }, limit: 1000, ...(cursor ? { cursor } : {}) };
+      const body = {
+        sort: { field: 'created_at', direction: 'asc' },
+        limit: 1000,
+        ...(cursor ? { cursor } : {}),
+      };
       const reply = await app.call('POST', `${buckets}/b/objects/list`, body);
       expect(JSON.stringify(reply.body).length).toBeLessThan(5_500_000);
       for (const { object_id } of reply.body.results) seen.add(object_id);

@@ -47,7 +47,9 @@ describe('Idempotency-Key', () => {
     await app.call('POST', path, body('b'));
     const object = { blobs: [{ property: 't', type: 'text', data: 'x' }] };
     const headers = { ...withKey('k'), 'X-Request-Id': 'trace-1' };
-    await Promise.all(Array.from({ length: 8 }, () => app.call('POST', `${path}/b/objects`, object, headers)));
+    await Promise.all(
+      Array.from({ length: 8 }, () => app.call('POST', `${path}/b/objects`, object, headers)),
+    );
     expect((await app.call('GET', `${path}/b/objects`)).body.total).toBe(1);
   });
 

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { setCrashHook } from '../../../functions/core/crash.ts';
 import { derivedId } from '../../../functions/core/ids.ts';
+import { triggerBucket } from '../../../functions/core/resources/batches/service.ts';
 import { findBatch } from '../../../functions/core/resources/batches/store.ts';
 import {
   admitBatch,
@@ -11,7 +12,6 @@ import {
   planBatch,
   runChunk,
 } from '../../../functions/core/resources/batches/workflow.ts';
-import { triggerBucket } from '../../../functions/core/resources/batches/service.ts';
 import { getDocuments } from '../../../functions/core/resources/documents/service.ts';
 import { readHead, snapshot } from '../../../functions/core/store/vector-index.ts';
 import type { World } from './world.ts';

@@ -63,7 +63,9 @@ describe('the steps by name', () => {
     const { batch_id } = await triggerBucket(world.ctx, world.bucketId, undefined, {});
     const job = await jobFor(world.ctx, world.bucketId, batch_id);
     await admitBatch(workflowContext(world.ports, job), job);
-    const Cause = JSON.stringify({ errorMessage: 'no object batches/ns_1/btch_1/1/plan.json in arn:aws:s3:::granary-x' });
+    const Cause = JSON.stringify({
+      errorMessage: 'no object batches/ns_1/btch_1/1/plan.json in arn:aws:s3:::granary-x',
+    });
     await batchStep(world.ports, { ...job, step: 'fail', error: { Error: 'BlobMissing', Cause } });
     const batch = (await world.call('GET', `/v1/namespaces/{ns}/buckets/articles/batches/${batch_id}`)).body;
     expect(batch).toMatchObject({ status: 'FAILED', failure_reason: 'internal_error' });
@@ -82,7 +84,8 @@ describe('the steps by name', () => {
     const id = await runBySteps(world);
     const path = `/v1/namespaces/{ns}/buckets/articles/batches/${id}/failures`;
     expect((await world.call('GET', path)).body.results.length).toBe(1);
-    for (const { key } of (await world.ports.blobs.list('batches/')).blobs) await world.ports.blobs.delete(key);
+    for (const { key } of (await world.ports.blobs.list('batches/')).blobs)
+      await world.ports.blobs.delete(key);
     const reply = await world.call('GET', path);
     expect([reply.status, reply.body.results]).toEqual([200, []]);
     expect(reply.body.warnings[0]).toContain('expired');

@@ -1,15 +1,15 @@
 // A batch from trigger to finish, in process: what it makes, when it can be seen, and what stays when it fails.
 import { describe, expect, it } from 'vitest';
 import { derivedId } from '../../../functions/core/ids.ts';
+import { findBatch } from '../../../functions/core/resources/batches/store.ts';
 import {
-  planBatch,
   admitBatch,
   commitBatch,
   failBatch,
   finishBatch,
+  planBatch,
   runChunk,
 } from '../../../functions/core/resources/batches/workflow.ts';
-import { findBatch } from '../../../functions/core/resources/batches/store.ts';
 import {
   documentsOfBatch,
   getDocuments,

@@ -15,12 +15,12 @@ import {
   planBatch,
   runChunk,
 } from '../../../functions/core/resources/batches/workflow.ts';
+import { createBucket } from '../../../functions/core/resources/buckets/service.ts';
 import type { StoredCollection } from '../../../functions/core/resources/collections/service.ts';
 import { createCollection } from '../../../functions/core/resources/collections/service.ts';
 import { objectItem } from '../../../functions/core/resources/objects/store.ts';
 import type { StoredPlugin } from '../../../functions/core/resources/plugins/store.ts';
 import { pluginStore } from '../../../functions/core/resources/plugins/store.ts';
-import { createBucket } from '../../../functions/core/resources/buckets/service.ts';
 import { getJson } from '../../../functions/core/store/blobs.ts';
 import { outboxMessage } from '../../../functions/core/store/outbox.ts';
 import { documentsSnapshot } from '../../../functions/core/store/vector-index.ts';

@@ -1,8 +1,8 @@
 // Documents under many writers: what the rows say and what the index says are the same, and nothing is lost.
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
-import { setCrashHook } from '../../../functions/core/crash.ts';
 import type { NsCtx } from '../../../functions/core/context.ts';
+import { setCrashHook } from '../../../functions/core/crash.ts';
 import { triggerBucket } from '../../../functions/core/resources/batches/service.ts';
 import {
   admitBatch,

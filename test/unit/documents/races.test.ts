@@ -87,9 +87,14 @@ describe('a commit in the middle of a request', () => {
   it('leaves document and index saying the same after an enrichment', async () => {
     const race = await beforeCommit();
     commitDuringNextSegment(race);
-    await enrichDocuments(race.ctx, race.collection.id, [{ document_id: race.id, set: { topic: 'enriched' } }], {
-      token: 'run-1',
-    });
+    await enrichDocuments(
+      race.ctx,
+      race.collection.id,
+      [{ document_id: race.id, set: { topic: 'enriched' } }],
+      {
+        token: 'run-1',
+      },
+    );
     const shown = (await document(race))?.fields.topic;
     expect(await found(race, 'topic', 'enriched')).toEqual(shown === 'enriched' ? [race.id] : []);
   });

@@ -182,11 +182,9 @@ export type UpdateAlertBody = z.output<typeof UpdateAlertBody>;
 
 const ChannelReply = z.object({
   channel_type: z.literal('webhook'),
-  channel_id: z
-    .string()
-    .meta({
-      description: 'the endpoint behind the channel: its deliveries are at .../webhooks/{id}/deliveries',
-    }),
+  channel_id: z.string().meta({
+    description: 'the endpoint behind the channel: its deliveries are at .../webhooks/{id}/deliveries',
+  }),
   config: z.object({
     url: z.string(),
     signing_secret: z

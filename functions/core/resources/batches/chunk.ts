@@ -12,21 +12,31 @@ import { flattenColumns } from '../../vectors/columns.ts';
 import type { SegmentRow } from '../../vectors/encode-segment.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { getCollection } from '../collections/service.ts';
-import type { ChunkCounts, ChunkOutcome, ChunkSegment, Receipt } from '../documents/service.ts';
-import { readOutcome, toReceipt } from '../documents/service.ts';
-import { createdColumn } from '../documents/service.ts';
-import type { DocumentBody, Json } from '../documents/service.ts';
-import { documentBytesMax } from '../documents/service.ts';
-import { toRow, visibleSlot } from '../documents/service.ts';
+import type {
+  ChunkCounts,
+  ChunkOutcome,
+  ChunkSegment,
+  DocumentBody,
+  Json,
+  Receipt,
+} from '../documents/service.ts';
+import {
+  createdColumn,
+  documentBytesMax,
+  readOutcome,
+  toReceipt,
+  toRow,
+  visibleSlot,
+} from '../documents/service.ts';
 import { blobText, isBinary } from '../objects/service.ts';
 import { getPlugin } from '../plugins/service.ts';
 import type { RowOutput, RowResult } from './extract.ts';
 import { fault, objectFields, rowsOf, runExtractor } from './extract.ts';
+import type { ChunkFile, ChunkPointer, PlannedObject, RowFailure } from './files.ts';
+import { batchKeys } from './files.ts';
 import { contentHashOf } from './plan.ts';
 import type { ChunkResult, ResultDocument } from './rows.ts';
 import { writeRows } from './rows.ts';
-import type { ChunkFile, ChunkPointer, PlannedObject, RowFailure } from './files.ts';
-import { batchKeys } from './files.ts';
 import { findBatch } from './store.ts';
 
 /** What a chunk answers: a few bytes, since the state machine keeps them. */

@@ -1,6 +1,7 @@
 // Where a running batch is, in one word, for whoever polls it. Only shown: no step decides by it.
-import { workflowContext } from '../../context.ts';
+
 import type { NsCtx } from '../../context.ts';
+import { workflowContext } from '../../context.ts';
 import type { Ports } from '../../ports.ts';
 import { ConditionFailed } from '../../store/table.ts';
 import type { BatchJob, Lifecycle } from './store.ts';

@@ -11,15 +11,13 @@ import type { IndexHead } from '../../store/vector-index.ts';
 import { openSequence, readHeads } from '../../store/vector-index.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { getCollection } from '../collections/service.ts';
-import { listReceipts } from '../documents/service.ts';
-import { newestCommitted, toRow } from '../documents/service.ts';
+import { listReceipts, newestCommitted, toRow } from '../documents/service.ts';
 import type { StoredObject } from '../objects/service.ts';
-import { findObjects, queryObjects } from '../objects/service.ts';
-import { isBinary } from '../objects/service.ts';
+import { findObjects, isBinary, queryObjects } from '../objects/service.ts';
 import { rowsOf } from './extract.ts';
 import type { CarriedResult, ChunkFile, ChunkPointer, PlanFile, PlannedObject, RowFailure } from './files.ts';
-import type { BatchJob, PlanSummary, StoredBatch } from './store.ts';
 import { batchKeys } from './files.ts';
+import type { BatchJob, PlanSummary, StoredBatch } from './store.ts';
 import { findBatch, watchAttributes } from './store.ts';
 
 /** A chunk ends at the first of these (decisions, section 1). */

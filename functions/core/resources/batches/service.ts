@@ -20,8 +20,8 @@ import { listReceipts } from '../documents/service.ts';
 import { findObjects } from '../objects/service.ts';
 import { createTask } from '../tasks/service.ts';
 import type { PlanFile, RowFailure } from './files.ts';
-import type { DedupStrategy, StoredBatch } from './store.ts';
 import { batchKeys } from './files.ts';
+import type { DedupStrategy, StoredBatch } from './store.ts';
 import { batchItem, findBatch, jobOf, listBatchRows, toBatch, watchAttributes } from './store.ts';
 import { receiptsOf, stopBatch, tallyOf, watchUntil } from './workflow.ts';
 
@@ -482,6 +482,16 @@ export async function retryBatch(
 
 /** The failures of a batch's newest planned attempt, in the order of its chunks, at most 10,000. */
 export async function listFailures(ctx: NsCtx, batch: StoredBatch): Promise<RowFailure[]> {
+  try {
+    return await readFailures(ctx, batch);
+  } catch (error) {
+    if (!(error instanceof BlobMissing)) throw error;
+    ctx.warnings.push('The files of this batch have expired, and its list of failures with them.');
+    return [];
+  }
+}
+
+async function readFailures(ctx: NsCtx, batch: StoredBatch): Promise<RowFailure[]> {
   if (batch.plan === null) return [];
   const plan = await getJson<PlanFile>(ctx.ports.blobs, batch.plan.plan_key);
   const found: RowFailure[] = [...plan.failures];

@@ -6,8 +6,8 @@ import { collectGarbage } from '../../store/vector-index.ts';
 import { clearAborted } from '../documents/service.ts';
 import type { BatchJob, PostProcessing } from './store.ts';
 import { findBatch } from './store.ts';
-import { commitBatch, failBatch, finishBatch, planBatch, runChunk } from './workflow.ts';
 import type { ChunkPointer } from './workflow.ts';
+import { commitBatch, failBatch, finishBatch, planBatch, runChunk } from './workflow.ts';
 
 /** What a caught error looks like in the state: `Cause` is JSON for errors of Lambdas. */
 export interface CaughtError {
@@ -49,6 +49,14 @@ export interface ChunkEvent {
   readonly item: ChunkPointer;
 }
 
+/** What of a caught error may be told: its code and sentence where both are ours or the workflow service's own. */
+function tellable(error: CaughtError | null | undefined): Failure {
+  const name = error?.Error ?? 'internal_error';
+  const detail = messageOf(error) || 'The step ended without a reason.';
+  const known = Object.hasOwn(errorTable, name) || (name.startsWith('States.') && !detail.includes('arn:'));
+  return known ? { reason: name, detail } : { reason: 'internal_error', detail: errorTable.internal_error.title };
+}
+
 /** The sentence inside a caught error; never a stack. */
 function messageOf(error: CaughtError | null | undefined): string {
   const cause = error?.Cause ?? '';
@@ -68,7 +76,10 @@ export function postProcessingOf(outcomes: Outcomes): PostProcessing[] {
     found.push({ step, id, status: 'failed', error, message });
   for (const step of ['taxonomies', 'clusters', 'alerts'] as const) {
     const whole = outcomes.post_errors?.[step];
-    if (whole) add(step, null, whole.Error ?? 'internal_error', messageOf(whole));
+    if (whole) {
+      const { reason, detail } = tellable(whole);
+      add(step, null, reason, detail);
+    }
     for (const failure of outcomes[step]?.failures ?? []) {
       add(step, failure.id ?? null, failure.error ?? 'internal_error', failure.message ?? '');
     }
@@ -111,9 +122,12 @@ export async function batchStep(ports: Ports, event: BatchEvent): Promise<unknow
       await finishBatch(ctx, event, postProcessingOf(event));
       return tidyCollections(ctx, event);
     case 'fail': {
-      const reason = event.error?.Error ?? 'internal_error';
-      const detail = messageOf(event.error) || 'The batch ended without a reason.';
-      return failBatch(ctx, event, { reason, detail });
+      const failure = tellable(event.error);
+      if (failure.reason !== event.error?.Error) {
+        const { Error: error, Cause: cause } = event.error ?? {};
+        ctx.ports.log.error('a batch died of an unforeseen error', { batch_id: event.batch_id, error, cause });
+      }
+      return failBatch(ctx, event, failure);
     }
   }
 }

@@ -7,8 +7,7 @@ import { crash } from '../../crash.ts';
 import type { ErrorCode } from '../../errors.ts';
 import { AppError } from '../../errors.ts';
 import type { EventType } from '../../events.ts';
-import { getJson } from '../../store/blobs.ts';
-import { BlobMissing } from '../../store/blobs.ts';
+import { BlobMissing, getJson } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
 import type { Attribute, Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
@@ -25,17 +24,17 @@ import type { Receipt } from '../documents/service.ts';
 import { listReceipts, readOutcomes } from '../documents/service.ts';
 import { findPlugin, isDeployed } from '../plugins/service.ts';
 import { finishChunk } from './chunk.ts';
+import type { PlanFile } from './files.ts';
+import { batchKeys } from './files.ts';
 import { noteLifecycle } from './lifecycle.ts';
 import { batchMs, runningBatch } from './plan.ts';
-import type { PlanFile } from './files.ts';
 import type { BatchJob, BatchStatus, PostProcessing, Progress, StoredBatch } from './store.ts';
-import { batchKeys } from './files.ts';
 import { findBatch, jobOf, watchAttributes, watchMembers } from './store.ts';
 
 export { runChunk } from './chunk.ts';
+export type { ChunkPointer } from './files.ts';
 export type { PlanResult } from './plan.ts';
 export { planBatch } from './plan.ts';
-export type { ChunkPointer } from './files.ts';
 export type { BatchJob } from './store.ts';
 
 /** A plugin may be deployed this long after the batch was asked for (API rules, section 8). */

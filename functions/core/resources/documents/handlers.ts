@@ -37,7 +37,9 @@ async function present(
 
 async function page(ctx: NsCtx, idOrName: string, input: ListInput, flags: Flags) {
   const collection = await getCollection(ctx, idOrName);
-  const { results, ...rest } = await listDocuments(ctx, collection, input);
+  const { results, ...rest } = await listDocuments(ctx, collection, input, {
+    vectors: flags.return_vectors === true,
+  });
   return {
     ...rest,
     results: await Promise.all(results.map((document) => present(ctx, collection, document, flags))),

@@ -9,11 +9,14 @@ import { documentsSnapshot } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
+import { featuresOf } from '../collections/service.ts';
 import type { StoredDocument } from './service.ts';
 import { createdColumn, getDocuments } from './service.ts';
 
 /** A page of documents ends at this many bytes of JSON, with a cursor (decisions, section 2). */
 const pageBytesMax = 4_000_000;
+/** A float32 as JSON writes it, with its comma. */
+const numberBytes = 22;
 
 function parseFilter(input: ListInput): Condition | undefined {
   if (input.filters === undefined || input.filters === null) return undefined;
@@ -68,6 +71,8 @@ function select(ctx: NsCtx, snapshot: Snapshot, input: ListInput): string[] {
   });
 }
 
+const bytesOf = (value: unknown): number => Buffer.byteLength(JSON.stringify(value));
+
 /**
  * A page of a collection's documents, newest batch first unless sorted, with an exact total.
  *
@@ -77,7 +82,10 @@ export async function listDocuments(
   ctx: NsCtx,
   collection: StoredCollection,
   input: ListInput,
+  options: { readonly vectors?: boolean } = {},
 ): Promise<PageReply<StoredDocument>> {
+  const numbers = options.vectors ? featuresOf(collection).reduce((sum, feature) => sum + feature.dims, 0) : 0;
+  const vectorBytes = numbers * numberBytes;
   const list = `documents ${collection.id}`;
   const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
   parseFilter(input); // A wrong filter is wrong on an empty collection too.
@@ -93,7 +101,7 @@ export async function listDocuments(
   let taken = 0;
   for (const document of found) {
     // Fields stand at the root and again under metadata.
-    if (document) bytes += JSON.stringify(document.fields).length * 2 + 1_000;
+    if (document) bytes += bytesOf(document.fields) * 2 + bytesOf(document.enrichments) + 1_000 + vectorBytes;
     if (documents.length > 0 && bytes > pageBytesMax) break;
     taken++;
     if (document) documents.push(document);

@@ -1,8 +1,9 @@
 // The rules of documents: reading what is visible, changing fields, deleting, enriching. Others call these functions.
+
+import { isoTime } from '../../clock.ts';
 import type { NsCtx } from '../../context.ts';
 import { now } from '../../context.ts';
 import { crash } from '../../crash.ts';
-import { isoTime } from '../../clock.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid } from '../../errors.ts';
 import { checkVersion } from '../../http/version.ts';

@@ -353,7 +353,12 @@ export async function listObjects(
   const looks = input.filters !== undefined && input.filters !== null;
   // A cursor goes on as its list began: from a key, or from an offset.
   const position = input.cursor ? await readCursor(ctx, list, input, input.cursor) : pageOffset(input);
-  const plain = !looks && !input.search && !input.sort && !input.sorts && (position === 0 || typeof position === 'object');
+  const plain =
+    !looks &&
+    !input.search &&
+    !input.sort &&
+    !input.sorts &&
+    (position === 0 || typeof position === 'object');
   if (plain) {
     const after = position === 0 ? undefined : (position as Key);
     const page = await queryObjects(ctx, bucket.id, { after, limit: size, descending: true });
@@ -369,7 +374,8 @@ export async function listObjects(
     for (const object of page.objects) bytes += inlineBytesOf(object.blobs);
     after = page.next;
   } while (after && rows.length < scanRowsMax && bytes < scanBytesMax);
-  if (after) ctx.warnings.push(`the bucket holds more objects; only the newest ${rows.length} were looked at`);
+  if (after)
+    ctx.warnings.push(`the bucket holds more objects; only the newest ${rows.length} were looked at`);
   const test = rowTest(input, ['object_id', 'key_prefix', ...Object.keys(bucket.bucket_schema.properties)]);
   const kept = rows.filter((object) => test(searchedFields(object)));
   for (const { field, direction } of [...(input.sorts ?? (input.sort ? [input.sort] : []))].reverse()) {

@@ -6,8 +6,8 @@ import type { Item } from '../../store/table.ts';
 import type { StoredTask } from './store.ts';
 import { findTask, listTaskRows, targetKey } from './store.ts';
 
-export { createTask } from './store.ts';
 export type { StoredTask, TaskTarget, TaskType } from './store.ts';
+export { createTask } from './store.ts';
 
 export const taskStatuses = [
   'DRAFT',

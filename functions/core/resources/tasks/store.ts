@@ -1,6 +1,7 @@
 // How tasks are stored: a row in the organisation that points to the run it stands for; the run says how it goes.
-import type { Ctx } from '../../context.ts';
+
 import { isoTime } from '../../clock.ts';
+import type { Ctx } from '../../context.ts';
 import type { Item, Key, Write } from '../../store/table.ts';
 import { queryAll } from '../../store/table.ts';
 
