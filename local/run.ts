@@ -127,6 +127,13 @@ async function main(): Promise<number> {
   }
 }
 
+process.once('SIGINT', () => {
+  console.error(
+    '\nInterrupted. What was started keeps running: npm start goes on with it, npm run local:stop ends it.',
+  );
+  process.exit(130);
+});
+
 process.exitCode = await main().catch((error: Error) => {
   console.error(`\n${red('npm start failed:')} ${error.message}`);
   if (process.env.DEBUG) console.error(error.stack);

@@ -5,6 +5,7 @@ import type { NsCtx } from '../context.ts';
 import type { ErrorCode } from '../errors.ts';
 import { AppError } from '../errors.ts';
 import type { EventType } from '../events.ts';
+import { randomCharacters } from '../ids.ts';
 import { audit } from './audit.ts';
 import type { ResourceKind } from './keys.ts';
 import { isNameable } from './keys.ts';
@@ -74,6 +75,11 @@ function checkSize(noun: string, resource: unknown): void {
 
 /** Members of the row that are ours and not the resource's. */
 const rowMembers = new Set(['pk', 'sk', 'kind', 'dependants', 'last_commit']);
+
+/** Marks a write, so that a repetition of it knows what its first try has stored. */
+function newCommit(ctx: NsCtx): string {
+  return randomCharacters(16, ctx.ports.random);
+}
 
 function toResource<T>(item: Item): T {
   return Object.fromEntries(Object.entries(item).filter(([name]) => !rowMembers.has(name))) as T;
@@ -193,10 +199,12 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
       const time = isoTime(ctx.ports.clock.now());
       const stored = { ...resource, revision: 1, created_at: time, updated_at: time } as unknown as T;
       checkSize(noun, stored);
+      const commit = newCommit(ctx);
       const row = {
         ...ctx.ns.resource(kind, resource.id),
         kind,
         dependants: 0,
+        last_commit: commit,
         ...(stored as unknown as Record<string, Attribute>),
       };
       const writes: Write[] = [
@@ -211,9 +219,10 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
         await ctx.ports.table.write(writes);
       } catch (error) {
         if (!(error instanceof ConditionFailed)) throw error;
-        // Our own first try may have been applied although its answer was lost: then the guard names this very id.
+        // Our own first try may have been applied although its answer was lost. The id alone does not tell: some ids
+        // follow from names, and then another writer has the same.
+        if (error.of(0)?.item?.last_commit === commit) return stored;
         const guard = error.of(1)?.item;
-        if (guard?.id === resource.id) return stored;
         if (error.of(1)) {
           throw new AppError(code('name_taken'), {
             detail: `A ${noun} named "${resource.name}" exists already (${guard?.id}). Choose another name, or update that one.`,
@@ -233,6 +242,7 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
         updated_at: isoTime(ctx.ports.clock.now()),
       } as T;
       checkSize(noun, after);
+      const commit = newCommit(ctx);
       const names = new Set([...Object.keys(before), ...Object.keys(changes)]);
       const set: Record<string, Attribute> = {};
       const remove: string[] = [];
@@ -247,7 +257,7 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
       const writes: Write[] = [
         {
           update: ctx.ns.resource(kind, before.id),
-          set,
+          set: { ...set, last_commit: commit },
           remove,
           if: [{ attribute: 'revision', eq: before.revision }],
         },
@@ -277,6 +287,7 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
         await ctx.ports.table.write(writes);
       } catch (error) {
         if (!(error instanceof ConditionFailed)) throw error;
+        if (error.of(0)?.item?.last_commit === commit) return after;
         if (error.of(0))
           throw new AppError(code('changed'), {
             detail: `The ${noun} ${before.id} changed meanwhile; read it again.`,

@@ -333,6 +333,21 @@ describe('401, 403, 404 and 410', () => {
     }
   });
 
+  it('a name without a version is refused with the ids of its versions', async () => {
+    const { app } = await withPlugins();
+    await install(app);
+    await install(app, '1.1.0');
+    for (const [method, tail] of [
+      ['GET', ''],
+      ['POST', '/deploy'],
+      ['DELETE', ''],
+    ] as const) {
+      const reply = await app.call(method, `${base}/text_embed${tail}`);
+      expectError(reply, 'plugin_not_found');
+      expect(reply.body.error.message).toContain('text_embed_1_1_0, text_embed_1_0_0');
+    }
+  });
+
   it('an upload that expired is 410', async () => {
     const { app } = await withPlugins();
     const upload = await ask(app);

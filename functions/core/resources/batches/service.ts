@@ -9,7 +9,7 @@ import { AppError, invalid } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import { scanRowsMax } from '../../page.ts';
 import { audit } from '../../store/audit.ts';
-import { getJson } from '../../store/blobs.ts';
+import { BlobMissing, getJson } from '../../store/blobs.ts';
 import { announce, enqueue } from '../../store/outbox.ts';
 import type { Attribute, Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';

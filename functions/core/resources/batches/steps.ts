@@ -1,12 +1,13 @@
 // The steps of the batch state machine by name: what its Lambdas are called with, and what each call does.
 import type { NsCtx } from '../../context.ts';
 import { workflowContext } from '../../context.ts';
+import { errorTable } from '../../errors.ts';
 import type { Ports } from '../../ports.ts';
 import { collectGarbage } from '../../store/vector-index.ts';
 import { clearAborted } from '../documents/service.ts';
 import type { BatchJob, PostProcessing } from './store.ts';
 import { findBatch } from './store.ts';
-import type { ChunkPointer } from './workflow.ts';
+import type { ChunkPointer, Failure } from './workflow.ts';
 import { commitBatch, failBatch, finishBatch, planBatch, runChunk } from './workflow.ts';
 
 /** What a caught error looks like in the state: `Cause` is JSON for errors of Lambdas. */
@@ -49,12 +50,18 @@ export interface ChunkEvent {
   readonly item: ChunkPointer;
 }
 
+/** How a Lambda that ran out of time shows: ended by its middleware, or by the service. */
+const outOfTime: ReadonlySet<string> = new Set(['TimeoutError', 'Sandbox.Timedout']);
+
 /** What of a caught error may be told: its code and sentence where both are ours or the workflow service's own. */
 function tellable(error: CaughtError | null | undefined): Failure {
   const name = error?.Error ?? 'internal_error';
+  if (outOfTime.has(name)) return { reason: 'States.Timeout', detail: 'A step did not end in its time.' };
   const detail = messageOf(error) || 'The step ended without a reason.';
   const known = Object.hasOwn(errorTable, name) || (name.startsWith('States.') && !detail.includes('arn:'));
-  return known ? { reason: name, detail } : { reason: 'internal_error', detail: errorTable.internal_error.title };
+  return known
+    ? { reason: name, detail }
+    : { reason: 'internal_error', detail: errorTable.internal_error.title };
 }
 
 /** The sentence inside a caught error; never a stack. */
@@ -125,7 +132,11 @@ export async function batchStep(ports: Ports, event: BatchEvent): Promise<unknow
       const failure = tellable(event.error);
       if (failure.reason !== event.error?.Error) {
         const { Error: error, Cause: cause } = event.error ?? {};
-        ctx.ports.log.error('a batch died of an unforeseen error', { batch_id: event.batch_id, error, cause });
+        ctx.ports.log.error('a batch died of an unforeseen error', {
+          batch_id: event.batch_id,
+          error,
+          cause,
+        });
       }
       return failBatch(ctx, event, failure);
     }

@@ -76,6 +76,7 @@ const bytesOf = (value: unknown): number => Buffer.byteLength(JSON.stringify(val
 /**
  * A page of a collection's documents, newest batch first unless sorted, with an exact total.
  *
+ * @param options.vectors the answer will hold every document's vectors, so that fewer fit
  * @throws AppError request_invalid (filter), request_bad_cursor, index_unavailable, index_corrupt
  */
 export async function listDocuments(
@@ -84,7 +85,9 @@ export async function listDocuments(
   input: ListInput,
   options: { readonly vectors?: boolean } = {},
 ): Promise<PageReply<StoredDocument>> {
-  const numbers = options.vectors ? featuresOf(collection).reduce((sum, feature) => sum + feature.dims, 0) : 0;
+  const numbers = options.vectors
+    ? featuresOf(collection).reduce((sum, feature) => sum + feature.dims, 0)
+    : 0;
   const vectorBytes = numbers * numberBytes;
   const list = `documents ${collection.id}`;
   const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);

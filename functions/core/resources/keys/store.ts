@@ -1,11 +1,12 @@
 // How API keys are stored: a row that the authorizer finds by the key's public id, and an entry in the organisation's list.
 import { isoTime } from '../../clock.ts';
 import type { Ctx } from '../../context.ts';
+import { AppError } from '../../errors.ts';
 import type { KeyPermission } from '../../http/principal.ts';
 import { audit } from '../../store/audit.ts';
 import { apiKeyRow } from '../../store/keys.ts';
-import type { Item, Table, Write } from '../../store/table.ts';
-import { queryAll } from '../../store/table.ts';
+import type { Condition, Item, Table, Write } from '../../store/table.ts';
+import { ConditionFailed, queryAll } from '../../store/table.ts';
 
 export interface StoredKey {
   readonly key_id: string;
@@ -53,10 +54,15 @@ function putBoth(ctx: Ctx, key: StoredKey): Write[] {
   ];
 }
 
-function changeBoth(ctx: Ctx, key: StoredKey, set: Partial<StoredKey>): Write[] {
+function changeBoth(
+  ctx: Ctx,
+  key: StoredKey,
+  set: Partial<StoredKey>,
+  more: readonly Condition[] = [],
+): Write[] {
   const changes = set as Record<string, string | null>;
   return [
-    { update: apiKeyRow(key.public_id), set: changes, if: [{ present: true }] },
+    { update: apiKeyRow(key.public_id), set: changes, if: [{ present: true }, ...more] },
     { update: ctx.org.apiKey(key.key_id), set: changes, if: [{ present: true }] },
   ];
 }
@@ -73,16 +79,32 @@ export async function revokeKey(ctx: Ctx, key: StoredKey): Promise<void> {
   ]);
 }
 
-/** The new key and the old one's end in one transaction: there is never a moment without a valid key. */
+/**
+ * The new key and the old one's end in one transaction: there is never a moment without a valid key.
+ *
+ * @throws AppError key_already_revoked, so that nobody revokes a key and its successor lives on
+ */
 export async function replaceKey(
   ctx: Ctx,
   old: StoredKey,
   fresh: StoredKey,
   oldEndsAt: string,
 ): Promise<void> {
-  await ctx.ports.table.write([
-    ...putBoth(ctx, fresh),
-    ...changeBoth(ctx, old, { expires_at_time: oldEndsAt, rotated_to: fresh.key_id }),
-    audit(ctx, 'key.rotate', old.key_id),
-  ]);
+  try {
+    await ctx.ports.table.write([
+      ...changeBoth(ctx, old, { expires_at_time: oldEndsAt, rotated_to: fresh.key_id }, [
+        { attribute: 'revoked_at', eq: null },
+      ]),
+      ...putBoth(ctx, fresh),
+      audit(ctx, 'key.rotate', old.key_id),
+    ]);
+  } catch (error) {
+    if (!(error instanceof ConditionFailed)) throw error;
+    const found = error.of(0)?.item;
+    // The write was ours and its answer was lost.
+    if (found?.rotated_to === fresh.key_id) return;
+    throw new AppError('key_already_revoked', {
+      detail: `The API key ${old.key_id} was revoked meanwhile; make a new one instead.`,
+    });
+  }
 }

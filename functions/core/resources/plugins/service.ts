@@ -223,7 +223,13 @@ async function validate(
 
 /** By id (`text_embed_1_0_0`) or as `text_embed@1.0.0`. @throws AppError plugin_not_found */
 export async function getPlugin(ctx: NsCtx, idOrName: string): Promise<StoredPlugin> {
-  return pluginStore.get(ctx, idOrName);
+  const found = await pluginStore.find(ctx, idOrName);
+  if (found) return found;
+  const versions = (await pluginStore.list(ctx)).filter((plugin) => plugin.plugin_name === idOrName);
+  if (versions.length === 0) return pluginStore.get(ctx, idOrName);
+  throw new AppError('plugin_not_found', {
+    detail: `"${idOrName}" names a plugin and no version of it. Its versions: ${versions.map(({ id }) => id).join(', ')}.`,
+  });
 }
 
 export async function findPlugin(ctx: NsCtx, idOrName: string): Promise<StoredPlugin | undefined> {
