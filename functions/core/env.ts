@@ -60,7 +60,7 @@ export const lambdaEnvironment = {
   cluster: [...services, 'LABEL_MODEL'],
   namespace: services,
   deliver: [...base, 'BLOB_BUCKET', 'PEPPER_SECRET', 'ALLOW_LOOPBACK', 'DELIVERIES_QUEUE_URL'],
-  sweep: [...storage, 'JOBS_QUEUE_URL', 'EVENT_BUS', 'DELIVERIES_QUEUE_URL'],
+  sweep: [...base, 'JOBS_QUEUE_URL', 'EVENT_BUS', 'DELIVERIES_QUEUE_URL'],
 } as const satisfies Record<string, readonly EnvironmentName[]>;
 
 export type LambdaName = keyof typeof lambdaEnvironment;

@@ -2,7 +2,6 @@
 import middy from '@middy/core';
 import { eventBridge } from '../core/aws/bus.ts';
 import { DynamoTable } from '../core/aws/dynamo.ts';
-import { S3Blobs } from '../core/aws/s3.ts';
 import { sqsQueue } from '../core/aws/sqs.ts';
 import { systemClock } from '../core/clock.ts';
 import { readEnvironment } from '../core/env.ts';
@@ -12,7 +11,6 @@ import { sweep } from '../core/store/sweep.ts';
 const env = readEnvironment('sweep');
 const ports = {
   table: new DynamoTable(env.TABLE_NAME),
-  blobs: new S3Blobs(env.BLOB_BUCKET),
   clock: systemClock,
   log: makeLog('sweep'),
   jobs: sqsQueue(env.JOBS_QUEUE_URL),

@@ -10,7 +10,7 @@ import type { Construct } from 'constructs';
 import type { EnvironmentOf } from '../../functions/core/env.ts';
 import { BatchWorkflow } from '../constructs/batch-workflow.ts';
 import { ClusterWorkflow } from '../constructs/cluster-workflow.ts';
-import { baseEnvironment, serviceEnvironment, storageEnvironment } from '../constructs/environment.ts';
+import { baseEnvironment, serviceEnvironment } from '../constructs/environment.ts';
 import { IsolatedNetwork } from '../constructs/isolated-network.ts';
 import { pythonLayer } from '../constructs/layers.ts';
 import { NamespaceWorkflow } from '../constructs/namespace-workflow.ts';
@@ -271,7 +271,7 @@ export class ProcessingStack extends Stack {
       lambda: 'sweep',
       settings: this.#settings,
       environment: {
-        ...storageEnvironment(data, this.#settings),
+        ...baseEnvironment(data, this.#settings),
         JOBS_QUEUE_URL: this.jobs.queue.queueUrl,
         EVENT_BUS: data.bus.eventBusName,
         DELIVERIES_QUEUE_URL: delivery.deliveries.queue.queueUrl,
@@ -279,8 +279,6 @@ export class ProcessingStack extends Stack {
     });
     allowTable(sweep.role, data.table, [...tableActions.read, ...tableActions.write]);
     allowDueIndex(sweep.role, data.table, dueIndex);
-    for (const bucket of [data.blobs, data.archives, data.index])
-      allowBucket(sweep.role, bucket, 'read', 'delete');
     allowSend(sweep.role, this.jobs.queue, delivery.deliveries.queue);
     allowPutEvents(sweep.role, data.bus);
     // The timer calls it without waiting: what fails twice is seen here.

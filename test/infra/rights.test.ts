@@ -203,12 +203,12 @@ describe('buckets', () => {
   it('the index is written where vectors are made or changed, and deleted from where collections are deleted or tidied', () => {
     expect(who('s3:PutObject', 'IndexB66857D0')).toEqual([]);
     expect(who('s3:PutObject', 'GetAttIndex')).toEqual(['api', 'batch', 'chunk', 'taxonomy', 'cluster']);
-    expect(who('s3:DeleteObject', 'GetAttIndex')).toEqual(['api', 'batch', 'namespace', 'sweep']);
+    expect(who('s3:DeleteObject', 'GetAttIndex')).toEqual(['api', 'batch', 'namespace']);
   });
 
   it('archives are written by the API alone', () => {
     expect(who('s3:PutObject', 'GetAttArchives')).toEqual(['api']);
-    expect(who('s3:DeleteObject', 'GetAttArchives')).toEqual(['api', 'namespace', 'sweep']);
+    expect(who('s3:DeleteObject', 'GetAttArchives')).toEqual(['api', 'namespace']);
   });
 
   it('whoever reads objects may list too, so that a missing one is a 404', () => {

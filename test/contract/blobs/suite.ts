@@ -142,21 +142,20 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
       expect(await blobs.presignPut(key, 60, 'text/plain')).toContain(key);
     });
 
-    it.skipIf(fetch === undefined)(
-      'URLs work without credentials, for their own object and content type',
-      async () => {
-        const blobs = await make();
-        const key = `${fresh()}/file.txt`;
-        const put = await fetch!(await blobs.presignPut(key, 300, 'text/plain'), {
-          method: 'PUT',
-          body: 'any size at all',
-          headers: { 'Content-Type': 'text/plain' },
-        });
-        expect(put.status).toBe(200);
-        expect(await getText(blobs, key)).toBe('any size at all');
-        const get = await fetch!(await blobs.presignGet(key, 300));
-        expect(await get.text()).toBe('any size at all');
-      },
-    );
+    it('URLs work without credentials, for their own object and content type', async (test) => {
+      if (fetch === undefined)
+        return test.skip('nothing serves URLs of a store in memory; the emulator suite runs this');
+      const blobs = await make();
+      const key = `${fresh()}/file.txt`;
+      const put = await fetch!(await blobs.presignPut(key, 300, 'text/plain'), {
+        method: 'PUT',
+        body: 'any size at all',
+        headers: { 'Content-Type': 'text/plain' },
+      });
+      expect(put.status).toBe(200);
+      expect(await getText(blobs, key)).toBe('any size at all');
+      const get = await fetch!(await blobs.presignGet(key, 300));
+      expect(await get.text()).toBe('any size at all');
+    });
   });
 }

@@ -57,6 +57,24 @@ describe('definitions', () => {
     expect(JSON.stringify(app.ports.table.dump())).not.toContain(made.notification.signing_secret);
   });
 
+  it('the endpoint of an alert is changed and deleted with its alert only', async () => {
+    const { app, collection } = await seeded();
+    const made = await create(app, tutorialBody(collection.id));
+    const { items } = await app.ports.table.query(app.ctx.ns.pk, { prefix: 'WEBHOOK#' });
+    const url = `/v1/namespaces/{ns}/webhooks/${items[0]!.id}`;
+    for (const [method, body] of [
+      ['PATCH', { is_active: false }],
+      ['PUT', { url: 'https://example.com/other' }],
+      ['DELETE', undefined],
+    ] as const) {
+      const reply = await app.call(method, url, body);
+      expect([reply.status, reply.body.error.details.code]).toEqual([409, 'webhook_in_use']);
+      expect(reply.body.error.message).toContain(made.alert_id);
+    }
+    expect((await app.call('DELETE', `${base}/${made.alert_id}`)).status).toBe(200);
+    expect((await app.call('GET', url)).status).toBe(404);
+  });
+
   it('the spelling of the client makes the same alert, with several channels', async () => {
     const { app, collection } = await seeded();
     const made = await app.call(

@@ -63,6 +63,18 @@ describe('read', () => {
 });
 
 describe('list', () => {
+  it('can be filtered by the ids that every document shows, without a warning', async () => {
+    const { world, ids, collectionId } = await withDocuments(['one', 'two', 'three']);
+    const list = (filters: unknown) => world.call('POST', `${base}/list`, { filters });
+    const some = await list({ field: 'document_id', operator: 'in', value: [ids[0], ids[2]] });
+    expect(some.body.results.map((d: { document_id: string }) => d.document_id).sort()).toEqual(
+      [ids[0], ids[2]].sort(),
+    );
+    expect(some.body.warnings ?? []).toEqual([]);
+    const all = await list({ field: 'collection_id', operator: 'eq', value: collectionId });
+    expect(all.body.total_count).toBe(3);
+  });
+
   it('pages with an exact total, without gaps and repetitions', async () => {
     const { world, ids } = await withDocuments(Array.from({ length: 45 }, (_, i) => `text ${i}`));
     const seen: string[] = [];

@@ -336,3 +336,19 @@ describe('422', () => {
     expect(reply.body.error.details.validation_errors[0].location.slice(0, 2)).toEqual(['body', 'filters']);
   });
 });
+
+describe('403', () => {
+  it('a key that is narrowed to some namespaces makes no others, which it could not see', async () => {
+    const app = await makeApp();
+    const narrow = app.as({
+      ...app.principal,
+      permissions: ['read', 'write'],
+      namespaceIds: [app.namespace],
+    });
+    expectError(
+      await narrow.call('POST', '/v1/namespaces', { namespace_name: 'other' }),
+      'key_not_permitted',
+    );
+    expect((await app.call('GET', '/v1/namespaces')).body.total_count).toBe(1);
+  });
+});

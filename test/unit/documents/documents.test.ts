@@ -48,6 +48,10 @@ async function expectSame(ctx: NsCtx, collection: StoredCollection, ids: readonl
   for (const [i, id] of ids.entries()) {
     const columns = snapshot && columnsOf(snapshot, id);
     columns?.delete('_internal.created_at');
+    // The two fields that every document has beside its own.
+    if (columns) expect(columns.get('document_id')).toBe(id);
+    columns?.delete('document_id');
+    columns?.delete('collection_id');
     const document = documents[i];
     expect(columns).toEqual(document ? flattenColumns(document.fields) : undefined);
   }

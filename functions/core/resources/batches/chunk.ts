@@ -399,6 +399,9 @@ async function draftsOf(
     }
     const flat = flattenColumns(fields);
     flat.set(createdColumn, time);
+    // Every document shows these two, so a filter may name them.
+    flat.set('document_id', id);
+    flat.set('collection_id', collection.id);
     drafts.push({ id, object, body, text, columns: flat, vectors });
   }
   return drafts;

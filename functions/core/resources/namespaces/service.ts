@@ -25,6 +25,12 @@ export async function createNamespace(
   ctx: Ctx,
   body: z.output<typeof CreateNamespaceBody>,
 ): Promise<StoredNamespace> {
+  if (ctx.principal.namespaceIds) {
+    throw new AppError('key_not_permitted', {
+      detail:
+        'This key is narrowed to some namespaces, so it could not see a new one. Make it with a key of the whole organisation.',
+    });
+  }
   if ((await listStored(ctx)).length >= namespacesMax) {
     throw new AppError('quota_exceeded', {
       detail: `An organisation has at most ${namespacesMax} namespaces. Delete one first.`,

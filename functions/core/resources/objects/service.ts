@@ -510,17 +510,28 @@ export async function deleteObject(
   const object = await getObject(ctx, bucketName, objectId);
   checkVersion(ifMatch, object.version);
   const heard = await isHeard(ctx, 'object.deleted');
-  await ctx.ports.table.write([
-    { delete: ctx.ns.object(object.bucket_id, objectId) },
-    audit(ctx, 'object.delete', objectId),
-    ...(heard
-      ? [
-          announce(ctx, 'object.deleted', { type: 'object', id: objectId }, 'deleted', {
-            bucket_id: object.bucket_id,
-          }),
-        ]
-      : []),
-  ]);
+  try {
+    await ctx.ports.table.write([
+      {
+        delete: ctx.ns.object(object.bucket_id, objectId),
+        // Without If-Match the last write wins; gone already is what was asked for.
+        if:
+          ifMatch === undefined ? [] : [{ anyOf: [{ absent: true }, { attribute: 'version', eq: ifMatch }] }],
+      },
+      audit(ctx, 'object.delete', objectId),
+      ...(heard
+        ? [
+            announce(ctx, 'object.deleted', { type: 'object', id: objectId }, 'deleted', {
+              bucket_id: object.bucket_id,
+            }),
+          ]
+        : []),
+    ]);
+  } catch (error) {
+    if (!(error instanceof ConditionFailed)) throw error;
+    checkVersion(ifMatch, Number(error.of(0)?.item?.version));
+    throw error;
+  }
   crash('object.delete.after_row');
   await deleteContent(ctx, object);
 }

@@ -160,6 +160,15 @@ export async function listWebhooks(ctx: NsCtx): Promise<StoredWebhook[]> {
   return (await webhookStore.list(ctx)).filter((webhook) => webhook.owner === null);
 }
 
+/** The endpoint of an alert's channel is changed and deleted with its alert. @throws AppError webhook_in_use */
+function refuseOwned(webhook: StoredWebhook): void {
+  if (webhook.owner === null) return;
+  throw new AppError('webhook_in_use', {
+    detail: `The webhook ${webhook.id} is the channel of the alert ${webhook.owner}. Change or delete that alert instead.`,
+    extra: { dependants: [{ type: 'alert', id: webhook.owner, name: webhook.owner }], dependants_total: 1 },
+  });
+}
+
 /** @throws AppError webhook_not_found */
 export async function getWebhook(ctx: NsCtx, idOrName: string): Promise<StoredWebhook> {
   return webhookStore.get(ctx, idOrName);
@@ -173,6 +182,7 @@ export async function updateWebhook(
   ifMatch?: number,
 ): Promise<StoredWebhook> {
   const before = await webhookStore.get(ctx, idOrName);
+  refuseOwned(before);
   checkVersion(ifMatch, before.revision);
   if (body.url !== undefined) checkUrl(ctx, body.url, ['body', 'url']);
   warnIgnored(ctx, body.ignored);
@@ -202,6 +212,7 @@ export async function updateWebhook(
 /** @throws AppError webhook_not_found, webhook_changed */
 export async function deleteWebhook(ctx: NsCtx, idOrName: string, ifMatch?: number): Promise<void> {
   const webhook = await webhookStore.get(ctx, idOrName);
+  refuseOwned(webhook);
   checkVersion(ifMatch, webhook.revision);
   await webhookStore.remove(ctx, webhook);
 }
