@@ -3,7 +3,7 @@ import { Validations } from 'aws-cdk-lib';
 import type { IConstruct } from 'constructs';
 import type { PythonFunction } from './constructs/python-function.ts';
 import type { TypeScriptFunction } from './constructs/typescript-function.ts';
-import type { GranaryStacks } from './granary-app.ts';
+import type { GranaryStacks } from './stacks/granary-stacks.ts';
 import type { StageSettings } from './stage.ts';
 
 interface Acknowledgement {

@@ -6,18 +6,10 @@ import { acknowledge } from './acknowledgements.ts';
 import { ApiStack } from './stacks/api-stack.ts';
 import { DataStack } from './stacks/data-stack.ts';
 import { DeliveryStack } from './stacks/delivery-stack.ts';
+import type { GranaryStacks } from './stacks/granary-stacks.ts';
 import { ObservabilityStack } from './stacks/observability-stack.ts';
 import { ProcessingStack } from './stacks/processing-stack.ts';
 import type { StageSettings } from './stage.ts';
-
-export interface GranaryStacks {
-  readonly data: DataStack;
-  readonly delivery: DeliveryStack;
-  readonly processing: ProcessingStack;
-  readonly api: ApiStack;
-  /** Where the stage is observed. */
-  readonly observability?: ObservabilityStack;
-}
 
 /** Adds all stacks of a stage to the app, and the rules that fail its synth. */
 export function addGranary(app: App, settings: StageSettings): GranaryStacks {

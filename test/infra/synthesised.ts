@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
-import type { GranaryStacks } from '../../infra/granary-app.ts';
 import { addGranary } from '../../infra/granary-app.ts';
+import type { GranaryStacks } from '../../infra/stacks/granary-stacks.ts';
 import type { StageSettings } from '../../infra/stage.ts';
 import { stageSettings } from '../../infra/stage.ts';
 
