@@ -74,8 +74,3 @@ export function derivedId(kind: IdKind, ...parts: readonly (string | number)[]):
   }
   return idPrefixes[kind] + text;
 }
-
-/** Whether a path segment is an id of the kind (else it is taken for a name). Names may not begin with the prefix. */
-export function isId(kind: IdKind, text: string): boolean {
-  return text.startsWith(idPrefixes[kind]);
-}

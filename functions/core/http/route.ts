@@ -3,7 +3,6 @@ import type * as z from 'zod';
 import type { ErrorCode } from '../errors.ts';
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
-export const allMethods: readonly Method[] = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'];
 
 /** What a key must be allowed to do. `none`: no key at all; `bootstrap`: `admin`, or the first key of the stack. */
 export type Permission = 'read' | 'write' | 'delete' | 'admin' | 'bootstrap' | 'none';

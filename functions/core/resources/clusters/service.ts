@@ -268,11 +268,6 @@ function enqueueRun(ctx: NsCtx, run: StoredRun): Write {
   );
 }
 
-/** By id or name. @throws AppError cluster_not_found */
-export async function getCluster(ctx: NsCtx, idOrName: string): Promise<StoredCluster> {
-  return clusterStore.get(ctx, idOrName);
-}
-
 /** By id or name, with how the last run goes. @throws AppError cluster_not_found */
 export async function viewCluster(ctx: NsCtx, idOrName: string): Promise<ClusterView> {
   return view(ctx, await clusterStore.get(ctx, idOrName));

@@ -1,6 +1,5 @@
 // Building blocks of stage parameters: strict objects, and numbers and words that may be templates.
 import * as z from 'zod';
-import { AppError } from '../../errors.ts';
 import { type Fault, kindOf, type Path, throwFaults } from '../faults.ts';
 import { isExactTemplate } from '../template.ts';
 
@@ -58,18 +57,6 @@ export function resolvedNumber(value: unknown, range: NumberRange, path: Path): 
   const message = numberFault(value, range);
   if (message !== undefined) throwFaults('retriever_input_invalid', [{ type: 'value_error', path, message }]);
   return value as number;
-}
-
-/** One wrong value of a run. */
-export function wrongInput(type: string, path: Path, message: string, fix?: string): AppError {
-  const fault: Fault = fix === undefined ? { type, path, message } : { type, path, message, fix };
-  try {
-    throwFaults('retriever_input_invalid', [fault]);
-  } catch (error) {
-    if (error instanceof AppError) return error;
-    throw error;
-  }
-  throw new Error('unreachable: one fault always throws');
 }
 
 /** Adds a fault to a zod transform; `path` is relative to the value at hand. */
