@@ -114,6 +114,7 @@ export const errorTable = {
   batch_not_found: notFound('batch'),
   batch_wrong_state: entry('ConflictError', 'The batch is in a state that does not allow this.'),
   batch_changed: changed('batch'),
+  batch_too_large: entry('ValidationError', 'The batch has more objects than one batch may have.'),
   batch_chunks_missing: entry('ProcessingError', 'Some chunks of the batch left no result.'),
   batch_too_many_failures: entry('ProcessingError', 'More objects failed than the collection tolerates.'),
   batch_deadline: entry('TimeoutError', 'The batch did not finish in its time.'),

@@ -120,6 +120,24 @@ describe('a batch that goes well', () => {
     ).toEqual([one.id, two.id].toSorted());
   });
 
+  it('with more unprocessed objects than a batch may have fails with the way out; processed ones do not count', async () => {
+    const world = await makeWorld();
+    await world.addCollection('all');
+    await world.addObjects(texts(3));
+    const tooMany = await jobFor(world.ctx, world.bucketId, await trigger(world));
+    expect(await admitBatch(world.ctx, tooMany)).toBe('start');
+    await expect(planBatch(world.ctx, tooMany, { objectsMax: 2 })).rejects.toMatchObject({
+      name: 'batch_too_large',
+      message: expect.stringContaining('more than 2 objects'),
+    });
+    await failBatch(world.ctx, tooMany, { reason: 'batch_too_large', detail: 'x' });
+    await run(world);
+    await world.addObjects(['one more']);
+    const rest = await jobFor(world.ctx, world.bucketId, await trigger(world));
+    expect(await admitBatch(world.ctx, rest)).toBe('start');
+    expect((await planBatch(world.ctx, rest, { objectsMax: 2 })).chunks).toBe(1);
+  });
+
   it('is completed with a total of 0 when the bucket is empty', async () => {
     const world = await makeWorld();
     await world.addCollection('all');

@@ -18,7 +18,7 @@ import { rowsOf } from './extract.ts';
 import type { CarriedResult, ChunkFile, ChunkPointer, PlanFile, PlannedObject, RowFailure } from './files.ts';
 import { batchKeys } from './files.ts';
 import type { BatchJob, PlanSummary, StoredBatch } from './store.ts';
-import { findBatch, watchAttributes } from './store.ts';
+import { findBatch, objectsMax, watchAttributes } from './store.ts';
 
 /** A chunk ends at the first of these (decisions, section 1). */
 export const chunkLimits = { rowsMax: 1_000, inputBytesMax: 4_000_000, outputBytesMax: 32_000_000 } as const;
@@ -202,6 +202,8 @@ interface Target {
   readonly head: IndexHead;
   readonly hash: string;
   readonly writer: ChunkWriter;
+  /** Objects that one batch processes, at most; those that are skipped do not count. */
+  readonly objectsMax: number;
   total: number;
   skipped: number;
 }
@@ -240,6 +242,11 @@ async function planObjects(
     for (const [i, object] of objects.entries()) {
       if (done?.[i]) target.skipped++;
       else await target.writer.add(object);
+    }
+    if (target.total - target.skipped > target.objectsMax) {
+      throw new AppError('batch_too_large', {
+        detail: `The bucket holds more than ${target.objectsMax} objects that the collection "${target.collection.name}" has not processed. Make batches of chosen objects: a draft, its objects, then submit.`,
+      });
     }
   }
 }
@@ -378,13 +385,19 @@ export interface PlanResult {
  *
  * @throws AppError batch_wrong_state (cancelled meanwhile), collection_not_found
  */
-export async function planBatch(ctx: NsCtx, job: BatchJob): Promise<PlanResult> {
+export async function planBatch(
+  ctx: NsCtx,
+  job: BatchJob,
+  limits: { readonly objectsMax: number } = { objectsMax },
+): Promise<PlanResult> {
   const { blobs } = ctx.ports;
   const { batch, heads } = await begin(ctx, job);
   crash('batch.plan.after_sequence');
   const planKey = batchKeys.plan(ctx, job.batch_id, job.attempt);
   const chunksKey = batchKeys.chunks(ctx, job.batch_id, job.attempt);
-  const made = (await blobs.head(planKey)) ? undefined : await writePlan(ctx, job, batch, heads, planKey);
+  const made = (await blobs.head(planKey))
+    ? undefined
+    : await writePlan(ctx, job, batch, heads, planKey, limits);
   const plan = made ?? (await getJson<PlanFile>(blobs, planKey));
   crash('batch.plan.after_plan_file');
   await blobs.put(chunksKey, JSON.stringify(plan.chunks), { contentType: 'application/json' });
@@ -433,6 +446,7 @@ async function writePlan(
   batch: StoredBatch,
   heads: readonly IndexHead[],
   planKey: string,
+  limits: { readonly objectsMax: number },
 ): Promise<PlanFile | undefined> {
   const run = randomCharacters(8, ctx.ports.random);
   let chunks = 0;
@@ -449,7 +463,15 @@ async function writePlan(
       sequence,
       head.committed_seq === 0,
     );
-    targets.push({ collection, head, hash: contentHashOf(collection), writer, total: 0, skipped: 0 });
+    targets.push({
+      collection,
+      head,
+      hash: contentHashOf(collection),
+      writer,
+      objectsMax: limits.objectsMax,
+      total: 0,
+      skipped: 0,
+    });
   }
   const failures: RowFailure[] = [];
   if (batch.plan === null) await planFresh(ctx, batch, targets, failures);

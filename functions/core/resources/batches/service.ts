@@ -22,14 +22,11 @@ import { createTask } from '../tasks/service.ts';
 import type { PlanFile, RowFailure } from './files.ts';
 import { batchKeys } from './files.ts';
 import type { DedupStrategy, StoredBatch } from './store.ts';
-import { batchItem, findBatch, jobOf, listBatchRows, toBatch, watchAttributes } from './store.ts';
+import { batchItem, findBatch, jobOf, listBatchRows, objectsMax, toBatch, watchAttributes } from './store.ts';
 import { receiptsOf, stopBatch, tallyOf, watchUntil } from './workflow.ts';
 
 export type { ChunkPointer, RowFailure } from './files.ts';
 export type { BatchJob, StoredBatch } from './store.ts';
-
-/** Objects of one batch, at most (API rules, section 12). */
-export const objectsMax = 100_000;
 /** Heads, tokens and checks of all collections are one transaction; that bounds how many there can be. */
 export const collectionsMax = 20;
 

@@ -19,6 +19,9 @@ export type Lifecycle =
 export type DedupStrategy = 'skip' | 'replace' | 'force';
 
 /** One unit is one object in one collection. `processed + failed + skipped = total` at the end. */
+/** Objects that one batch processes, at most (API rules, section 12). */
+export const objectsMax = 100_000;
+
 export interface Progress {
   readonly total: number;
   readonly processed: number;
