@@ -173,6 +173,15 @@ function parseListFilter(filters: unknown, caseSensitive: boolean) {
   );
 }
 
+/** Sorts rows in place by what a list asks for; the first field weighs most, equal rows keep their order. */
+export function sortRows<T>(rows: T[], input: ListInput, fieldOf: (row: T, field: string) => unknown): void {
+  for (const { field, direction } of [...(input.sorts ?? (input.sort ? [input.sort] : []))].reverse()) {
+    rows.sort(
+      (a, b) => compareValues(fieldOf(a, field), fieldOf(b, field)) * (direction === 'desc' ? -1 : 1),
+    );
+  }
+}
+
 /** A page over rows that are all in memory (kinds that are bounded by a quota), with exact totals. */
 export async function pageOfAll<T>(
   ctx: Ctx,
@@ -183,11 +192,7 @@ export async function pageOfAll<T>(
 ): Promise<PageReply<T>> {
   const test = rowTest(input, searched);
   const kept = rows.filter((row) => test(row));
-  for (const { field, direction } of [...(input.sorts ?? (input.sort ? [input.sort] : []))].reverse()) {
-    kept.sort(
-      (a, b) => compareValues(valueAt(a, field), valueAt(b, field)) * (direction === 'desc' ? -1 : 1),
-    );
-  }
+  sortRows(kept, input, valueAt);
   const limit = pageSize(input);
   const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
   return pageReply(ctx, list, input, kept.slice(offset, offset + limit), {

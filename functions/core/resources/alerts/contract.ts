@@ -13,6 +13,7 @@ import {
   TitleName,
   Warnings,
 } from '../../http/schemas.ts';
+import { agree, refuseDifferent } from '../../http/spellings.ts';
 
 const Id = z.string().min(1).max(200);
 const Url = z.string().min(1).max(4000);
@@ -110,21 +111,13 @@ function channelsOf(body: Body): ChannelInput[] | undefined {
 }
 
 function normalise(body: Body, ctx: z.RefinementCtx) {
-  const differ = (path: string, other: string) =>
-    ctx.addIssue({
-      code: 'custom',
-      path: [path],
-      message: `"${other}" and "${path}" mean the same and differ`,
-      params: { fix: 'send one of them' },
-    });
-  if (body.name !== undefined && body.alert_name !== undefined && body.name !== body.alert_name)
-    differ('name', 'alert_name');
+  agree(ctx, body, 'name', 'alert_name');
   if (
     body.collection_id !== undefined &&
     body.collection_ids &&
     JSON.stringify([body.collection_id]) !== JSON.stringify(body.collection_ids)
   ) {
-    differ('collection_ids', 'collection_id');
+    refuseDifferent(ctx, 'collection_ids', 'collection_id');
   }
   const [first] = body.notification_config?.channels ?? [];
   if (
@@ -132,7 +125,7 @@ function normalise(body: Body, ctx: z.RefinementCtx) {
     first &&
     (first.channel_type !== body.notification.type || first.config?.url !== body.notification.url)
   ) {
-    differ('notification_config', 'notification');
+    refuseDifferent(ctx, 'notification_config', 'notification');
   }
   return {
     name: body.alert_name ?? body.name,

@@ -11,6 +11,7 @@ import {
   nameOf,
   Timestamp,
 } from '../../http/schemas.ts';
+import { agree } from '../../http/spellings.ts';
 import { isReserved } from '../../reserved-fields.ts';
 
 /** Types of a schema property. Binary ones come by upload or URL, the others inline. */
@@ -75,19 +76,10 @@ export type BucketSchema = z.output<typeof BucketSchema>;
 const Name = nameOf('bkt_');
 
 /** The tutorial says `name`, clients say `bucket_name`; both at once must agree. */
-function oneName<T extends { name?: string | undefined; bucket_name?: string | undefined }>(
-  body: T,
+const oneName = (
+  body: { readonly name?: string | undefined; readonly bucket_name?: string | undefined },
   ctx: z.RefinementCtx,
-): void {
-  if (body.name !== undefined && body.bucket_name !== undefined && body.name !== body.bucket_name) {
-    ctx.addIssue({
-      code: 'custom',
-      path: ['bucket_name'],
-      message: '"name" and "bucket_name" mean the same and differ',
-      params: { fix: 'send one of them' },
-    });
-  }
-}
+): void => agree(ctx, body, 'bucket_name', 'name');
 
 export const CreateBucketBody = z
   .strictObject({

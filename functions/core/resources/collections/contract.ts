@@ -11,6 +11,7 @@ import {
   nameOf,
   Timestamp,
 } from '../../http/schemas.ts';
+import { agree } from '../../http/spellings.ts';
 
 const Name = nameOf('col_');
 const Property = z.string().min(1).max(100);
@@ -46,16 +47,7 @@ export const ExtractorBody = z
     params: z.record(z.string(), z.json()).nullish(),
     input_mappings: Mappings.nullish(),
   })
-  .superRefine((body, ctx) => {
-    if (body.parameters && body.params && JSON.stringify(body.parameters) !== JSON.stringify(body.params)) {
-      ctx.addIssue({
-        code: 'custom',
-        path: ['params'],
-        message: '"parameters" and "params" mean the same and differ',
-        params: { fix: 'send one of them' },
-      });
-    }
-  })
+  .superRefine((body, ctx) => agree(ctx, body, 'params', 'parameters'))
   .transform(({ params, parameters, ...rest }) => ({ ...rest, parameters: parameters ?? params }))
   .meta({ id: 'FeatureExtractorInput' });
 
@@ -99,19 +91,10 @@ const shared = {
   alert_applications: z.array(AlertApplication).max(20).nullish(),
 };
 
-function oneName<T extends { name?: string | undefined; collection_name?: string | undefined }>(
-  body: T,
+const oneName = (
+  body: { readonly name?: string | undefined; readonly collection_name?: string | undefined },
   ctx: z.RefinementCtx,
-): void {
-  if (body.name !== undefined && body.collection_name !== undefined && body.name !== body.collection_name) {
-    ctx.addIssue({
-      code: 'custom',
-      path: ['collection_name'],
-      message: '"name" and "collection_name" mean the same and differ',
-      params: { fix: 'send one of them' },
-    });
-  }
-}
+): void => agree(ctx, body, 'collection_name', 'name');
 
 export const CreateCollectionBody = z
   .strictObject({

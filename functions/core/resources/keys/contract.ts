@@ -11,6 +11,7 @@ import {
   Timestamp,
   TitleName,
 } from '../../http/schemas.ts';
+import { agree } from '../../http/spellings.ts';
 
 const Permissions = z
   .array(z.enum(keyPermissions))
@@ -43,6 +44,7 @@ export const CreateKeyBody = z
         params: { type: 'missing' },
       });
     }
+    agree(ctx, body, 'key_name', 'name');
     if (body.scopes && body.permissions.includes('admin')) {
       ctx.addIssue({
         code: 'custom',

@@ -10,6 +10,7 @@ import {
   nameOf,
   Timestamp,
 } from '../../http/schemas.ts';
+import { agree } from '../../http/spellings.ts';
 
 const Name = nameOf('ns_');
 
@@ -34,14 +35,7 @@ export const CreateNamespaceBody = z
         params: { type: 'missing' },
       });
     }
-    if (body.name !== undefined && body.namespace_name !== undefined && body.name !== body.namespace_name) {
-      ctx.addIssue({
-        code: 'custom',
-        path: ['name'],
-        message: '"name" and "namespace_name" mean the same and differ',
-        params: { fix: 'send one of them' },
-      });
-    }
+    agree(ctx, body, 'name', 'namespace_name');
   })
   .transform(({ name, namespace_name, ...rest }) => ({ ...rest, name: (namespace_name ?? name)! }))
   .meta({ id: 'CreateNamespace' });
@@ -53,6 +47,7 @@ export const UpdateNamespaceBody = z
     description: Description.nullish(),
     metadata: Metadata.optional(),
   })
+  .superRefine((body, ctx) => agree(ctx, body, 'name', 'namespace_name'))
   .transform(({ name, namespace_name, ...rest }) => ({ ...rest, name: namespace_name ?? name }))
   .meta({ id: 'UpdateNamespace' });
 

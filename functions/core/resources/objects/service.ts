@@ -8,15 +8,7 @@ import { AppError, invalid } from '../../errors.ts';
 import { checkVersion } from '../../http/version.ts';
 import { newId } from '../../ids.ts';
 import type { ListInput, PageReply } from '../../page.ts';
-import {
-  compareValues,
-  pageOffset,
-  pageReply,
-  pageSize,
-  readCursor,
-  rowTest,
-  scanRowsMax,
-} from '../../page.ts';
+import { pageOffset, pageReply, pageSize, readCursor, rowTest, scanRowsMax, sortRows } from '../../page.ts';
 import { audit } from '../../store/audit.ts';
 import { BlobMissing } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
@@ -377,14 +369,12 @@ export async function listObjects(
   if (after)
     ctx.warnings.push(`the bucket holds more objects; only the newest ${rows.length} were looked at`);
   const test = rowTest(input, ['object_id', 'key_prefix', ...Object.keys(bucket.bucket_schema.properties)]);
-  const kept = rows.filter((object) => test(searchedFields(object)));
-  for (const { field, direction } of [...(input.sorts ?? (input.sort ? [input.sort] : []))].reverse()) {
-    const name = field.replace(/^(metadata|payload)\./, '');
-    kept.sort(
-      (a, b) =>
-        compareValues(searchedFields(a)[name], searchedFields(b)[name]) * (direction === 'desc' ? -1 : 1),
-    );
-  }
+  // Made once for each object: the filter, and then every comparison of the order, look at them.
+  const looked = rows
+    .map((object) => ({ object, fields: searchedFields(object) }))
+    .filter(({ fields }) => test(fields));
+  sortRows(looked, input, ({ fields }, field) => fields[field.replace(/^(metadata|payload)\./, '')]);
+  const kept = looked.map(({ object }) => object);
   const offset = Number(position);
   const results = pageOf(kept.slice(offset, offset + size));
   const next = offset + results.length;

@@ -12,6 +12,7 @@ import {
   Pagination,
   Timestamp,
 } from '../../http/schemas.ts';
+import { agree } from '../../http/spellings.ts';
 
 /** `GET .../retrievers/stages` would hide a retriever of that name. */
 const Name = nameOf('ret_').refine(
@@ -65,23 +66,8 @@ interface Loose {
 }
 
 function bothAgree(body: Loose, ctx: z.RefinementCtx): void {
-  const differ = (path: string, other: string) =>
-    ctx.addIssue({
-      code: 'custom',
-      path: [path],
-      message: `"${other}" and "${path}" mean the same and differ`,
-      params: { fix: 'send one of them' },
-    });
-  if (body.name !== undefined && body.retriever_name !== undefined && body.name !== body.retriever_name)
-    differ('retriever_name', 'name');
-  const { collection_ids, collection_identifiers } = body;
-  if (
-    collection_ids &&
-    collection_identifiers &&
-    JSON.stringify(collection_ids) !== JSON.stringify(collection_identifiers)
-  ) {
-    differ('collection_identifiers', 'collection_ids');
-  }
+  agree(ctx, body, 'retriever_name', 'name');
+  agree(ctx, body, 'collection_identifiers', 'collection_ids');
 }
 
 /** Both spellings -> one. `null` of a list means: the empty one. */

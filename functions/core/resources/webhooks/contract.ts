@@ -4,6 +4,7 @@ import { eventTypes } from '../../events.ts';
 import type { Route } from '../../http/route.ts';
 import { route } from '../../http/route.ts';
 import { ListBody, ListQuery, listReply, NoContent, Timestamp, TitleName } from '../../http/schemas.ts';
+import { agree, refuseDifferent } from '../../http/spellings.ts';
 
 const EventName = z.string().superRefine((name, ctx) => {
   if (!(eventTypes as readonly string[]).includes(name)) {
@@ -101,19 +102,10 @@ interface Loose {
 }
 
 function bothAgree(body: Loose, ctx: Issues): void {
-  const differ = (path: string, other: string) =>
-    ctx.addIssue({
-      code: 'custom',
-      path: [path],
-      message: `"${other}" and "${path}" mean the same and differ`,
-      params: { fix: 'send one of them' },
-    });
-  if (body.events && body.event_types && JSON.stringify(body.events) !== JSON.stringify(body.event_types))
-    differ('event_types', 'events');
+  agree(ctx, body, 'event_types', 'events');
   if (body.url !== undefined && body.channels && body.channels[0]?.configs.url !== body.url)
-    differ('channels', 'url');
-  if (body.name !== undefined && body.webhook_name !== undefined && body.name !== body.webhook_name)
-    differ('webhook_name', 'name');
+    refuseDifferent(ctx, 'channels', 'url');
+  agree(ctx, body, 'webhook_name', 'name');
 }
 
 /** Both spellings -> the one that is stored. */
