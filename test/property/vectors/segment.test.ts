@@ -178,8 +178,21 @@ test('a segment cut off anywhere is noticed, and so is one that is too long', ()
 test('anything else than a segment is foreign', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 5_000 }), (bytes) => {
-      expect(faultOf(bytes)).toMatchObject({ code: 'segment_foreign', objectName: name });
+      // What begins as a segment does, be it for one byte, is one that was cut off; nothing at all is no segment.
+      const begun =
+        bytes.length > 0 &&
+        [...'VSEG0001'].every((letter, at) => at >= bytes.length || bytes[at] === letter.charCodeAt(0));
+      const code = begun ? 'segment_truncated' : 'segment_foreign';
+      expect(faultOf(bytes)).toMatchObject({ code, objectName: name });
     }),
+    {
+      examples: [
+        [new Uint8Array(0)],
+        [Uint8Array.from([86])],
+        [Uint8Array.from([86, 83])],
+        [Uint8Array.from([87])],
+      ],
+    },
   );
   expect(faultOf(new TextEncoder().encode('{"version": 1}')).code).toBe('segment_foreign');
 });
