@@ -1,0 +1,209 @@
+// The commit that moves the heads of one or more collections (vector store design, section 8).
+import { setTimeout as pause } from 'node:timers/promises';
+import { isoTime } from '../clock.ts';
+import type { NsCtx } from '../context.ts';
+import { crash } from '../crash.ts';
+import { AppError } from '../errors.ts';
+import { encodeSegment, type SegmentInput } from '../vectors/encode-segment.ts';
+import {
+  type Addition,
+  appendSegments,
+  encodeManifest,
+  type Manifest,
+  type StoredSegment,
+} from '../vectors/manifest.ts';
+import { forgetOld } from './collect-garbage.ts';
+import { foldDeltas } from './fold-deltas.ts';
+import { headWrite, toHead } from './index-head.ts';
+import { manifestKey, segmentKey } from './index-keys.ts';
+import { loadManifest, loadSegment, readFault } from './open-index.ts';
+import type { Write } from './table.ts';
+import { ConditionFailed } from './table.ts';
+
+/**
+ * Encodes a segment and stores it under a fresh key. Nobody sees it until a commit names it; what is never named is
+ * swept.
+ *
+ * @throws VectorError vector_invalid, row_invalid, commit_too_large
+ */
+export async function putSegment(
+  ctx: NsCtx,
+  collectionId: string,
+  input: SegmentInput,
+): Promise<StoredSegment> {
+  const { bytes, description } = encodeSegment(input);
+  const key = segmentKey(ctx, collectionId);
+  await ctx.ports.index.put(key, bytes, { contentType: 'application/octet-stream', ifAbsent: true });
+  return { ...description, key };
+}
+
+/** What a commit does to the index of one collection. */
+export interface IndexChange {
+  readonly collection_id: string;
+  /** Segments that are stored already. */
+  readonly additions: readonly Addition[];
+  /** Documents that come (positive) or go (negative) with this commit. */
+  readonly document_delta: number;
+  /** The batch whose sequence becomes visible; the commit is refused if it is not the open one any more. */
+  readonly sequence?: { readonly batch_id: string; readonly attempt: number };
+}
+
+export interface CommitOptions {
+  /** Names this commit for ever: a repetition finds it applied and changes nothing. At most 200 characters. */
+  readonly token: string;
+  /** Further writes of the same transaction. When one of their conditions fails, nothing is written. */
+  readonly writes?: readonly Write[];
+  /**
+   * The watermark that the caller read: its writes replace what was visible then. When a batch has committed since,
+   * nothing is written.
+   */
+  readonly committedSeq?: number;
+  /** Prefix of the crash points that the commit passes. @default 'index.commit' */
+  readonly crashPoint?: string;
+}
+
+/** Lost races before a commit gives up (reliability, section 3). */
+const commitTries = 20;
+const tokenKeepMs = 24 * 3600 * 1000;
+
+/** The sequence of the batch was taken over or aborted: it may not commit any more. */
+export class SequenceLost extends Error {
+  constructor(collectionId: string, batchId: string) {
+    super(`the sequence of ${batchId} in ${collectionId} is not open any more`);
+    this.name = 'SequenceLost';
+  }
+}
+
+/**
+ * Moves the heads of one or more collections, all or none, together with `options.writes`.
+ *
+ * Puts the next manifests under fresh keys, then writes one transaction: every head if nobody moved it, a token row
+ * for each collection if it is absent, a check that each collection exists, and the caller's writes. Who loses a race
+ * reads again, puts its segments on top of the newer manifest (nothing is uploaded twice) and repeats. When an answer
+ * was lost, the token tells that the commit is done.
+ *
+ * @returns `repeated`: the token was there already, so nothing was written now
+ * @throws ConditionFailed when a condition of the caller's writes failed: indices are those of `options.writes`; with
+ *   no index when the watermark has moved
+ * @throws SequenceLost
+ * @throws AppError collection_not_found (deleted meanwhile), index_contended, index_unavailable, index_corrupt
+ * @throws VectorError feature_mismatch, commit_too_large
+ */
+export async function commitIndex(
+  ctx: NsCtx,
+  changes: readonly IndexChange[],
+  options: CommitOptions,
+): Promise<{ readonly repeated: boolean; readonly versions: readonly number[] }> {
+  const { table, index, clock } = ctx.ports;
+  const { token, writes: callers = [], crashPoint = 'index.commit' } = options;
+  const ids = changes.map((change) => change.collection_id);
+  for (let attempt = 0; attempt < commitTries; attempt++) {
+    if (attempt > 0) await pause(Math.min(200, 4 * 2 ** Math.min(attempt, 6)) * jitter(ctx));
+    const nowMs = clock.now();
+    const [tokenRow, ...headRows] = await table.getMany([
+      ctx.ns.commitToken(ids[0]!, token),
+      ...ids.map((id) => ctx.ns.head(id)),
+    ]);
+    if (tokenRow && Number(tokenRow.expires_at) >= Math.floor(nowMs / 1000)) {
+      const done = tokenRow.versions as Record<string, number>;
+      return { repeated: true, versions: ids.map((id) => Number(done[id])) };
+    }
+    const heads = headRows.map((row, i) => toHead(ids[i]!, row));
+    const moved = heads.some((head) => (options.committedSeq ?? head.committed_seq) !== head.committed_seq);
+    if (moved) throw new ConditionFailed([]);
+    const ours: Write[] = [];
+    const versions: number[] = [];
+    for (const [i, { sequence }] of changes.entries()) {
+      const { open } = heads[i]!;
+      if (sequence && (open?.batch_id !== sequence.batch_id || open.attempt !== sequence.attempt)) {
+        throw new SequenceLost(ids[i]!, sequence.batch_id);
+      }
+    }
+    const manifests = await Promise.all(heads.map((head) => loadManifest(ctx, head.manifest_key))).catch(
+      (error: unknown) => {
+        throw readFault(error);
+      },
+    );
+    const puts: Promise<unknown>[] = [];
+    for (const [i, change] of changes.entries()) {
+      const head = heads[i]!;
+      const isSmall =
+        change.additions.length > 0 && change.additions.every((addition) => 'every' in addition);
+      const before = isSmall ? await fold(ctx, change.collection_id, manifests[i]!) : manifests[i]!;
+      const next = appendSegments(forgetOld(before, nowMs), change.additions);
+      const key = manifestKey(ctx, change.collection_id, next.version);
+      puts.push(index.put(key, encodeManifest(next), { contentType: 'application/json', ifAbsent: true }));
+      versions.push(next.version);
+      ours.push(
+        headWrite(ctx, head, {
+          version: next.version,
+          manifest_key: key,
+          document_count: Math.max(0, head.document_count + change.document_delta),
+          ...(change.sequence ? { committed_seq: head.open!.seq, open: null } : {}),
+        }),
+      );
+    }
+    await Promise.all(puts);
+    crash(`${crashPoint}.after_manifest`);
+    const byCollection = Object.fromEntries(ids.map((id, i) => [id, versions[i]!]));
+    for (const id of ids) {
+      ours.push(
+        {
+          put: {
+            ...ctx.ns.commitToken(id, token),
+            versions: byCollection,
+            at: isoTime(nowMs),
+            expires_at: Math.floor((nowMs + tokenKeepMs) / 1000),
+          },
+          if: [{ anyOf: [{ absent: true }, { attribute: 'expires_at', lt: Math.floor(nowMs / 1000) }] }],
+        },
+        { check: ctx.ns.resource('COLLECTION', id), if: [{ present: true }] },
+      );
+    }
+    try {
+      await table.write([...callers, ...ours]);
+      crash(`${crashPoint}.after_head`);
+      return { repeated: false, versions };
+    } catch (error) {
+      if (!(error instanceof ConditionFailed)) throw error;
+      const at = (place: number) => error.of(callers.length + place);
+      // The token is there: the write was ours and its answer was lost. The next look returns what it did.
+      if (ids.some((_, i) => at(ids.length + 2 * i))) continue;
+      for (const [i, id] of ids.entries()) {
+        if (at(ids.length + 2 * i + 1)) {
+          throw new AppError('collection_not_found', {
+            detail: `The collection ${id} was deleted meanwhile.`,
+          });
+        }
+      }
+      const callersFailed = error.failures.filter((failure) => failure.index < callers.length);
+      if (callersFailed.length > 0) throw new ConditionFailed(callersFailed);
+      // Only heads are left: somebody was faster.
+    }
+  }
+  throw new AppError('index_contended', {
+    detail: `The index of ${ids.join(', ')} is being written by too many at once; ${commitTries} tries did not get through.`,
+    retryAfterSeconds: 2,
+  });
+}
+
+/** Merges small segments when there are many. */
+async function fold(ctx: NsCtx, collectionId: string, manifest: Manifest): Promise<Manifest> {
+  const { index, clock } = ctx.ports;
+  return foldDeltas(manifest, {
+    nowMs: clock.now(),
+    load: (ref) => loadSegment(ctx, ref),
+    put: async ({ bytes, description }) => {
+      const key = segmentKey(ctx, collectionId);
+      await index.put(key, bytes, { contentType: 'application/octet-stream', ifAbsent: true });
+      return { ...description, key };
+    },
+  }).catch((error: unknown) => {
+    throw readFault(error);
+  });
+}
+
+/** Between a half and one and a half. */
+function jitter(ctx: NsCtx): number {
+  return 0.5 + ctx.ports.random.bytes(1)[0]! / 255;
+}
