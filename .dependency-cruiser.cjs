@@ -24,6 +24,8 @@ const calls = {
   // A channel with a URL is a hidden webhook.
   alerts: ['collections', 'documents', 'retrievers', 'webhooks'],
   webhooks: [],
+  // Exports read documents and imports write them, as batches do.
+  transfers: ['collections', 'documents', 'tasks'],
   service: [],
 };
 
@@ -94,9 +96,10 @@ module.exports = {
       path: '^functions/',
       pathNot: `${core}aws/`,
     }, { path: '(^|/)@aws-sdk/' }),
+    // range-sockets connects to where the SDK would: the address is that of the bucket, no user names it.
     forbid('one-way-out', "Users' URLs are called by core/egress only, which judges what they resolve to.", {
       path: '^functions/',
-      pathNot: [`${core}egress/`, `${core}labels/`],
+      pathNot: [`${core}egress/`, `${core}labels/`, `${core}aws/range-sockets\\.ts$`],
     }, { path: '^(node:)?(http|https|net|tls|dgram|http2)$' }),
     forbid('document-at-build-time', 'The Lambdas serve the document as a file; what makes it stays out of their bundles.', {
       path: '^functions/',
@@ -110,6 +113,8 @@ module.exports = {
   options: {
     // Following into aws-cdk-lib overflows the stack.
     doNotFollow: { path: 'node_modules' },
+    // AssemblyScript, which has a compiler of its own.
+    exclude: { path: '^functions/core/vectors/kernel/assembly/' },
     // Imports of types count: a service that needs a handler's type needs the handler.
     tsPreCompilationDeps: true,
     tsConfig: { fileName: 'tsconfig.json' },

@@ -2,18 +2,17 @@
 //
 //   npm run bench                    everything, some minutes
 //   npm run bench -- --quick         fewer rounds and 2,000 objects instead of 10,000: to try the bench itself
-import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { cpus, platform, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { projectFolder, projectPython } from '../local/emulator.ts';
+import { projectFolder } from '../local/emulator.ts';
 import type { BareRun, BatchRun, StepTime } from './batches.ts';
 import { fillBucket, makeCollection, runBare, runBatch, stepTimes } from './batches.ts';
 import type { Weight } from './bundles.ts';
 import { weighLambdas } from './bundles.ts';
 import type { Figure } from './figures.ts';
 import { rounded, tableOf } from './figures.ts';
+import { commit, machine } from './machine.ts';
 import type { Samples } from './measure.ts';
 import { median, ratioOf } from './measure.ts';
 import { measureRequests } from './requests.ts';
@@ -32,27 +31,6 @@ const frameRows = 256;
 const started = performance.now();
 const say = (line: string) =>
   console.log(`${((performance.now() - started) / 1000).toFixed(1).padStart(7)} s  ${line}`);
-
-/** What the figures belong to; they say little on another machine. */
-function machine(): Record<string, unknown> {
-  const python = execFileSync(projectPython, ['--version'], { encoding: 'utf8' }).trim();
-  return {
-    cpu: cpus()[0]?.model.trim() ?? 'unknown',
-    cores: cpus().length,
-    memory_gb: Math.round(totalmem() / 1e9),
-    os: `${platform()} ${release()}`,
-    node: process.version,
-    python,
-  };
-}
-
-/** `unknown` outside a repository; `-changed` behind it if files differ from the commit. */
-function commit(): string {
-  const git = (...args: string[]) => spawnSync('git', args, { cwd: projectFolder, encoding: 'utf8' });
-  const head = git('rev-parse', 'HEAD');
-  if (head.status !== 0) return 'unknown';
-  return `${head.stdout.trim()}${git('status', '--porcelain').stdout === '' ? '' : '-changed'}`;
-}
 
 function requestFigures(samples: Readonly<Record<string, Samples>>): Figure[] {
   const figures: Figure[] = [];

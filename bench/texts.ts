@@ -1,16 +1,6 @@
 // The texts that are measured with: as many different ones as asked for, made from the sample articles, always the same.
 import { readSamples } from '../local/demo/samples.ts';
-
-/** Numbers that depend on the seed alone (mulberry32), so that two runs measure the same texts. */
-function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+import { randomNumbers } from './random.ts';
 
 const sentencesOf = (text: string): string[] =>
   text.match(/[^.!?]+[.!?]+/g)?.map((one) => one.trim()) ?? [text];

@@ -31,11 +31,12 @@ const execution = (machine: string, separator: string) =>
 export function acknowledgements(stacks: GranaryStacks, settings: StageSettings): readonly Acknowledgement[] {
   const { data, delivery, processing, api, observability } = stacks;
   const { batch, chunk, taxonomy, alert, cluster, namespace } = processing.steps;
-  const { relay, starter, sweep, validator, runner, clusterer } = processing;
+  const { relay, starter, compact, sweep, validator, runner, clusterer } = processing;
   const traced: readonly TypeScriptFunction[] = [
     ...Object.values(processing.steps),
     relay,
     starter,
+    compact,
     sweep,
     delivery.deliver,
     api.api,
@@ -79,7 +80,7 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     {
       id: objectsOf.index,
       reason: oneTenantPerKey,
-      on: roles(batch, chunk, taxonomy, alert, cluster, namespace, sweep, api.api, api.query),
+      on: roles(batch, chunk, taxonomy, alert, cluster, namespace, compact, sweep, api.api, api.query),
     },
     {
       id: objectsOf.blobs.replace('/*]', '/batches/*]'),
@@ -134,7 +135,12 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     {
       id: 'Serverless-SQSRedrivePolicy',
       reason: 'These are dead-letter queues.',
-      on: [processing.leftovers, processing.jobs.deadLetters, delivery.deliveries.deadLetters],
+      on: [
+        processing.leftovers,
+        processing.jobs.deadLetters,
+        processing.indexJobs.deadLetters,
+        delivery.deliveries.deadLetters,
+      ],
     },
     {
       id: 'Serverless-LambdaDLQ',
@@ -145,7 +151,7 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     {
       id: 'Serverless-LambdaEventSourceMappingDestination',
       reason: 'A queue has no failure destination: its redrive policy moves what failed five times.',
-      on: [starter, delivery.deliver],
+      on: [starter, compact, delivery.deliver],
     },
     ...['AwsSolutions-L1', 'Serverless-LambdaLatestVersion'].map((id) => ({
       id,
@@ -159,6 +165,15 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
         'Traces need a right, and these roles have none but to write their own logs. The caller is traced.',
       on: python,
     },
+    ...(data.vectors
+      ? [
+          {
+            id: 'AwsSolutions-IAM5[Resource::PLACEHOLDER/index/*]',
+            reason: 'Each feature of each collection has an index of its own, made while the system runs.',
+            on: roles(api.query, taxonomy, alert, namespace, compact),
+          },
+        ]
+      : []),
     ...(observability && settings.alarmEmail !== undefined
       ? [
           {

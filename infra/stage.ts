@@ -6,6 +6,7 @@ import { findLabelModelFault } from '../functions/core/labels/settings.ts';
 export const lambdaNames = [
   'api',
   'query',
+  'scan',
   'authorizer',
   'relay',
   'starter',
@@ -15,6 +16,7 @@ export const lambdaNames = [
   'alert',
   'cluster',
   'namespace',
+  'compact',
   'deliver',
   'sweep',
   'plugin-validator',
@@ -32,6 +34,8 @@ const sizing: Sizing = {
   // The gateway waits 29 s at most, so a longer run would answer nobody.
   api: { memoryMb: 1024, timeoutSeconds: 29 },
   query: { memoryMb: 3008, timeoutSeconds: 29 },
+  // As `query`, which waits for it.
+  scan: { memoryMb: 3008, timeoutSeconds: 28 },
   authorizer: { memoryMb: 512, timeoutSeconds: 10 },
   relay: { memoryMb: 512, timeoutSeconds: 60 },
   starter: { memoryMb: 512, timeoutSeconds: 30 },
@@ -41,6 +45,8 @@ const sizing: Sizing = {
   alert: { memoryMb: 1769, timeoutSeconds: 300 },
   cluster: { memoryMb: 1769, timeoutSeconds: 300 },
   namespace: { memoryMb: 1024, timeoutSeconds: 300 },
+  // Half of the memory holds vectors that are rewritten, the rest ids, columns and the segment that is written.
+  compact: { memoryMb: 3008, timeoutSeconds: 900 },
   deliver: { memoryMb: 512, timeoutSeconds: 120 },
   sweep: { memoryMb: 512, timeoutSeconds: 55 },
   // Called by `api` within one request.
@@ -82,6 +88,18 @@ const StageSettings = z
     sizing: Sizes,
     /** Concurrent executions set aside, by Lambda; the account must have them (100 always stay unreserved). */
     reservedConcurrency: z.partialRecord(z.enum(lambdaNames), z.int().min(1)),
+    /**
+     * Functions that share the scan of an index too large for `query`: each holds half of its memory in codes. They
+     * cost nothing while nobody searches such an index.
+     */
+    scanFunctions: z.int().min(0).max(64),
+    /**
+     * A bucket of Amazon S3 Vectors, for namespaces that choose the vector backend `s3_vectors`. It costs nothing while
+     * it is empty; not every region has the service.
+     */
+    s3Vectors: z.boolean(),
+    /** The function that runs LanceDB, for namespaces that choose `lancedb`. `npm run lance` must have been run. */
+    lancedb: z.boolean(),
     /** Chunks of one batch at a time. */
     mapConcurrency: z.int().min(1).max(1000),
     /** Concurrent runs fed by each queue; the service allows no less than 2. */
@@ -128,6 +146,9 @@ const base: StageSettings = {
   logRetentionDays: 30,
   sizing,
   reservedConcurrency: {},
+  scanFunctions: 4,
+  s3Vectors: false,
+  lancedb: false,
   mapConcurrency: 4,
   queueConcurrency: 2,
   throttling: { requestsPerSecond: 100, burst: 200 },
@@ -147,6 +168,7 @@ const stages: Readonly<Record<string, StageSettings>> = {
     tenancy: false,
     runnerNetwork: 'open',
     allowLoopback: true,
+    scanFunctions: 2,
     mapConcurrency: 2,
     throttling: { requestsPerSecond: 10_000, burst: 5_000 },
     rateLimits: {
@@ -170,7 +192,8 @@ const stages: Readonly<Record<string, StageSettings>> = {
       clusterer: { ...sizing.clusterer, memoryMb: 10_240 },
     },
     // Requests keep answering while batches take all they can get.
-    reservedConcurrency: { authorizer: 50, api: 100, query: 150, deliver: 20 },
+    reservedConcurrency: { authorizer: 50, api: 100, query: 150, deliver: 20, compact: 10 },
+    scanFunctions: 32,
     mapConcurrency: 40,
     queueConcurrency: 10,
     throttling: { requestsPerSecond: 1000, burst: 2000 },

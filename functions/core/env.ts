@@ -16,12 +16,15 @@ export const environmentValues = {
   ALLOW_LOOPBACK: 'true in the local stage only: webhooks and blob URLs may reach loopback addresses',
   REALTIME_PLUGINS: 'true where plugins can be deployed for realtime inference',
   JOBS_QUEUE_URL: 'queue between relay and starter',
+  INDEX_JOBS_QUEUE_URL: 'queue between starter and the worker of the indexes',
   EVENT_BUS: 'name of the event bus',
   DELIVERIES_QUEUE_URL: 'queue of webhook deliveries',
   BATCH_WORKFLOW: 'ARN of the batch state machine',
   CLUSTER_WORKFLOW: 'ARN of the cluster state machine',
   TAXONOMY_WORKFLOW: 'ARN of the taxonomy state machine',
   NAMESPACE_WORKFLOW: 'ARN of the namespace-delete state machine',
+  SCAN_FUNCTIONS: 'JSON: names of the functions that share the scan of large indexes, [] for none',
+  VECTOR_BACKENDS: 'JSON: the vector backends of the stage and how to reach them, {} for none (see core/aws/backends.ts)',
   LABEL_MODEL: 'JSON: the model that names clusters, {} for none (see core/labels)',
 } as const;
 
@@ -37,6 +40,8 @@ const services = [
   'RATE_LIMITS',
   'ALLOW_LOOPBACK',
   'REALTIME_PLUGINS',
+  'SCAN_FUNCTIONS',
+  'VECTOR_BACKENDS',
 ] as const;
 
 /** The names that each TypeScript Lambda reads: the folder's name -> its values. A test compares this with the templates. */
@@ -48,6 +53,7 @@ export const lambdaEnvironment = {
   starter: [
     ...base,
     'JOBS_QUEUE_URL',
+    'INDEX_JOBS_QUEUE_URL',
     'BATCH_WORKFLOW',
     'CLUSTER_WORKFLOW',
     'TAXONOMY_WORKFLOW',
@@ -55,10 +61,12 @@ export const lambdaEnvironment = {
   ],
   batch: services,
   chunk: services,
+  scan: ['STAGE', 'LOG_LEVEL', 'INDEX_BUCKET'],
   taxonomy: services,
   alert: services,
   cluster: [...services, 'LABEL_MODEL'],
   namespace: services,
+  compact: [...base, 'INDEX_BUCKET', 'VECTOR_BACKENDS'],
   deliver: [...base, 'BLOB_BUCKET', 'PEPPER_SECRET', 'ALLOW_LOOPBACK', 'DELIVERIES_QUEUE_URL'],
   sweep: [...base, 'JOBS_QUEUE_URL', 'EVENT_BUS', 'DELIVERIES_QUEUE_URL'],
 } as const satisfies Record<string, readonly EnvironmentName[]>;

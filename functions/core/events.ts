@@ -16,6 +16,7 @@ export const eventTable = {
   'collection.updated': 'A collection changed.',
   'collection.deleted': 'A collection was deleted.',
   'collection.documents.written': 'A batch wrote documents into a collection.',
+  'collection.documents.deleted': 'One request deleted more documents than are announced one by one.',
   'collection.documents.batch_completed':
     'The same moment as batch.completed, for each collection of the batch.',
   'document.updated': 'A document was changed by a request.',
@@ -58,6 +59,9 @@ export interface GranaryEvent {
   readonly webhook_id?: string;
 }
 
+/** What the worker of the indexes can do for a collection; functions/compact/tasks.ts says by which file. */
+export type IndexTask = 'compact' | 'collect' | 'export' | 'import' | 'sync' | 'drop_copies' | 'migrate';
+
 /** Work that a workflow or worker must do; travels over the jobs queue. */
 export type Job =
   | {
@@ -91,4 +95,18 @@ export type Job =
       readonly org_id: string;
       readonly namespace_id: string;
       readonly request_id: string;
+    }
+  | {
+      readonly kind: 'index';
+      readonly task: IndexTask;
+      readonly org_id: string;
+      readonly namespace_id: string;
+      /** `*` for what concerns the whole namespace. */
+      readonly collection_id: string;
+      /** Of an export, import or migration. */
+      readonly run_id?: string;
+      readonly request_id: string;
     };
+
+/** A job for the worker of the indexes. */
+export type IndexJob = Extract<Job, { readonly kind: 'index' }>;

@@ -26,6 +26,8 @@ export const idPrefixes = {
   organization: 'org_',
   key: 'key_',
   audit: 'aud_',
+  export: 'exp_',
+  import: 'imp_',
 } as const;
 
 export type IdKind = keyof typeof idPrefixes;

@@ -1,4 +1,5 @@
 // What services need from the outside: storage, plugins, time, settings. Handlers get real ones, tests get memory.
+import type { BackendPorts } from './backends/registry.ts';
 import type { Clock, RandomSource } from './clock.ts';
 import type { Blobs } from './store/blobs.ts';
 import type { Table } from './store/table.ts';
@@ -20,6 +21,13 @@ export interface FunctionCaller {
     payload: unknown,
     options?: { readonly tenant?: string; readonly timeoutMs?: number },
   ): Promise<unknown>;
+}
+
+/** Functions that scan parts of an index. */
+export interface Scanners {
+  readonly functions: readonly FunctionCaller[];
+  /** Bytes of vectors or codes that one function holds, the one that asks among them. */
+  readonly bytesEach: number;
 }
 
 /** Settings of the stage that code (not infrastructure) needs to know. */
@@ -44,6 +52,10 @@ export interface Ports {
   readonly index: Blobs;
   readonly runner: FunctionCaller;
   readonly validator: FunctionCaller;
+  /** What shares the scan of an index that is too large for one function; undefined where nothing does. */
+  readonly scanners?: Scanners;
+  /** The vector backends that this stage has; without any, segments are scanned. */
+  readonly backends?: BackendPorts;
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly log: Log;

@@ -1,5 +1,5 @@
 // Consumes the jobs queue and starts workflows, each under the name of its work, so that a job that comes twice runs
-// once. A batch whose collection is busy goes back to the queue.
+// once. A batch whose collection is busy goes back to the queue; work on an index goes on to the queue of its worker.
 import { BatchProcessor, EventType, processPartialResponse } from '@aws-lambda-powertools/batch';
 import middy from '@middy/core';
 import type { Context, SQSEvent, SQSRecord } from 'aws-lambda';
@@ -15,6 +15,7 @@ import type { Ports } from '../core/ports.ts';
 import { admitBatch } from '../core/resources/batches/workflow.ts';
 import { admitRun as admitClusterRun } from '../core/resources/clusters/workflow.ts';
 import { admitRun as admitTaxonomyRun } from '../core/resources/taxonomies/workflow.ts';
+import { claimWork, isDueTask } from '../core/store/index-work.ts';
 
 /** How long a batch that must wait stays out of sight; short enough not to be noticed after the one before. */
 const waitSeconds = 2;
@@ -23,6 +24,7 @@ const namespaceRoundMs = 600_000;
 
 const env = readEnvironment('starter');
 const jobs = sqsQueue(env.JOBS_QUEUE_URL);
+const indexJobs = sqsQueue(env.INDEX_JOBS_QUEUE_URL);
 const workflows = stepFunctions();
 // Admission reads and writes rows only; the starter has no rights on buckets or functions.
 const ports = {
@@ -50,6 +52,11 @@ async function start(record: SQSRecord): Promise<void> {
     case 'taxonomy':
       if (await admitTaxonomyRun(workflowContext(ports, job), job))
         await workflows.start(env.TAXONOMY_WORKFLOW, job.run_id, job);
+      return;
+    case 'index':
+      // The sweeper repeats what is due every minute; the worker gets it once.
+      if (!isDueTask(job.task) || (await claimWork(workflowContext(ports, job), job.collection_id, job.task)))
+        await indexJobs.send(job);
       return;
     case 'namespace_delete':
       // The sweeper asks a second time, an hour after the first; a name is taken for 90 days.

@@ -1,7 +1,10 @@
 // The environment values that many Lambdas share, put together once.
+import { Stack } from 'aws-cdk-lib';
+import type * as lambda from 'aws-cdk-lib/aws-lambda';
 import type { EnvironmentOf } from '../../functions/core/env.ts';
 import type { DataStack } from '../stacks/data-stack.ts';
 import type { StageSettings } from '../stage.ts';
+import { vectorBackendsValue } from './vector-backends.ts';
 
 export function baseEnvironment(data: DataStack, settings: StageSettings) {
   return { STAGE: settings.stage, LOG_LEVEL: settings.logLevel, TABLE_NAME: data.table.tableName };
@@ -19,16 +22,23 @@ export function storageEnvironment(data: DataStack, settings: StageSettings) {
 /** The values of every Lambda that runs services: `api`, `query` and the steps of workflows. */
 export function serviceEnvironment(
   data: DataStack,
-  plugins: { readonly runnerName: string; readonly validatorName: string },
+  functions: {
+    readonly runnerName: string;
+    readonly validatorName: string;
+    readonly scannerNames: readonly string[];
+    readonly lance: lambda.IFunction | undefined;
+  },
   settings: StageSettings,
 ): EnvironmentOf<'api'> {
   return {
     ...storageEnvironment(data, settings),
-    RUNNER_FUNCTION: plugins.runnerName,
-    VALIDATOR_FUNCTION: plugins.validatorName,
+    RUNNER_FUNCTION: functions.runnerName,
+    VALIDATOR_FUNCTION: functions.validatorName,
     PEPPER_SECRET: data.pepper.secretArn,
     RATE_LIMITS: JSON.stringify(settings.rateLimits),
     ALLOW_LOOPBACK: String(settings.allowLoopback),
     REALTIME_PLUGINS: String(settings.realtimePlugins),
+    SCAN_FUNCTIONS: Stack.of(data).toJsonString(functions.scannerNames),
+    VECTOR_BACKENDS: vectorBackendsValue({ data, lance: functions.lance }),
   };
 }

@@ -4,7 +4,7 @@ import * as iam from 'aws-cdk-lib/aws-iam';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
 import * as logs from 'aws-cdk-lib/aws-logs';
 import type { Construct } from 'constructs';
-import type { FolderName, StageSettings } from '../stage.ts';
+import type { FolderName, Sizing, StageSettings } from '../stage.ts';
 
 export interface FunctionParts {
   readonly role: iam.Role;
@@ -22,8 +22,17 @@ export interface FunctionParts {
   >;
 }
 
-/** No managed policy: that would allow writing to every log group of the account. */
-export function functionParts(scope: Construct, folder: FolderName, settings: StageSettings): FunctionParts {
+/**
+ * No managed policy: that would allow writing to every log group of the account.
+ *
+ * @param size @default that of the stage; a function that only some stages have brings its own
+ */
+export function functionParts(
+  scope: Construct,
+  folder: FolderName | 'lance',
+  settings: StageSettings,
+  size: Sizing[FolderName] = settings.sizing[folder as FolderName],
+): FunctionParts {
   const logGroup = new logs.LogGroup(scope, 'Logs', {
     retention: settings.logRetentionDays,
     removalPolicy: RemovalPolicy.DESTROY,
@@ -35,8 +44,7 @@ export function functionParts(scope: Construct, folder: FolderName, settings: St
       resources: [logGroup.logGroupArn],
     }),
   );
-  const size = settings.sizing[folder];
-  const reserved = settings.reservedConcurrency[folder];
+  const reserved = settings.reservedConcurrency[folder as FolderName];
   return {
     role,
     properties: {

@@ -68,6 +68,29 @@ export function allowSecretNamed(role: iam.IRole, name: string): void {
   );
 }
 
+const vectorActions = {
+  query: ['s3vectors:QueryVectors'],
+  sync: [
+    's3vectors:CreateIndex',
+    's3vectors:GetIndex',
+    's3vectors:DeleteIndex',
+    's3vectors:PutVectors',
+    's3vectors:GetVectors',
+    's3vectors:ListVectors',
+    's3vectors:DeleteVectors',
+  ],
+  drop: ['s3vectors:DeleteIndex'],
+} as const;
+/** `query` asks for candidates, `sync` keeps copies and counts them, `drop` removes them. */
+export type VectorAccess = keyof typeof vectorActions;
+
+/** Rights on the indexes of one vector bucket, whose names are made while the system runs. */
+export function allowVectorIndexes(role: iam.IRole, bucketArn: string, access: VectorAccess): void {
+  allow(role, vectorActions[access], [`${bucketArn}/index/*`]);
+  // Removing all of a namespace needs their names.
+  if (access !== 'query') allow(role, ['s3vectors:ListIndexes'], [bucketArn]);
+}
+
 /** The unqualified function only: the usual grant would allow every version and alias by a wildcard. */
 export function allowInvoke(role: iam.IRole, ...functions: readonly lambda.IFunction[]): void {
   allow(

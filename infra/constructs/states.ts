@@ -11,7 +11,10 @@ export interface Definition {
   readonly States: Readonly<Record<string, State>>;
 }
 
-type Fields<K extends Job['kind']> = readonly Exclude<keyof Extract<Job, { kind: K }>, 'kind'>[];
+/** Work on an index goes through a queue and no state machine. */
+type StateJob = Exclude<Job, { kind: 'index' }>;
+
+type Fields<K extends StateJob['kind']> = readonly Exclude<keyof Extract<Job, { kind: K }>, 'kind'>[];
 
 /** What each kind of job says; a field that `Job` does not have does not compile. */
 export const jobFields = {
@@ -19,7 +22,7 @@ export const jobFields = {
   cluster: ['org_id', 'namespace_id', 'cluster_id', 'run_id', 'request_id'],
   taxonomy: ['org_id', 'namespace_id', 'taxonomy_id', 'collection_id', 'run_id', 'request_id'],
   namespace_delete: ['org_id', 'namespace_id', 'request_id'],
-} as const satisfies { [K in Job['kind']]: Fields<K> };
+} as const satisfies { [K in StateJob['kind']]: Fields<K> };
 
 /** Parameters that copy fields of the state: `{'org_id.$': '$.org_id', ...}`. */
 export function copied(fields: readonly string[]): Record<string, string> {
@@ -27,7 +30,7 @@ export function copied(fields: readonly string[]): Record<string, string> {
 }
 
 /** The fields of a job of this kind, with the kind itself. */
-export function job(kind: Job['kind']): Record<string, string> {
+export function job(kind: StateJob['kind']): Record<string, string> {
   return copied(['kind', ...jobFields[kind]]);
 }
 

@@ -6,6 +6,7 @@ import { ContractApi } from '../constructs/contract-api.ts';
 import { baseEnvironment, serviceEnvironment } from '../constructs/environment.ts';
 import { allowBucket, allowInvoke, allowSecret, allowTable, tableActions } from '../constructs/rights.ts';
 import { TypeScriptFunction } from '../constructs/typescript-function.ts';
+import { allowVectorBackends } from '../constructs/vector-backends.ts';
 import type { StageSettings } from '../stage.ts';
 import type { DataStack } from './data-stack.ts';
 import type { ProcessingStack } from './processing-stack.ts';
@@ -29,7 +30,12 @@ export class ApiStack extends Stack {
     const validator = processing.validator.function;
     const environment = serviceEnvironment(
       data,
-      { runnerName: runner.functionName, validatorName: validator.functionName },
+      {
+        runnerName: runner.functionName,
+        validatorName: validator.functionName,
+        scannerNames: processing.scanners.map((scanner) => scanner.function.functionName),
+        lance: processing.lance?.function,
+      },
       settings,
     );
 
@@ -54,7 +60,8 @@ export class ApiStack extends Stack {
     allowBucket(this.query.role, data.blobs, 'read', 'write');
     allowBucket(this.query.role, data.archives, 'read');
     allowBucket(this.query.role, data.index, 'read');
-    allowInvoke(this.query.role, runner);
+    allowVectorBackends(this.query.role, { data, lance: processing.lance?.function }, 'query');
+    allowInvoke(this.query.role, runner, ...processing.scanners.map((scanner) => scanner.function));
     allowSecret(this.query.role, data.pepper);
 
     this.authorizer = new TypeScriptFunction(this, 'Authorizer', {

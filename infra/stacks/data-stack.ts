@@ -1,8 +1,9 @@
 // Everything that must outlive a deployment: the table, the buckets, the event bus, the secrets.
-import { CfnOutput, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
+import { CfnOutput, Duration, Fn, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import * as dynamodb from 'aws-cdk-lib/aws-dynamodb';
 import * as events from 'aws-cdk-lib/aws-events';
 import * as s3 from 'aws-cdk-lib/aws-s3';
+import * as s3vectors from 'aws-cdk-lib/aws-s3vectors';
 import * as secretsmanager from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
 import type { StageSettings } from '../stage.ts';
@@ -16,6 +17,8 @@ export class DataStack extends Stack {
   readonly blobs: s3.Bucket;
   readonly archives: s3.Bucket;
   readonly index: s3.Bucket;
+  /** Copies of vectors, where the stage has S3 Vectors. */
+  readonly vectors: { readonly bucketName: string; readonly bucketArn: string } | undefined;
   readonly bus: events.EventBus;
   /** Behind key hashes and cursors. */
   readonly pepper: secretsmanager.Secret;
@@ -78,6 +81,8 @@ export class DataStack extends Stack {
       lifecycleRules: [abandoned, { id: 'deleted-segments', noncurrentVersionExpiration: Duration.days(7) }],
     });
 
+    this.vectors = settings.s3Vectors ? this.vectorBucket() : undefined;
+
     // The one name we give: CloudFormation wants it, and the CDK's own would be the same for every stage.
     this.bus = new events.EventBus(this, 'Bus', { eventBusName: `granary-${settings.stage}` });
 
@@ -94,10 +99,25 @@ export class DataStack extends Stack {
     new CfnOutput(this, 'BlobBucketName', { value: this.blobs.bucketName });
     new CfnOutput(this, 'ArchiveBucketName', { value: this.archives.bucketName });
     new CfnOutput(this, 'IndexBucketName', { value: this.index.bucketName });
+    if (this.vectors) new CfnOutput(this, 'VectorBucketName', { value: this.vectors.bucketName });
     new CfnOutput(this, 'BusName', { value: this.bus.eventBusName });
     // The reference is an ARN on AWS and a name on an emulator; every call that reads a secret takes both.
     new CfnOutput(this, 'PepperSecretName', { value: this.pepper.secretArn });
     new CfnOutput(this, 'BootstrapSecretName', { value: this.bootstrap.secretArn });
+  }
+
+  /**
+   * Goes with the stack on every stage: what is in it are copies that a sync makes again. A bucket with indexes cannot
+   * be deleted, so namespaces are deleted or moved to `segments` first.
+   */
+  private vectorBucket(): DataStack['vectors'] {
+    const bucket = new s3vectors.CfnVectorBucket(this, 'Vectors', {
+      encryptionConfiguration: { sseType: 'AES256' },
+    });
+    bucket.applyRemovalPolicy(RemovalPolicy.DESTROY);
+    const bucketArn = bucket.attrVectorBucketArn;
+    // CloudFormation makes the name and tells the ARN only: arn:aws:s3vectors:<region>:<account>:bucket/<name>.
+    return { bucketArn, bucketName: Fn.select(1, Fn.split('/', bucketArn)) };
   }
 
   private accessLogs(removalPolicy: RemovalPolicy): s3.Bucket {

@@ -67,7 +67,11 @@ export class ObservabilityStack extends Stack {
     }
 
     monitoring.addLargeHeader('Queues');
-    const queues = { Jobs: processing.jobs, Deliveries: delivery.deliveries };
+    const queues = {
+      Jobs: processing.jobs,
+      IndexJobs: processing.indexJobs,
+      Deliveries: delivery.deliveries,
+    };
     for (const [name, { queue, deadLetters }] of Object.entries(queues)) {
       monitoring.monitorSqsQueueWithDlq({
         queue,
@@ -90,7 +94,8 @@ export class ObservabilityStack extends Stack {
       alarmFriendlyName: 'Relay',
       addMaxIteratorAgeAlarm: { Behind: { maxAgeInMillis: Duration.minutes(5).toMilliseconds() } },
     });
-    for (const [name, lambda] of Object.entries({ Sweep: processing.sweep, Deliver: delivery.deliver })) {
+    const repeating = { Sweep: processing.sweep, Compact: processing.compact, Deliver: delivery.deliver };
+    for (const [name, lambda] of Object.entries(repeating)) {
       monitoring.monitorLambdaFunction({
         lambdaFunction: lambda.function,
         humanReadableName: name,

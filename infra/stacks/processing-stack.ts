@@ -12,6 +12,7 @@ import { BatchWorkflow } from '../constructs/batch-workflow.ts';
 import { ClusterWorkflow } from '../constructs/cluster-workflow.ts';
 import { baseEnvironment, serviceEnvironment } from '../constructs/environment.ts';
 import { IsolatedNetwork } from '../constructs/isolated-network.ts';
+import { LanceFunction } from '../constructs/lance-function.ts';
 import { pythonLayer } from '../constructs/layers.ts';
 import { NamespaceWorkflow } from '../constructs/namespace-workflow.ts';
 import { PythonFunction } from '../constructs/python-function.ts';
@@ -29,6 +30,7 @@ import {
 } from '../constructs/rights.ts';
 import { TaxonomyWorkflow } from '../constructs/taxonomy-workflow.ts';
 import { TypeScriptFunction } from '../constructs/typescript-function.ts';
+import { allowVectorBackends, vectorBackendsValue } from '../constructs/vector-backends.ts';
 import type { StageSettings } from '../stage.ts';
 import type { DataStack } from './data-stack.ts';
 import { dueIndex } from './data-stack.ts';
@@ -45,14 +47,21 @@ type StepLambda = 'batch' | 'chunk' | 'taxonomy' | 'alert' | 'cluster' | 'namesp
 
 export class ProcessingStack extends Stack {
   readonly jobs: QueueWithDlq;
+  /** Work on indexes that takes minutes. */
+  readonly indexJobs: QueueWithDlq;
   /** Outbox rows that the relay could not send, and runs of the sweeper that failed. */
   readonly leftovers: DeadLetterQueue;
   readonly runner: PythonFunction;
   readonly validator: PythonFunction;
   readonly clusterer: PythonFunction;
+  /** Share the scan of an index that is too large for one function; each is called by itself. */
+  readonly scanners: readonly TypeScriptFunction<'scan'>[];
+  /** Where the stage has LanceDB. */
+  readonly lance: LanceFunction | undefined;
   readonly steps: Readonly<Record<StepLambda, TypeScriptFunction>>;
   readonly relay: TypeScriptFunction<'relay'>;
   readonly starter: TypeScriptFunction<'starter'>;
+  readonly compact: TypeScriptFunction<'compact'>;
   readonly sweep: TypeScriptFunction<'sweep'>;
   readonly machines: Readonly<Record<'batch' | 'cluster' | 'taxonomy' | 'namespace', sfn.StateMachine>>;
   readonly #settings: StageSettings;
@@ -69,6 +78,9 @@ export class ProcessingStack extends Stack {
       architecture: lambda.Architecture.X86_64,
     });
     this.runner = this.makeRunner();
+    this.lance = settings.lancedb
+      ? new LanceFunction(this, 'Lance', { settings, index: data.index })
+      : undefined;
     this.clusterer = new PythonFunction(this, 'Clusterer', {
       folder: 'clusterer',
       settings,
@@ -79,15 +91,20 @@ export class ProcessingStack extends Stack {
         : {}),
     });
 
+    this.scanners = this.makeScanners();
     this.steps = this.makeSteps();
     this.machines = this.makeMachines();
 
     this.jobs = new QueueWithDlq(this, 'Jobs', {
       consumerTimeout: Duration.seconds(settings.sizing.starter.timeoutSeconds),
     });
+    this.indexJobs = new QueueWithDlq(this, 'IndexJobs', {
+      consumerTimeout: Duration.seconds(settings.sizing.compact.timeoutSeconds),
+    });
     this.leftovers = new DeadLetterQueue(this, 'Leftovers');
     this.relay = this.makeRelay();
     this.starter = this.makeStarter();
+    this.compact = this.makeCompact();
     this.sweep = this.makeSweep(delivery);
     this.makeOutputs();
   }
@@ -114,12 +131,35 @@ export class ProcessingStack extends Stack {
     return runner;
   }
 
+  /**
+   * Functions of their own rather than more environments of one: a call reaches any environment of a function, and its
+   * memory must hold the segments that the call is about.
+   */
+  private makeScanners(): ProcessingStack['scanners'] {
+    const settings = this.#settings;
+    const { index } = this.#data;
+    return Array.from({ length: settings.scanFunctions }, (_, i) => {
+      const scanner = new TypeScriptFunction(this, `Scan${i}`, {
+        lambda: 'scan',
+        settings,
+        environment: { STAGE: settings.stage, LOG_LEVEL: settings.logLevel, INDEX_BUCKET: index.bucketName },
+      });
+      allowBucket(scanner.role, index, 'read');
+      return scanner;
+    });
+  }
+
   private makeSteps(): ProcessingStack['steps'] {
     const data = this.#data;
     const settings = this.#settings;
     const shared = serviceEnvironment(
       data,
-      { runnerName: this.runner.function.functionName, validatorName: this.validator.function.functionName },
+      {
+        runnerName: this.runner.function.functionName,
+        validatorName: this.validator.function.functionName,
+        scannerNames: this.scanners.map(({ function: { functionName } }) => functionName),
+        lance: this.lance?.function,
+      },
       settings,
     );
     const make = <L extends StepLambda>(id: string, name: L, environment: EnvironmentOf<L>) => {
@@ -144,13 +184,13 @@ export class ProcessingStack extends Stack {
     allowBucket(taxonomy.role, data.blobs, 'read', 'write');
     allowBucket(taxonomy.role, data.archives, 'read');
     allowBucket(taxonomy.role, data.index, 'read', 'write');
-    allowInvoke(taxonomy.role, this.runner.function);
+    allowInvoke(taxonomy.role, this.runner.function, ...this.scanners.map((scanner) => scanner.function));
 
     const alert = make('Alert', 'alert', shared);
     allowBucket(alert.role, data.blobs, 'read', 'write');
     allowBucket(alert.role, data.archives, 'read');
     allowBucket(alert.role, data.index, 'read');
-    allowInvoke(alert.role, this.runner.function);
+    allowInvoke(alert.role, this.runner.function, ...this.scanners.map((scanner) => scanner.function));
 
     // Signs the clusterer's URLs: it can give no right that this role does not have.
     const cluster = make('Cluster', 'cluster', {
@@ -165,6 +205,10 @@ export class ProcessingStack extends Stack {
     const namespace = make('Namespace', 'namespace', shared);
     for (const bucket of [data.blobs, data.archives, data.index])
       allowBucket(namespace.role, bucket, 'read', 'delete');
+
+    const backends = { data, lance: this.lance?.function };
+    for (const searching of [taxonomy, alert]) allowVectorBackends(searching.role, backends, 'query');
+    allowVectorBackends(namespace.role, backends, 'drop');
 
     return { batch, chunk, taxonomy, alert, cluster, namespace };
   }
@@ -242,6 +286,7 @@ export class ProcessingStack extends Stack {
       environment: {
         ...baseEnvironment(data, this.#settings),
         JOBS_QUEUE_URL: this.jobs.queue.queueUrl,
+        INDEX_JOBS_QUEUE_URL: this.indexJobs.queue.queueUrl,
         BATCH_WORKFLOW: batch.stateMachineArn,
         CLUSTER_WORKFLOW: cluster.stateMachineArn,
         TAXONOMY_WORKFLOW: taxonomy.stateMachineArn,
@@ -254,7 +299,7 @@ export class ProcessingStack extends Stack {
       Object.values(this.machines).map((machine) => machine.stateMachineArn),
     );
     // A batch that waits for another of its collection goes back into the queue.
-    allowSend(starter.role, this.jobs.queue);
+    allowSend(starter.role, this.jobs.queue, this.indexJobs.queue);
     starter.function.addEventSource(
       new SqsEventSource(this.jobs.queue, {
         batchSize: 10,
@@ -263,6 +308,32 @@ export class ProcessingStack extends Stack {
       }),
     );
     return starter;
+  }
+
+  /** Compacts indexes and deletes what they do not name any more: one job a run. */
+  private makeCompact(): TypeScriptFunction<'compact'> {
+    const data = this.#data;
+    const settings = this.#settings;
+    const compact = new TypeScriptFunction(this, 'Compact', {
+      lambda: 'compact',
+      settings,
+      environment: {
+        ...baseEnvironment(data, settings),
+        INDEX_BUCKET: data.index.bucketName,
+        VECTOR_BACKENDS: vectorBackendsValue({ data, lance: this.lance?.function }),
+      },
+    });
+    allowVectorBackends(compact.role, { data, lance: this.lance?.function }, 'sync');
+    allowTable(compact.role, data.table, [...tableActions.read, ...tableActions.write]);
+    allowBucket(compact.role, data.index, 'read', 'write', 'delete');
+    compact.function.addEventSource(
+      new SqsEventSource(this.indexJobs.queue, {
+        batchSize: 1,
+        reportBatchItemFailures: true,
+        maxConcurrency: settings.queueConcurrency,
+      }),
+    );
+    return compact;
   }
 
   private makeSweep(delivery: DeliveryStack): TypeScriptFunction<'sweep'> {
@@ -310,17 +381,22 @@ export class ProcessingStack extends Stack {
       NamespaceWorkflowArn: this.machines.namespace.stateMachineArn,
       JobsQueueUrl: this.jobs.queue.queueUrl,
       JobsDlqUrl: this.jobs.deadLetters.queueUrl,
+      IndexJobsQueueUrl: this.indexJobs.queue.queueUrl,
+      IndexJobsDlqUrl: this.indexJobs.deadLetters.queueUrl,
       LeftoversQueueUrl: this.leftovers.queueUrl,
       RunnerFunctionName: this.runner.function.functionName,
       ValidatorFunctionName: this.validator.function.functionName,
       ClustererFunctionName: this.clusterer.function.functionName,
       RelayFunctionName: this.relay.function.functionName,
       StarterFunctionName: this.starter.function.functionName,
+      CompactFunctionName: this.compact.function.functionName,
       SweepFunctionName: this.sweep.function.functionName,
     };
     for (const [name, { function: made }] of Object.entries(this.steps)) {
       outputs[`${name[0]!.toUpperCase()}${name.slice(1)}FunctionName`] = made.functionName;
     }
+    for (const [i, scanner] of this.scanners.entries())
+      outputs[`Scan${i}FunctionName`] = scanner.function.functionName;
     for (const [name, value] of Object.entries(outputs)) new CfnOutput(this, name, { value });
   }
 }

@@ -178,6 +178,7 @@ const planted: Readonly<Record<string, readonly (readonly [from: string, to: str
     ['functions/core/http/j1.ts', 'node:https'],
     [`${resources}/objects/j2.ts`, 'node:http'],
     ['functions/deliver/j3.ts', 'node:net'],
+    ['functions/core/aws/j4.ts', 'node:tls'],
   ],
   'document-at-build-time': [
     ['functions/api/k1.ts', 'functions/core/http/openapi.ts'],

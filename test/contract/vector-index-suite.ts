@@ -3,10 +3,12 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { parseCondition } from '../../functions/core/conditions/index.ts';
 import type { NsCtx } from '../../functions/core/context.ts';
 import { setCrashHook } from '../../functions/core/crash.ts';
+import { compactIndex } from '../../functions/core/store/compact-index.ts';
 import { ConditionFailed } from '../../functions/core/store/table.ts';
 import type { IndexChange } from '../../functions/core/store/vector-index.ts';
 import {
   abortSequence,
+  collectGarbage,
   commitIndex,
   deleteRows,
   documentsUri,
@@ -21,6 +23,7 @@ import {
   snapshot,
 } from '../../functions/core/store/vector-index.ts';
 import { flattenColumns } from '../../functions/core/vectors/columns.ts';
+import { compactionRules } from '../../functions/core/vectors/compaction-plan.ts';
 import { listRows } from '../../functions/core/vectors/list-rows.ts';
 import { columnsOf, vectorOf } from '../../functions/core/vectors/snapshot.ts';
 
@@ -101,7 +104,7 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       expect(await idsIn(ctx, id)).toEqual(['doc_a', 'doc_b']);
       expect(await idsIn(ctx, id, { field: 'topic', operator: 'eq', value: 'y' })).toEqual(['doc_b']);
       const vectors = (await snapshot(ctx, id, uri)).snapshot!;
-      expect([...vectorOf(vectors, 'doc_b')!]).toEqual([1, 1]);
+      expect([...(await vectorOf(vectors, 'doc_b'))!]).toEqual([1, 1]);
       expect((await readHead(ctx, id)).document_count).toBe(2);
     });
 
@@ -232,7 +235,7 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       expect(await idsIn(ctx, id, { field: 'n', operator: 'exists', value: true })).toEqual([]);
       const vectors = (await snapshot(ctx, id, uri)).snapshot!;
       expect(columnsOf(vectors, 'doc_a')).toEqual(new Map([['topic', 'z']]));
-      expect([...vectorOf(vectors, 'doc_a')!]).toEqual([1, 0]);
+      expect([...(await vectorOf(vectors, 'doc_a'))!]).toEqual([1, 0]);
     });
 
     it('finds a deleted document nowhere after the answer, until a later commit writes it again', async () => {
@@ -241,7 +244,7 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: {}, doc_b: {} })], { token: 't' });
       await deleteRows(ctx, id, ['doc_a'], -1, { token: 'd' });
       expect(await idsIn(ctx, id)).toEqual(['doc_b']);
-      expect(vectorOf((await snapshot(ctx, id, uri)).snapshot!, 'doc_a')).toBeUndefined();
+      expect(await vectorOf((await snapshot(ctx, id, uri)).snapshot!, 'doc_a')).toBeUndefined();
       expect((await readHead(ctx, id)).document_count).toBe(1);
       await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: {} })], { token: 'again' });
       expect(await idsIn(ctx, id)).toEqual(['doc_a', 'doc_b']);
@@ -335,6 +338,114 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       setCrashHook(undefined);
       expect((await commitIndex(ctx, [change], { token: 't' })).repeated).toBe(true);
       expect((await readHead(ctx, id)).version).toBe(1);
+    });
+
+    it('answers from fewer segments what it answered before, after a compaction, and counts the same', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      const names = Array.from({ length: 40 }, (_, i) => `doc_${String(i).padStart(2, '0')}`);
+      const many = Object.fromEntries(names.map((name, i) => [name, { n: i }]));
+      await commitIndex(ctx, [await documentsChange(ctx, id, many)], { token: 'many' });
+      for (let i = 0; i < 6; i++) {
+        await commitIndex(ctx, [await documentsChange(ctx, id, { [`doc_x${i}`]: { n: 'x' } })], {
+          token: `x${i}`,
+        });
+      }
+      await deleteRows(ctx, id, ['doc_03', 'doc_x2'], -2, { token: 'd' });
+      await patchColumns(ctx, id, [{ id: 'doc_07', columns: new Map([['n', 'patched']]) }], { token: 'p' });
+      const look = async (version?: number) => {
+        const view = await openIndex(ctx, id, { version });
+        const vectors = (await view.snapshot(uri))!;
+        const documents = (await view.snapshot(documentsUri))!;
+        const ids = listRows(documents, { limit: 1_000 });
+        return {
+          ids,
+          count: vectors.liveCount,
+          columns: ids.map((name) => columnsOf(documents, name)),
+          vectors: await Promise.all(ids.map((name) => vectorOf(vectors, name))),
+        };
+      };
+      const before = await look();
+      const { version, document_count } = await readHead(ctx, id);
+      // The first segment counts as full, so it stays and gets a list of its dead rows; the others become one.
+      const { segments } = (await openIndex(ctx, id)).manifest.features[documentsUri]!;
+      const rules = {
+        ...compactionRules,
+        looseSegmentsMax: 4,
+        looseSegmentsKept: 1,
+        segmentBytesTarget: 2 * segments[0]!.bytes - 1,
+      };
+      const { compactions } = await compactIndex(ctx, id, { rules });
+      expect(compactions.map(({ listed, rewritten, written }) => ({ listed, rewritten, written }))).toEqual([
+        { listed: 1, rewritten: 6, written: 1 },
+        { listed: 1, rewritten: 6, written: 1 },
+      ]);
+      const after = (await openIndex(ctx, id)).manifest.features;
+      // What was written, the patch of a row that stays, and the segment that stays.
+      for (const feature of [uri, documentsUri]) {
+        expect(after[feature]!.segments.map(({ kind }) => kind)).toEqual(['data', 'columns', 'data']);
+        expect(after[feature]!.segments[2]!.dead?.rows).toBe(1);
+      }
+      expect(await look()).toEqual(before);
+      expect(await readHead(ctx, id)).toMatchObject({ version: version + 2, document_count });
+      expect(await look(version)).toEqual(before);
+      expect(await collectGarbage(ctx, id)).toBe(0);
+      expect(await compactIndex(ctx, id, { rules })).toEqual({ compactions: [], doneVersion: version + 2 });
+    });
+
+    it('shows versions before the current one as they were, and says which there are when one is gone', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: { n: 1 } })], { token: 't1' });
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_b: { n: 2 } })], { token: 't2' });
+      await patchColumns(ctx, id, [{ id: 'doc_a', columns: new Map([['n', 5]]) }], { token: 't3' });
+      await deleteRows(ctx, id, ['doc_a'], -1, { token: 't4' });
+      const at = async (version?: number) => {
+        const documents = (await (await openIndex(ctx, id, { version })).snapshot(documentsUri))!;
+        return listRows(documents, { limit: 10, idOrder: 'asc' }).map((name) => [
+          name,
+          columnsOf(documents, name)!.get('n'),
+        ]);
+      };
+      expect(await at(1)).toEqual([['doc_a', 1]]);
+      expect(await at(2)).toEqual([
+        ['doc_a', 1],
+        ['doc_b', 2],
+      ]);
+      expect(await at(3)).toEqual([
+        ['doc_a', 5],
+        ['doc_b', 2],
+      ]);
+      expect(await at(4)).toEqual([['doc_b', 2]]);
+      expect(await at()).toEqual([['doc_b', 2]]);
+      for (const version of [0, 5]) {
+        await expect(openIndex(ctx, id, { version })).rejects.toMatchObject({
+          code: 'index_version_gone',
+          detail: expect.stringContaining('versions 1 to 4 can be read'),
+        });
+      }
+      await expect(openIndex(ctx, 'col_none', { version: 3 })).rejects.toMatchObject({
+        code: 'index_version_gone',
+      });
+    });
+
+    it('says that it cannot be read when a dead-row list is gone or damaged', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      await commitIndex(ctx, [await documentsChange(ctx, id, { doc_a: {}, doc_b: {} })], { token: 't' });
+      await deleteRows(ctx, id, ['doc_a'], -1, { token: 'd' });
+      const rules = { ...compactionRules, looseSegmentsMax: 0, deadShareMax: 1, segmentBytesTarget: 1 };
+      await compactIndex(ctx, id, { rules });
+      const { dead } = (await openIndex(ctx, id)).manifest.features[uri]!.segments[0]!;
+      const whole = await ctx.ports.index.get(dead!.key);
+      const damaged = Uint8Array.from(whole);
+      damaged[16]! ^= 2;
+      await ctx.ports.index.put(dead!.key, damaged);
+      await expect(snapshot(ctx, id, uri)).rejects.toMatchObject({ code: 'index_corrupt' });
+      await ctx.ports.index.delete(dead!.key);
+      await expect(snapshot(ctx, id, uri)).rejects.toMatchObject({ code: 'index_unavailable' });
+      await ctx.ports.index.put(dead!.key, whole);
+      expect((await snapshot(ctx, id, uri)).snapshot!.liveCount).toBe(1);
     });
 
     it('says that it cannot be read, rather than showing less, when a segment is gone or damaged', async () => {

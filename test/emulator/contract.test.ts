@@ -7,6 +7,7 @@ import { S3Blobs } from '../../functions/core/aws/s3.ts';
 import { inNamespace, makeContext } from '../../functions/core/context.ts';
 import { newId } from '../../functions/core/ids.ts';
 import { blobsSuite } from '../contract/blobs/suite.ts';
+import { groupCommitSuite } from '../contract/group-commit-suite.ts';
 import { tableSuite } from '../contract/table/suite.ts';
 import { vectorIndexSuite } from '../contract/vector-index-suite.ts';
 import { makeTestPorts } from '../http/app.ts';
@@ -33,7 +34,7 @@ if (process.env.GRANARY_TEST_OUTPUTS === undefined) {
   ) as [S3Blobs, S3Blobs];
   tableSuite({ name: 'DynamoDB', make: async () => table, runs: 15 });
   blobsSuite({ name: 'S3', make: async () => blobs, makeOther: async () => archives, fetch });
-  vectorIndexSuite('DynamoDB and S3', async () => {
+  const makeNamespace = async () => {
     const ports = { ...makeTestPorts(), table, index: new S3Blobs(output('IndexBucketName')) };
     const ctx = makeContext(
       ports,
@@ -41,5 +42,7 @@ if (process.env.GRANARY_TEST_OUTPUTS === undefined) {
       'contract',
     );
     return inNamespace(ctx, newId('namespace'));
-  });
+  };
+  vectorIndexSuite('DynamoDB and S3', makeNamespace);
+  groupCommitSuite('DynamoDB and S3', makeNamespace);
 }

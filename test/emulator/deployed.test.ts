@@ -39,6 +39,7 @@ const states = new SFNClient(endpoint);
 const functionOutputs: Readonly<Record<(typeof lambdaNames)[number], string>> = {
   api: 'ApiFunctionName',
   query: 'QueryFunctionName',
+  scan: 'Scan0FunctionName',
   authorizer: 'AuthorizerFunctionName',
   relay: 'RelayFunctionName',
   starter: 'StarterFunctionName',
@@ -48,6 +49,7 @@ const functionOutputs: Readonly<Record<(typeof lambdaNames)[number], string>> = 
   alert: 'AlertFunctionName',
   cluster: 'ClusterFunctionName',
   namespace: 'NamespaceFunctionName',
+  compact: 'CompactFunctionName',
   deliver: 'DeliverFunctionName',
   sweep: 'SweepFunctionName',
   'plugin-validator': 'ValidatorFunctionName',
@@ -76,6 +78,7 @@ describe('the table', () => {
 describe('the queues', () => {
   it.each([
     ['jobs', 'JobsQueueUrl', 'JobsDlqUrl', 'starter'],
+    ['index jobs', 'IndexJobsQueueUrl', 'IndexJobsDlqUrl', 'compact'],
     ['deliveries', 'DeliveriesQueueUrl', 'DeliveriesDlqUrl', 'deliver'],
   ] as const)(
     'of %s gives up after five tries, and waits longer than its reader may run',
@@ -95,6 +98,7 @@ describe('the queues', () => {
 
   it.each([
     ['starter', 'JobsQueueUrl'],
+    ['compact', 'IndexJobsQueueUrl'],
     ['deliver', 'DeliveriesQueueUrl'],
   ] as const)('feed %s, which can refuse single messages', async (reader, queue) => {
     const { EventSourceMappings = [] } = await lambda.send(

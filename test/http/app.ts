@@ -40,6 +40,7 @@ export function makeTestPorts(
     readonly runner?: FunctionCaller;
     readonly validator?: FunctionCaller;
     readonly settings?: Partial<Ports['settings']>;
+    readonly backends?: Ports['backends'];
   } = {},
 ): TestPorts {
   const clock = virtualClock();
@@ -57,6 +58,7 @@ export function makeTestPorts(
     index: new MemoryBlobs('index', clock),
     runner: options.runner ?? noFunction('runner'),
     validator: options.validator ?? noFunction('validator'),
+    ...(options.backends ? { backends: options.backends } : {}),
     clock,
     // Distinct on every call and the same in every run.
     random: {

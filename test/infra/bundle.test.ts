@@ -1,6 +1,6 @@
 // One esbuild pass makes every Lambda an ES module that runs by itself.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -48,5 +48,27 @@ describe('bundleAll', () => {
     expect(
       execFileSync(process.execPath, ['--input-type=module', '--eval', script], { encoding: 'utf8' }),
     ).toBe('///');
+  });
+
+  it('puts the kernel beside a bundle that reads it, and beside no other', () => {
+    mkdirSync(join(root, 'functions', 'query'), { recursive: true });
+    mkdirSync(join(root, 'functions', 'core', 'vectors', 'kernel'), { recursive: true });
+    writeFileSync(join(root, 'functions', 'core', 'vectors', 'kernel', 'kernel.wasm'), 'the kernel');
+    writeFileSync(
+      join(root, 'functions', 'core', 'vectors', 'kernel', 'kernel.ts'),
+      "import { readFileSync } from 'node:fs'; export const read = () => readFileSync(new URL('./kernel.wasm', import.meta.url), 'utf8');",
+    );
+    writeFileSync(
+      join(root, 'functions', 'query', 'index.ts'),
+      "export { read as handler } from '../core/vectors/kernel/kernel.ts';",
+    );
+    writeFileSync(join(root, 'functions', 'api', 'index.ts'), 'export const handler = () => 1;');
+    const folder = bundle(['api', 'query']);
+    const url = pathToFileURL(join(folder, 'query', 'index.mjs')).href;
+    const script = `const { handler } = await import(${JSON.stringify(url)}); process.stdout.write(handler());`;
+    expect(
+      execFileSync(process.execPath, ['--input-type=module', '--eval', script], { encoding: 'utf8' }),
+    ).toBe('the kernel');
+    expect(existsSync(join(folder, 'api', 'kernel.wasm'))).toBe(false);
   });
 });

@@ -122,6 +122,7 @@ export function roleOf(synthesised: Synthesised, one: Resource): Resource {
 export const functionIds = {
   api: 'Api',
   query: 'Query',
+  scan: 'Scan0Function',
   authorizer: 'Authorizer',
   relay: 'Relay',
   starter: 'Starter',
@@ -131,6 +132,7 @@ export const functionIds = {
   alert: 'Alert',
   cluster: 'ClusterFunction',
   namespace: 'NamespaceFunction',
+  compact: 'Compact',
   deliver: 'Deliver',
   sweep: 'Sweep',
   'plugin-validator': 'PluginValidator',

@@ -16,7 +16,7 @@ describe.each(stages)('in the stage %s', (name) => {
     const targets = new Set(
       redriven.map(({ Properties }) => Properties.RedrivePolicy.deadLetterTargetArn['Fn::GetAtt'][0]),
     );
-    expect(redriven.length).toBe(2);
+    expect(redriven.length).toBe(3);
     for (const { Properties } of redriven) expect(Properties.RedrivePolicy.maxReceiveCount).toBe(5);
     for (const queue of queues) {
       expect(queue.Properties.MessageRetentionPeriod, queue.id).toBe(14 * 86_400);
@@ -32,7 +32,7 @@ describe.each(stages)('in the stage %s', (name) => {
     const mappings = ofType('AWS::Lambda::EventSourceMapping').filter(
       ({ Properties }) => !('StartingPosition' in Properties),
     );
-    expect(mappings.length).toBe(2);
+    expect(mappings.length).toBe(3);
     for (const mapping of mappings) {
       const [queueId] = mapping.Properties.EventSourceArn['Fn::GetAtt'];
       const queue = ofType('AWS::SQS::Queue').find(({ id }) => id === queueId)!;
@@ -271,6 +271,7 @@ describe.each(stages)('in the stage %s', (name) => {
         'TaxonomyWorkflowArn',
         'NamespaceWorkflowArn',
         'JobsQueueUrl',
+        'IndexJobsQueueUrl',
         'DeliveriesQueueUrl',
         'ApiFunctionName',
         'QueryFunctionName',
@@ -311,7 +312,7 @@ describe('observation on AWS', () => {
       .ofType('AWS::SQS::Queue')
       .filter(({ Properties }) => !Properties.RedrivePolicy)
       .map(({ id }) => id);
-    expect(deadLetters.length).toBe(3);
+    expect(deadLetters.length).toBe(4);
     for (const id of deadLetters) {
       const own = alarms.filter((alarm) => metricsOf(alarm).includes(id));
       expect(own.length, id).toBeGreaterThan(0);

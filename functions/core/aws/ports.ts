@@ -3,10 +3,15 @@ import { systemClock, systemRandom } from '../clock.ts';
 import type { EnvironmentOf, LambdaName } from '../env.ts';
 import { makeLog } from '../log.ts';
 import type { Ports, Settings } from '../ports.ts';
+import { arenaBytes } from '../vectors/vector-memory.ts';
+import { makeBackends } from './backends.ts';
 import { DynamoTable } from './dynamo.ts';
 import { LambdaCaller } from './invoke.ts';
 import { S3Blobs } from './s3.ts';
 import { secret } from './secrets.ts';
+
+/** More is not scanned by one function, however large its memory: about 120 ms (vector store design, section 7). */
+const scanBytesMax = 1.2e9;
 
 /** Lambdas that have the values of every port. */
 type ServiceLambda = Extract<
@@ -39,6 +44,11 @@ export function makePorts<L extends ServiceLambda>(lambda: L, env: EnvironmentOf
     index: new S3Blobs(values.INDEX_BUCKET),
     runner: new LambdaCaller(values.RUNNER_FUNCTION, values.STAGE !== 'local'),
     validator: new LambdaCaller(values.VALIDATOR_FUNCTION, false),
+    scanners: {
+      functions: (JSON.parse(values.SCAN_FUNCTIONS) as string[]).map((name) => new LambdaCaller(name, false)),
+      bytesEach: Math.min(arenaBytes() * 0.9, scanBytesMax),
+    },
+    backends: makeBackends(values.VECTOR_BACKENDS),
     clock: systemClock,
     random: systemRandom,
     log: makeLog(lambda),

@@ -2,18 +2,23 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import {
+  CompleteMultipartUploadCommand,
   CopyObjectCommand,
+  CreateMultipartUploadCommand,
   DeleteObjectCommand,
   GetObjectCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
   S3Client,
+  UploadPartCommand,
 } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import type { BlobInfo, Blobs } from '../store/blobs.ts';
-import { BlobConflict, BlobMissing } from '../store/blobs.ts';
+import { BlobConflict, BlobMissing, BlobTooShort } from '../store/blobs.ts';
 import { toAppError } from './faults.ts';
+import { RangeSockets, type RangeSocketsOptions } from './range-sockets.ts';
+import { readRange } from './read-range.ts';
 
 const missingNames = new Set(['NoSuchKey', 'NotFound', 'NoSuchBucket']);
 const conflictNames = new Set(['PreconditionFailed', 'ConditionalRequestConflict']);
@@ -23,6 +28,9 @@ const writeIdName = 'write-id';
 /** Tries of a put that meets another one of the same key. */
 const conflictTries = 5;
 
+/** Bytes of a part of a streamed object; S3 takes 10,000 parts of 5 MiB or more. */
+const partBytes = 8 * 2 ** 20;
+
 const statusOf = (error: unknown) =>
   (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
 
@@ -30,10 +38,15 @@ export class S3Blobs implements Blobs {
   readonly #bucket: string;
   readonly #client: S3Client;
   readonly #signer: S3Client;
+  readonly #sockets: RangeSockets;
 
-  constructor(bucket: string, client?: S3Client) {
+  /** @param sockets how `readInto` connects; the default is for S3 */
+  constructor(bucket: string, client?: S3Client, sockets: RangeSocketsOptions = {}) {
     this.#bucket = bucket;
-    this.#client = client ?? new S3Client({});
+    this.#sockets = new RangeSockets(sockets);
+    // Without these a silent connection is waited for until the Lambda ends.
+    const timeouts = { connectionTimeout: 5000, socketTimeout: 30_000 };
+    this.#client = client ?? new S3Client({ requestHandler: timeouts });
     // By default the SDK signs the checksum of an empty body into a presigned PUT, which no upload matches.
     this.#signer = client ?? new S3Client({ requestChecksumCalculation: 'WHEN_REQUIRED' });
   }
@@ -74,6 +87,68 @@ export class S3Blobs implements Blobs {
     }
   }
 
+  async putStream(
+    key: string,
+    chunks: AsyncIterable<Uint8Array>,
+    options: { readonly contentType?: string } = {},
+  ): Promise<{ etag: string; bytes: number }> {
+    const contentType = options.contentType === undefined ? {} : { ContentType: options.contentType };
+    const place = { Bucket: this.#bucket, Key: key };
+    const parts: { PartNumber: number; ETag: string | undefined }[] = [];
+    let uploadId: string | undefined;
+    let bytes = 0;
+    let last: Uint8Array | undefined;
+    // What was begun and not completed is never seen, and a rule of the bucket removes it.
+    for await (const part of inParts(chunks, partBytes)) {
+      bytes += part.byteLength;
+      if (last) {
+        uploadId ??= await this.#beginParts(place, contentType);
+        parts.push(await this.#putPart(place, uploadId, parts.length + 1, last));
+      }
+      last = part;
+    }
+    if (uploadId === undefined)
+      return { ...(await this.put(key, last ?? new Uint8Array(0), options)), bytes };
+    parts.push(await this.#putPart(place, uploadId, parts.length + 1, last!));
+    try {
+      const done = await this.#client.send(
+        new CompleteMultipartUploadCommand({
+          ...place,
+          UploadId: uploadId,
+          MultipartUpload: { Parts: parts },
+        }),
+      );
+      return { etag: done.ETag ?? '', bytes };
+    } catch (error) {
+      throw toAppError(error);
+    }
+  }
+
+  async #beginParts(place: { Bucket: string; Key: string }, more: { ContentType?: string }): Promise<string> {
+    try {
+      const begun = await this.#client.send(new CreateMultipartUploadCommand({ ...place, ...more }));
+      return begun.UploadId!;
+    } catch (error) {
+      throw toAppError(error);
+    }
+  }
+
+  async #putPart(
+    place: { Bucket: string; Key: string },
+    uploadId: string,
+    number: number,
+    body: Uint8Array,
+  ): Promise<{ PartNumber: number; ETag: string | undefined }> {
+    try {
+      const put = await this.#client.send(
+        new UploadPartCommand({ ...place, UploadId: uploadId, PartNumber: number, Body: body }),
+      );
+      return { PartNumber: number, ETag: put.ETag };
+    } catch (error) {
+      throw toAppError(error);
+    }
+  }
+
   /** The ETag of an object that carries our mark: a repeated put is refused by what its first try has stored. */
   async #etagOfWrite(key: string, writeId: string): Promise<string | undefined> {
     try {
@@ -97,6 +172,19 @@ export class S3Blobs implements Blobs {
       return await readAll(answer.Body as AsyncIterable<Uint8Array>, answer.ContentLength ?? 0, key);
     } catch (error) {
       if (missingNames.has((error as Error).name)) throw new BlobMissing(key);
+      throw toAppError(error);
+    }
+  }
+
+  async readInto(key: string, offset: number, target: Uint8Array): Promise<void> {
+    if (target.length === 0) return;
+    try {
+      const [client, sockets] = [this.#client, this.#sockets];
+      await readRange({ client, sockets, bucket: this.#bucket, key }, offset, target);
+    } catch (error) {
+      if (error instanceof BlobTooShort || error instanceof BlobConflict) throw error;
+      if (missingNames.has((error as Error).name)) throw new BlobMissing(key);
+      if (statusOf(error) === 416) throw new BlobTooShort(key, offset, target.length);
       throw toAppError(error);
     }
   }
@@ -199,4 +287,23 @@ async function readAll(body: AsyncIterable<Uint8Array>, length: number, key: str
   }
   if (at < length) throw new Error(`the body of ${key} ended after ${at} of ${length} bytes`);
   return at === bytes.length ? bytes : bytes.subarray(0, at);
+}
+
+/** The same bytes in pieces of exactly `size`, but for the last; none for no bytes. */
+async function* inParts(chunks: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<Uint8Array> {
+  let part = new Uint8Array(size);
+  let filled = 0;
+  for await (const chunk of chunks) {
+    for (let at = 0; at < chunk.length; ) {
+      const taken = chunk.subarray(at, at + size - filled);
+      part.set(taken, filled);
+      filled += taken.length;
+      at += taken.length;
+      if (filled < size) continue;
+      yield part;
+      part = new Uint8Array(size);
+      filled = 0;
+    }
+  }
+  if (filled > 0) yield part.subarray(0, filled);
 }

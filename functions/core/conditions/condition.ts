@@ -1,5 +1,6 @@
 // The parsed condition tree: what its nodes are, which fields it reads, and its identity for caches and cursors.
 import type { Scalar } from './field.ts';
+import type { NumberSet } from './number-set.ts';
 
 /** Operators that can be used, in the order in which messages list them. */
 export const operators = [
@@ -39,6 +40,8 @@ export interface CompareNode {
   readonly value: Scalar | readonly Scalar[];
   readonly caseSensitive: boolean;
   readonly negated: boolean;
+  /** The numbers that pass `test`, which is defined by it: columns of numbers are compared without a call a row. */
+  readonly numbers: NumberSet;
   /** Decides on one scalar; pure and total, so that the index may ask it once per distinct value. */
   readonly test: (value: Scalar) => boolean;
 }

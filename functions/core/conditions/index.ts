@@ -16,6 +16,7 @@ export {
   canonicalField,
   type Fields,
   type FieldValue,
+  fieldFault,
   fieldValue,
   flattenFields,
   type Scalar,
@@ -29,3 +30,4 @@ export {
   parse,
   parseCondition,
 } from './parse.ts';
+export { toTree } from './to-tree.ts';

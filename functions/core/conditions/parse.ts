@@ -3,6 +3,7 @@ import { RE2JS } from 're2js';
 import { type CompareNode, type Condition, type Operator, operators } from './condition.ts';
 import { ConditionError, type ConditionFault } from './errors.ts';
 import { canonicalField, fieldFault, type Scalar } from './field.ts';
+import { NumberSet } from './number-set.ts';
 import { foldCase, tokensOf } from './text.ts';
 
 /** Limits of one condition tree; each is refused one above. */
@@ -24,6 +25,8 @@ export const conditionLimits = {
 export interface ParseOptions {
   /** Letter case counts unless the tree says otherwise. @default false */
   readonly caseSensitive?: boolean;
+  /** For trees that this program wrote: conditions of several requests in one may be larger than any one may be. */
+  readonly unlimited?: boolean;
 }
 
 export interface CheckOptions extends ParseOptions {
@@ -121,7 +124,7 @@ export function parse(input: unknown, options: ParseOptions = {}): Condition {
 
 /** As `parse`, for callers that put the faults under a path of their own: gives them back instead of throwing. */
 export function parseCondition(input: unknown, options: ParseOptions = {}): ParsedCondition {
-  const parser = new Parser(false);
+  const parser = new Parser(false, options.unlimited ?? false);
   const condition = parser.node(input, [], 1, options.caseSensitive ?? false);
   if (parser.faults.length > 0 || condition === undefined) return { ok: false, faults: parser.faults };
   return { ok: true, condition };
@@ -144,8 +147,11 @@ class Parser {
   #nodes = 0;
   #tooMany = false;
 
-  constructor(unresolved: boolean) {
+  readonly #unlimited: boolean;
+
+  constructor(unresolved: boolean, unlimited = false) {
     this.#unresolved = unresolved;
+    this.#unlimited = unlimited;
   }
 
   #fault(type: string, path: Path, message: string, fix?: string): undefined {
@@ -155,12 +161,12 @@ class Parser {
   node(input: unknown, path: Path, depth: number, inherited: boolean): Condition | undefined {
     if (this.#tooMany) return undefined;
     this.#nodes += 1;
-    if (this.#nodes > conditionLimits.nodesMax) {
+    if (this.#nodes > conditionLimits.nodesMax && !this.#unlimited) {
       this.#tooMany = true;
       const message = `A condition may have ${conditionLimits.nodesMax} nodes; this one has more.`;
       return this.#fault('condition_too_large', path, message, 'Use `in` with a list of values.');
     }
-    if (depth > conditionLimits.depthMax) {
+    if (depth > conditionLimits.depthMax && !this.#unlimited) {
       const message = `A condition may be nested ${conditionLimits.depthMax} deep; this one is deeper.`;
       return this.#fault('condition_too_deep', path, message);
     }
@@ -346,7 +352,7 @@ class Parser {
     given: unknown,
     at: Path,
     caseSensitive: boolean,
-  ): Pick<CompareNode, 'value' | 'test'> | undefined {
+  ): Pick<CompareNode, 'value' | 'numbers' | 'test'> | undefined {
     switch (operator) {
       case 'eq':
       case 'ne': {
@@ -358,7 +364,9 @@ class Parser {
           return this.#fault('condition_bad_value', at, `\`${operator}\` takes one value, got a list.`, fix);
         }
         const value = this.#scalar(operator, given, at);
-        return value === undefined ? undefined : { value, test: equalTest(value, caseSensitive) };
+        if (value === undefined) return undefined;
+        const numbers = NumberSet.of(typeof value === 'number' ? [value] : []);
+        return { value, ...scalarTest(numbers, equalTest(value, caseSensitive)) };
       }
       case 'in':
       case 'nin': {
@@ -372,7 +380,9 @@ class Parser {
         }
         const values = given.map((element, i) => this.#scalar(operator, element, [...at, i]));
         if (values.includes(undefined)) return undefined;
-        return { value: values as Scalar[], test: memberTest(values as Scalar[], caseSensitive) };
+        const wanted = values as Scalar[];
+        const numbers = NumberSet.of(wanted.filter((element) => typeof element === 'number'));
+        return { value: wanted, ...scalarTest(numbers, memberTest(wanted, caseSensitive)) };
       }
       case 'gt':
       case 'gte':
@@ -384,7 +394,11 @@ class Parser {
         }
         const value = this.#scalar(operator, given, at);
         if (value === undefined) return undefined;
-        return { value, test: orderTest(operator, value as string | number, caseSensitive) };
+        if (typeof value === 'number') {
+          return { value, ...scalarTest(NumberSet.beside(operator, value), () => false) };
+        }
+        const test = orderTest(operator, value as string, caseSensitive);
+        return { value, ...scalarTest(NumberSet.none, test) };
       }
       case 'contains':
       case 'starts_with':
@@ -400,7 +414,7 @@ class Parser {
     given: unknown,
     at: Path,
     caseSensitive: boolean,
-  ): Pick<CompareNode, 'value' | 'test'> | undefined {
+  ): Pick<CompareNode, 'value' | 'numbers' | 'test'> | undefined {
     if (typeof given !== 'string') {
       const message = `\`${operator}\` takes a text, got ${kindOf(given)}.`;
       const fix =
@@ -416,21 +430,22 @@ class Parser {
       if (words.size === 0) {
         return this.#fault('condition_bad_value', at, '`text` needs at least one word to look for.');
       }
-      return {
-        value: given,
-        test: (value) => typeof value === 'string' && hasAll(tokensOf(fold(value)), words),
-      };
+      return { value: given, ...textTest((text) => hasAll(tokensOf(fold(text)), words)) };
     }
     if (operator === 'contains') {
-      return { value: given, test: (value) => typeof value === 'string' && fold(value).includes(wanted) };
+      return { value: given, ...textTest((text) => fold(text).includes(wanted)) };
     }
     if (operator === 'starts_with') {
-      return { value: given, test: (value) => typeof value === 'string' && fold(value).startsWith(wanted) };
+      return { value: given, ...textTest((text) => fold(text).startsWith(wanted)) };
     }
-    return { value: given, test: (value) => typeof value === 'string' && fold(value).endsWith(wanted) };
+    return { value: given, ...textTest((text) => fold(text).endsWith(wanted)) };
   }
 
-  #regex(given: string, at: Path, caseSensitive: boolean): Pick<CompareNode, 'value' | 'test'> | undefined {
+  #regex(
+    given: string,
+    at: Path,
+    caseSensitive: boolean,
+  ): Pick<CompareNode, 'value' | 'numbers' | 'test'> | undefined {
     if (given.length > conditionLimits.patternLengthMax) {
       const message = `A pattern may have ${conditionLimits.patternLengthMax} characters, got ${given.length}.`;
       return this.#fault('condition_bad_pattern', at, message);
@@ -453,7 +468,7 @@ class Parser {
         'Use smaller repeat counts and fewer alternatives.',
       );
     }
-    return { value: given, test: (value) => typeof value === 'string' && pattern.test(value) };
+    return { value: given, ...textTest((text) => pattern.test(text)) };
   }
 
   #scalar(operator: Operator, given: unknown, at: Path): Scalar | undefined {
@@ -480,34 +495,41 @@ function isNegated(operator: Operator): boolean {
   return operator === 'ne' || operator === 'nin';
 }
 
-function equalTest(wanted: Scalar, caseSensitive: boolean): (value: Scalar) => boolean {
+type ScalarTest = Pick<CompareNode, 'numbers' | 'test'>;
+
+/** A test whose answer on numbers is the set, and on everything else `others`: numbers have no second definition. */
+function scalarTest(numbers: NumberSet, others: (value: Exclude<Scalar, number>) => boolean): ScalarTest {
+  return { numbers, test: (value) => (typeof value === 'number' ? numbers.has(value) : others(value)) };
+}
+
+function textTest(holds: (text: string) => boolean): ScalarTest {
+  return scalarTest(NumberSet.none, (value) => typeof value === 'string' && holds(value));
+}
+
+type NoNumber = (value: Exclude<Scalar, number>) => boolean;
+
+function equalTest(wanted: Scalar, caseSensitive: boolean): NoNumber {
   if (typeof wanted !== 'string' || caseSensitive) return (value) => value === wanted;
   const folded = foldCase(wanted);
   return (value) => typeof value === 'string' && foldCase(value) === folded;
 }
 
-function memberTest(wanted: readonly Scalar[], caseSensitive: boolean): (value: Scalar) => boolean {
+function memberTest(wanted: readonly Scalar[], caseSensitive: boolean): NoNumber {
   const fold = (value: Scalar) => (typeof value === 'string' && !caseSensitive ? foldCase(value) : value);
   const members = new Set(wanted.map(fold));
   return (value) => members.has(fold(value));
 }
 
-function orderTest(
-  operator: 'gt' | 'gte' | 'lt' | 'lte',
-  bound: string | number,
-  caseSensitive: boolean,
-): (value: Scalar) => boolean {
-  const fold = (value: string | number) =>
-    typeof value === 'string' && !caseSensitive ? foldCase(value) : value;
+function orderTest(operator: 'gt' | 'gte' | 'lt' | 'lte', bound: string, caseSensitive: boolean): NoNumber {
+  const fold = (text: string) => (caseSensitive ? text : foldCase(text));
   const folded = fold(bound);
   const holds = {
-    gt: (value: string | number) => value > folded,
-    gte: (value: string | number) => value >= folded,
-    lt: (value: string | number) => value < folded,
-    lte: (value: string | number) => value <= folded,
+    gt: (text: string) => text > folded,
+    gte: (text: string) => text >= folded,
+    lt: (text: string) => text < folded,
+    lte: (text: string) => text <= folded,
   }[operator];
-  // Same types only: JavaScript would compare "10" with 9 as numbers.
-  return (value) => typeof value === typeof bound && holds(fold(value as string | number));
+  return (value) => typeof value === 'string' && holds(fold(value));
 }
 
 function isDynamic(value: unknown): boolean {

@@ -14,6 +14,7 @@ import { routes as retrievers } from './retrievers/contract.ts';
 import { routes as service } from './service/contract.ts';
 import { routes as tasks } from './tasks/contract.ts';
 import { routes as taxonomies } from './taxonomies/contract.ts';
+import { routes as transfers } from './transfers/contract.ts';
 import { routes as uploads } from './uploads/contract.ts';
 import { organizationRoutes as organizationWebhooks, routes as webhooks } from './webhooks/contract.ts';
 
@@ -30,6 +31,7 @@ export const contracts = {
   retrievers,
   taxonomies,
   uploads,
+  transfers,
   clusters,
   alerts,
   webhooks,

@@ -15,6 +15,7 @@ import { handlers as retrievers } from './retrievers/handlers.ts';
 import { handlers as service } from './service/handlers.ts';
 import { handlers as tasks } from './tasks/handlers.ts';
 import { handlers as taxonomies } from './taxonomies/handlers.ts';
+import { handlers as transfers } from './transfers/handlers.ts';
 import { handlers as uploads } from './uploads/handlers.ts';
 import { organizationHandlers as organizationWebhooks, handlers as webhooks } from './webhooks/handlers.ts';
 
@@ -31,6 +32,7 @@ const byNoun: { readonly [Noun in keyof typeof contracts]: Handlers<(typeof cont
   retrievers,
   taxonomies,
   uploads,
+  transfers,
   clusters,
   alerts,
   webhooks,

@@ -18,6 +18,11 @@ export type {
   Degradation,
   DocumentOptions,
   DocumentRef,
+  Facet,
+  FacetField,
+  FacetReply,
+  FacetRequest,
+  FacetScope,
   ListReply,
   ListRequest,
   ResolvedFeature,
@@ -28,6 +33,7 @@ export type {
   SortKey,
 } from './ports.ts';
 export {
+  type CountedFacet,
   type HitDocument,
   type RunRequest,
   type RunResult,

@@ -58,6 +58,16 @@ export interface SearchReply {
     readonly shards: number;
     /** Whether every row that the filter passes was compared. */
     readonly exact: boolean;
+    /** What gave the candidates of the collections: `segments` for a scan, else a vector backend. */
+    readonly backends?: readonly string[];
+    /** Whether vectors had to be fetched into memory first. */
+    readonly cold?: boolean;
+    /** Rows that the scan could not rule out and that were scored in double precision. */
+    readonly reranked?: number;
+    /** Calls to other functions that were repeated because an answer was late. */
+    readonly hedged?: number;
+    /** By collection id: the version of its index that answered. */
+    readonly versions?: Readonly<Record<string, number>>;
     /** How many documents the filter let through, where the index knows. */
     readonly rows_selected?: number;
   };
@@ -91,6 +101,55 @@ export interface ListReply {
   readonly documents: readonly DocumentRef[];
   /** How many documents pass in all; null where that is too dear to know. */
   readonly total: number | null;
+  readonly unknown_fields?: readonly string[];
+  readonly degraded?: readonly Degradation[];
+}
+
+/** A field whose values are to be counted. */
+export interface FacetField {
+  /** `metadata.x`, `payload.x` and `x` are the same. */
+  readonly key: string;
+  /** Most frequent values wanted, 1-1000. */
+  readonly limit: number;
+}
+
+/** Documents by what selected them. */
+export interface FacetScope {
+  /** Only documents that have a vector of this feature. @default every document */
+  readonly feature_uri?: string;
+  /** @default every collection of the port */
+  readonly collection_ids?: readonly string[];
+  readonly filter?: Filter;
+}
+
+/** Counts the values of fields over documents, all of them. */
+export interface FacetRequest {
+  /** A document counts, once, if any of these selects it. */
+  readonly scopes: readonly FacetScope[];
+  /** Only these documents count; at most 5000. */
+  readonly include?: readonly DocumentRef[];
+  readonly fields: readonly FacetField[];
+  readonly allow_partial: boolean;
+  readonly deadline_ms: number;
+}
+
+export interface Facet {
+  /** As it was asked for. */
+  readonly key: string;
+  /**
+   * Most frequent first; of equal counts numbers, texts, booleans, null, each ascending. A list counts once for each of
+   * its distinct elements.
+   */
+  readonly values: readonly { readonly value: string | number | boolean | null; readonly count: number }[];
+  /** Documents without the field. */
+  readonly missing_count: number;
+  /** Distinct values in all. */
+  readonly total_values: number;
+}
+
+export interface FacetReply {
+  /** In the order of `fields`. */
+  readonly facets: readonly Facet[];
   readonly unknown_fields?: readonly string[];
   readonly degraded?: readonly Degradation[];
 }
@@ -133,6 +192,8 @@ export interface SearchPort {
   /** @throws AppError index_unavailable rather than answering with fewer hits */
   search(request: SearchRequest): Promise<SearchReply>;
   list(request: ListRequest): Promise<ListReply>;
+  /** @throws AppError index_unavailable rather than counting fewer documents */
+  facets(request: FacetRequest): Promise<FacetReply>;
   /** @returns one per reference, in order; undefined for a document deleted in the meantime */
   documents(
     refs: readonly DocumentRef[],

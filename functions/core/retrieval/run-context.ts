@@ -4,7 +4,7 @@ import { AppError } from '../errors.ts';
 import { type Fault, type Path, throwFaults, under } from './faults.ts';
 import { allOf, type Filter } from './filter.ts';
 import { keyOf } from './fusion.ts';
-import type { Degradation, DocumentOptions, SearchPort } from './ports.ts';
+import type { Degradation, DocumentOptions, Facet, SearchPort } from './ports.ts';
 import { type Hit, hitsMax, type StageContext, type WorkingSet } from './stages/stage.ts';
 import { resolve, type TemplateScope } from './template.ts';
 
@@ -23,12 +23,16 @@ export interface RunOptions {
 /** Notes for the caller, each once, in order. At most 50: an answer is not a log. */
 const warningsMax = 50;
 
+/** All facets of an answer have this many bytes of JSON at most: texts can be long, and the hits need room too. */
+const facetBytesMax = 400_000;
+
 const noOptions: DocumentOptions = { return_vectors: false, return_presigned_urls: false };
 
 export class RunContext {
   readonly options: RunOptions;
   readonly #warnings = new Set<string>();
   readonly #degraded = new Map<string, Degradation>();
+  #facetBytes = 0;
 
   constructor(options: RunOptions) {
     this.options = options;
@@ -78,6 +82,38 @@ export class RunContext {
     return { hits, total: reply.total };
   }
 
+  async facets(...[fields, over]: Parameters<StageContext['facets']>): Promise<Facet[]> {
+    if (fields === undefined || fields.length === 0) return [];
+    const { port, allowPartial, deadlineMs } = this.options;
+    const reply = await port.facets({
+      ...over,
+      fields,
+      allow_partial: allowPartial,
+      deadline_ms: deadlineMs,
+    });
+    this.checkDeadline();
+    for (const field of reply.unknown_fields ?? [])
+      this.warn(`No document has the field ${JSON.stringify(field)}.`);
+    this.degrade(reply.degraded ?? []);
+    return reply.facets.map((facet) => this.#within(facet));
+  }
+
+  /** The facet without those of its last values for which the answer has no room. */
+  #within(facet: Facet): Facet {
+    const { values } = facet;
+    let kept = 0;
+    for (; kept < values.length; kept += 1) {
+      const bytes = Buffer.byteLength(JSON.stringify(values[kept])) + 1;
+      if (this.#facetBytes + bytes > facetBytesMax) break;
+      this.#facetBytes += bytes;
+    }
+    if (kept === values.length) return facet;
+    this.warn(
+      `The facet ${JSON.stringify(facet.key)} shows ${kept} of ${values.length} values: they are too long for one answer.`,
+    );
+    return { ...facet, values: values.slice(0, kept) };
+  }
+
   async materialise(set: WorkingSet): Promise<readonly Hit[]> {
     if (set.kind === 'hits') return set.hits;
     const { hits, total } = await this.list({
@@ -111,8 +147,13 @@ export class RunContext {
     return found;
   }
 
-  /** The context as one stage sees it. `note` collects what goes into its statistics. */
-  forStage(path: Path, scope: TemplateScope, note: StageContext['note']): StageContext {
+  /** The context as one stage sees it. `note` collects what goes into its statistics, `countedFacets` its facets. */
+  forStage(
+    path: Path,
+    scope: TemplateScope,
+    note: StageContext['note'],
+    countedFacets: (facets: readonly Facet[]) => void = () => undefined,
+  ): StageContext {
     const { port, requestFilter, allowPartial, deadlineMs, excludeIds } = this.options;
     const fail = (faults: readonly Fault[]) => throwFaults('retriever_input_invalid', faults);
     return {
@@ -133,6 +174,7 @@ export class RunContext {
       materialise: (set) => this.materialise(set),
       list: (request) => this.list(request),
       withDocuments: (hits, options) => this.withDocuments(hits, options),
+      facets: async (fields, over) => countedFacets(await this.facets(fields, over)),
       warn: (text) => this.warn(text),
       note,
       degrade: (entries) => this.degrade(entries),

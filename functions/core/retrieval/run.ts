@@ -5,7 +5,7 @@ import { isObject, type Path, throwFaults } from './faults.ts';
 import { type Filter, parseResolved } from './filter.ts';
 import { checkInputs } from './inputs.ts';
 import { offsetOf, type PageInfo, type PageTokens, type Pagination, pageInfo, sizeOf } from './pagination.ts';
-import type { Degradation, DocumentOptions, RetrievedDocument, SearchPort } from './ports.ts';
+import type { Degradation, DocumentOptions, Facet, RetrievedDocument, SearchPort } from './ports.ts';
 import { RunContext } from './run-context.ts';
 import { findStage } from './stages/index.ts';
 import type { Hit, WorkingSet } from './stages/stage.ts';
@@ -71,6 +71,14 @@ export type StageEvent =
 /** A document as a hit: its fields, and its score in this run. */
 export type HitDocument = RetrievedDocument & { readonly score: number };
 
+/** The values of a field over everything that a stage's filters let through, not only over the page. */
+export interface CountedFacet extends Facet {
+  /** The stage that asked for it. */
+  readonly stage_name: string;
+  /** False only where a part of the index could not be read and the request allowed that. */
+  readonly exact: boolean;
+}
+
 export interface RunResult {
   readonly status: 'completed' | 'degraded';
   /** The page, in the order of the last stage. */
@@ -80,6 +88,8 @@ export interface RunResult {
     readonly stages: Readonly<Record<string, StageStatistics>>;
     readonly total_time_ms: number;
   };
+  /** In the order of the stages and of their parameters. */
+  readonly facets: readonly CountedFacet[];
   readonly warnings: readonly string[];
   readonly degraded: readonly Degradation[];
 }
@@ -147,6 +157,7 @@ export async function runRetriever(request: RunRequest, port: SearchPort, clock:
   const statistics = new Map<string, MutableStatistics>();
   let set: WorkingSet = { kind: 'selection', sort: [] };
   let count: number | null = 0;
+  const facets: (Facet & { readonly stage_name: string })[] = [];
   // Stages that only narrowed the selection learn their counts from whoever asks the index.
   let pending: { own: MutableStatistics; keepsAll: boolean }[] = [];
   const settle = (rows: unknown) => {
@@ -174,7 +185,12 @@ export async function runRetriever(request: RunRequest, port: SearchPort, clock:
     statistics.set(stage_name, own);
     try {
       run.checkDeadline();
-      const ctx = run.forStage(parametersPath(index), scope, (facts) => Object.assign(own.metadata, facts));
+      const ctx = run.forStage(
+        parametersPath(index),
+        scope,
+        (facts) => Object.assign(own.metadata, facts),
+        (counted) => facets.push(...counted.map((facet) => ({ ...facet, stage_name }))),
+      );
       set = await stage.run(ctx, config.config.parameters, set);
     } catch (error) {
       own.duration_ms = clock.now() - stageStartMs;
@@ -224,6 +240,7 @@ export async function runRetriever(request: RunRequest, port: SearchPort, clock:
     documents: page.documents,
     pagination,
     stage_statistics: { stages, total_time_ms: clock.now() - startedMs },
+    facets: facets.map((facet) => ({ ...facet, exact: run.degraded.length === 0 })),
     warnings: run.warnings,
     degraded: run.degraded,
   };

@@ -23,6 +23,16 @@ export class BlobConflict extends Error {
   }
 }
 
+/** An object ends before the bytes that were asked for. */
+export class BlobTooShort extends Error {
+  /** @param bytes the length of the object, where it is known */
+  constructor(key: string, offset: number, length: number, bytes?: number) {
+    const found = bytes === undefined ? 'it ends before' : `it has ${bytes}`;
+    super(`object ${key} should have the bytes ${offset} to ${offset + length - 1}, but ${found}`);
+    this.name = 'BlobTooShort';
+  }
+}
+
 export interface Blobs {
   /** @throws BlobConflict when `ifAbsent` and the key exists. */
   put(
@@ -30,8 +40,29 @@ export interface Blobs {
     body: Uint8Array | string,
     options?: { readonly contentType?: string; readonly ifAbsent?: boolean },
   ): Promise<{ readonly etag: string }>;
+  /**
+   * Stores bytes as they come, holding no more than two parts of them in memory. The object is there when this has
+   * answered, or not at all.
+   */
+  putStream(
+    key: string,
+    chunks: AsyncIterable<Uint8Array>,
+    options?: { readonly contentType?: string },
+  ): Promise<{ readonly etag: string; readonly bytes: number }>;
   /** @throws BlobMissing */
   get(key: string, range?: { readonly offset: number; readonly length: number }): Promise<Uint8Array>;
+  /**
+   * Reads exactly `target.length` bytes of one version of an object straight into `target`. Checks their number, not
+   * their content: the caller has a checksum. An empty target asks for nothing.
+   *
+   * Once the promise is settled, whichever way, nothing writes to `target` any more; after a failure its content is
+   * undefined.
+   *
+   * @param offset of the first byte, 0 or more
+   * @param target any memory, that of a kernel too as long as it does not grow meanwhile
+   * @throws BlobMissing, BlobTooShort, BlobConflict (replaced by other content while it was read)
+   */
+  readInto(key: string, offset: number, target: Uint8Array): Promise<void>;
   head(key: string): Promise<BlobInfo | undefined>;
   /** Copies inside the store or from another one, only if the source still has `etag`. @throws BlobConflict, BlobMissing */
   copyFrom(source: Blobs, sourceKey: string, key: string, etag: string): Promise<void>;

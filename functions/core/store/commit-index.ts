@@ -11,13 +11,15 @@ import {
   encodeManifest,
   type Manifest,
   type StoredSegment,
+  withHistory,
 } from '../vectors/manifest.ts';
 import { forgetOld } from './collect-garbage.ts';
 import { foldDeltas } from './fold-deltas.ts';
 import { headWrite, toHead } from './index-head.ts';
-import { manifestKey, segmentKey } from './index-keys.ts';
+import { checkFresh, manifestKey, segmentKey } from './index-keys.ts';
+import { dueTasks, requestWork, wantedWork } from './index-work.ts';
 import { loadManifest, loadSegment, readFault } from './open-index.ts';
-import type { Write } from './table.ts';
+import type { Item, Write } from './table.ts';
 import { ConditionFailed } from './table.ts';
 
 /**
@@ -33,8 +35,12 @@ export async function putSegment(
 ): Promise<StoredSegment> {
   const { bytes, description } = encodeSegment(input);
   const key = segmentKey(ctx, collectionId);
-  await ctx.ports.index.put(key, bytes, { contentType: 'application/octet-stream', ifAbsent: true });
+  await store(ctx, key, bytes);
   return { ...description, key };
+}
+
+async function store(ctx: NsCtx, key: string, bytes: Uint8Array): Promise<void> {
+  await ctx.ports.index.put(key, bytes, { contentType: 'application/octet-stream', ifAbsent: true });
 }
 
 /** What a commit does to the index of one collection. */
@@ -46,6 +52,10 @@ export interface IndexChange {
   readonly document_delta: number;
   /** The batch whose sequence becomes visible; the commit is refused if it is not the open one any more. */
   readonly sequence?: { readonly batch_id: string; readonly attempt: number };
+  /** Segments of `additions` that are not stored yet, by key: they are stored beside the manifest. */
+  readonly unstored?: ReadonlyMap<string, Uint8Array>;
+  /** Goes into the head: writers are in each other's way now. */
+  readonly grouped_at_ms?: number;
 }
 
 export interface CommitOptions {
@@ -60,10 +70,16 @@ export interface CommitOptions {
   readonly committedSeq?: number;
   /** Prefix of the crash points that the commit passes. @default 'index.commit' */
   readonly crashPoint?: string;
+  /** Lost races before it gives up. @default 20 */
+  readonly tries?: number;
+  /** What the caller has just read, for the first try: the row of the token, then the head of each collection. */
+  readonly read?: readonly (Item | undefined)[];
 }
 
 /** Lost races before a commit gives up (reliability, section 3). */
 const commitTries = 20;
+/** Writes that a commit adds to its caller's, at most, by collection: head, token, that it exists, and work asked for. */
+export const writesPerCollection = 3 + dueTasks.length;
 const tokenKeepMs = 24 * 3600 * 1000;
 
 /** The sequence of the batch was taken over or aborted: it may not commit any more. */
@@ -95,16 +111,16 @@ export async function commitIndex(
   options: CommitOptions,
 ): Promise<{ readonly repeated: boolean; readonly versions: readonly number[] }> {
   const { table, index, clock } = ctx.ports;
-  const { token, writes: callers = [], crashPoint = 'index.commit' } = options;
+  const { token, writes: callers = [], crashPoint = 'index.commit', tries = commitTries } = options;
   const ids = changes.map((change) => change.collection_id);
-  for (let attempt = 0; attempt < commitTries; attempt++) {
+  let stored = false;
+  for (let attempt = 0; attempt < tries; attempt++) {
     if (attempt > 0) await pause(Math.min(200, 4 * 2 ** Math.min(attempt, 6)) * jitter(ctx));
     const nowMs = clock.now();
-    const [tokenRow, ...headRows] = await table.getMany([
-      ctx.ns.commitToken(ids[0]!, token),
-      ...ids.map((id) => ctx.ns.head(id)),
-    ]);
-    if (tokenRow && Number(tokenRow.expires_at) >= Math.floor(nowMs / 1000)) {
+    const [tokenRow, ...headRows] =
+      (attempt === 0 ? options.read : undefined) ??
+      (await table.getMany([ctx.ns.commitToken(ids[0]!, token), ...ids.map((id) => ctx.ns.head(id))]));
+    if (isApplied(tokenRow, nowMs)) {
       const done = tokenRow.versions as Record<string, number>;
       return { repeated: true, versions: ids.map((id) => Number(done[id])) };
     }
@@ -119,49 +135,57 @@ export async function commitIndex(
         throw new SequenceLost(ids[i]!, sequence.batch_id);
       }
     }
-    const manifests = await Promise.all(heads.map((head) => loadManifest(ctx, head.manifest_key))).catch(
-      (error: unknown) => {
-        throw readFault(error);
-      },
-    );
+    for (const { additions } of changes)
+      checkFresh(
+        additions.map(({ segment }) => segment.key),
+        nowMs,
+      );
+    const [manifests, work] = await Promise.all([
+      Promise.all(heads.map((head) => loadManifest(ctx, head.manifest_key))),
+      table.getMany(ids.flatMap((id) => dueTasks.map((task) => ctx.ns.indexWork(id, task)))),
+    ]).catch((error: unknown) => {
+      throw readFault(error);
+    });
     const puts: Promise<unknown>[] = [];
+    const requests: Write[] = [];
     for (const [i, change] of changes.entries()) {
       const head = heads[i]!;
       const isSmall =
         change.additions.length > 0 && change.additions.every((addition) => 'every' in addition);
       const before = isSmall ? await fold(ctx, change.collection_id, manifests[i]!) : manifests[i]!;
-      const next = appendSegments(forgetOld(before, nowMs), change.additions);
+      const appended = appendSegments(forgetOld(before, nowMs), change.additions);
+      const next = withHistory(appended, head, nowMs);
+      const documentCount = Math.max(0, head.document_count + change.document_delta);
+      const present = work.slice(i * dueTasks.length, (i + 1) * dueTasks.length);
+      requests.push(
+        ...requestWork(ctx, change.collection_id, wantedWork(next, documentCount, nowMs), present),
+      );
       const key = manifestKey(ctx, change.collection_id, next.version);
       puts.push(index.put(key, encodeManifest(next), { contentType: 'application/json', ifAbsent: true }));
+      for (const [name, bytes] of stored ? [] : (change.unstored ?? [])) puts.push(store(ctx, name, bytes));
       versions.push(next.version);
       ours.push(
         headWrite(ctx, head, {
           version: next.version,
           manifest_key: key,
-          document_count: Math.max(0, head.document_count + change.document_delta),
+          document_count: documentCount,
+          ...(change.grouped_at_ms === undefined ? {} : { grouped_at_ms: change.grouped_at_ms }),
           ...(change.sequence ? { committed_seq: head.open!.seq, open: null } : {}),
         }),
       );
     }
     await Promise.all(puts);
+    stored = true;
     crash(`${crashPoint}.after_manifest`);
     const byCollection = Object.fromEntries(ids.map((id, i) => [id, versions[i]!]));
     for (const id of ids) {
-      ours.push(
-        {
-          put: {
-            ...ctx.ns.commitToken(id, token),
-            versions: byCollection,
-            at: isoTime(nowMs),
-            expires_at: Math.floor((nowMs + tokenKeepMs) / 1000),
-          },
-          if: [{ anyOf: [{ absent: true }, { attribute: 'expires_at', lt: Math.floor(nowMs / 1000) }] }],
-        },
-        { check: ctx.ns.resource('COLLECTION', id), if: [{ present: true }] },
-      );
+      ours.push(tokenWrite(ctx, id, token, byCollection), {
+        check: ctx.ns.resource('COLLECTION', id),
+        if: [{ present: true }],
+      });
     }
     try {
-      await table.write([...callers, ...ours]);
+      await table.write([...callers, ...ours, ...requests]);
       crash(`${crashPoint}.after_head`);
       return { repeated: false, versions };
     } catch (error) {
@@ -182,9 +206,33 @@ export async function commitIndex(
     }
   }
   throw new AppError('index_contended', {
-    detail: `The index of ${ids.join(', ')} is being written by too many at once; ${commitTries} tries did not get through.`,
+    detail: `The index of ${ids.join(', ')} is being written by too many at once; ${tries} tries did not get through.`,
     retryAfterSeconds: 2,
   });
+}
+
+/** Whether the row of a token says that its commit is done. */
+export function isApplied(tokenRow: Item | undefined, nowMs: number): tokenRow is Item {
+  return tokenRow !== undefined && Number(tokenRow.expires_at) >= Math.floor(nowMs / 1000);
+}
+
+/** The write that says so, refused if it is said already. `versions` by collection. */
+export function tokenWrite(
+  ctx: NsCtx,
+  collectionId: string,
+  token: string,
+  versions: Readonly<Record<string, number>>,
+): Write {
+  const nowMs = ctx.ports.clock.now();
+  return {
+    put: {
+      ...ctx.ns.commitToken(collectionId, token),
+      versions,
+      at: isoTime(nowMs),
+      expires_at: Math.floor((nowMs + tokenKeepMs) / 1000),
+    },
+    if: [{ anyOf: [{ absent: true }, { attribute: 'expires_at', lt: Math.floor(nowMs / 1000) }] }],
+  };
 }
 
 /** Merges small segments when there are many. */

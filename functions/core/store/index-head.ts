@@ -26,6 +26,10 @@ export interface IndexHead {
   readonly next_seq: number;
   /** Documents that can be seen, as commits and deletions counted them. */
   readonly document_count: number;
+  /** When writers were last in each other's way (group-commit.ts), in milliseconds since 1970. */
+  readonly grouped_at_ms?: number;
+  /** Backend -> feature URI -> the version up to which its copy is complete. Moved by syncs, not by commits. */
+  readonly copies: Readonly<Record<string, Readonly<Record<string, number>>>>;
 }
 
 /** Whether a slot of this sequence can be seen. */
@@ -45,6 +49,8 @@ export function toHead(collectionId: string, item: Item | undefined): IndexHead 
     open: (item?.open as unknown as OpenSequence | undefined) ?? null,
     next_seq: Number(item?.next_seq ?? 1),
     document_count: Number(item?.document_count ?? 0),
+    ...(item?.grouped_at_ms === undefined ? {} : { grouped_at_ms: Number(item.grouped_at_ms) }),
+    copies: (item?.copies as IndexHead['copies'] | undefined) ?? {},
   };
 }
 
@@ -67,7 +73,7 @@ export async function readHeads(ctx: NsCtx, collectionIds: readonly string[]): P
 export function headWrite(
   ctx: NsCtx,
   head: IndexHead,
-  changes: Partial<Omit<IndexHead, 'collection_id' | 'revision'>>,
+  changes: Partial<Omit<IndexHead, 'collection_id' | 'revision' | 'copies'>>,
 ): Write {
   const unchanged: Condition =
     head.revision === 0

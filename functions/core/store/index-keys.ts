@@ -1,5 +1,7 @@
 // Where the objects of an index lie in the index bucket.
+import { isoTime } from '../clock.ts';
 import type { NsCtx } from '../context.ts';
+import { AppError } from '../errors.ts';
 import { randomCharacters } from '../ids.ts';
 
 /** Everything that the index of a collection ever stored begins with this. */
@@ -19,4 +21,29 @@ export function segmentKey(ctx: NsCtx, collectionId: string): string {
 /** A fresh key for the manifest of a version. */
 export function manifestKey(ctx: NsCtx, collectionId: string, version: number): string {
   return `${indexPrefix(ctx, collectionId)}man/${String(version).padStart(10, '0')}-${freshName(ctx)}.json`;
+}
+
+/** A fresh key for a dead-row list. */
+export function deadRowsKey(ctx: NsCtx, collectionId: string): string {
+  return `${indexPrefix(ctx, collectionId)}dead/${freshName(ctx)}.dead`;
+}
+
+/** Objects that nothing names are swept after 48 hours: what is older than this may be gone before a commit ends. */
+const commitWithinMs = 24 * 3600 * 1000;
+
+/**
+ * Refuses objects that were stored more than 24 hours ago, which their keys tell.
+ *
+ * @param keys as `segmentKey` and `deadRowsKey` made them
+ * @throws AppError index_upload_expired naming the object
+ */
+export function checkFresh(keys: readonly string[], nowMs: number): void {
+  for (const key of keys) {
+    const name = key.slice(key.lastIndexOf('/') + 1);
+    const storedMs = Number.parseInt(name.slice(0, 9), 36);
+    if (nowMs - storedMs <= commitWithinMs) continue;
+    throw new AppError('index_upload_expired', {
+      detail: `${key} was stored ${isoTime(storedMs)}, more than 24 hours ago, and may be swept at any time: store it again.`,
+    });
+  }
 }

@@ -72,8 +72,20 @@ export interface NamespaceScope {
   document(collectionId: string, documentId: string): Key;
   documents(collectionId: string): { pk: string; prefix: string };
   head(collectionId: string): Key;
+  /** How far a backend's copy of a collection's vectors is, and who works on it. */
+  copy(collectionId: string, backend: string): Key;
+  copies(collectionId: string): { pk: string; prefix: string };
+  /** One move of the namespace to another vector backend. */
+  migration(runId: string): Key;
+  /** Says that a background task of the index is wanted, and whether somebody works on it. */
+  indexWork(collectionId: string, task: string): Key;
   /** Proof that a commit of the index was applied; `token` is the caller's commit id. */
   commitToken(collectionId: string, token: string): Key;
+  /** A small change of the index that waits for whoever commits next; `id` sorts by the time of its arrival. */
+  pendingChange(collectionId: string, id: string): Key;
+  pendingChanges(collectionId: string): { pk: string; prefix: string };
+  /** Why a pending change was taken out instead of being committed. */
+  refusedChange(collectionId: string, id: string): Key;
   /** The lock that makes batches of one collection run one at a time. */
   running(collectionId: string): Key;
   /** Says that a deleted collection may still have rows and objects, until the sweeper found none. */
@@ -134,7 +146,14 @@ export function namespaceScope(orgId: string, namespaceId: string): NamespaceSco
     document: (collectionId, id) => ({ pk: collectionPk(collectionId), sk: `DOC#${part(id)}` }),
     documents: (collectionId) => ({ pk: collectionPk(collectionId), prefix: 'DOC#' }),
     head: (collectionId) => ({ pk: collectionPk(collectionId), sk: 'HEAD' }),
+    copy: (collectionId, backend) => ({ pk: collectionPk(collectionId), sk: `COPY#${part(backend)}` }),
+    copies: (collectionId) => ({ pk: collectionPk(collectionId), prefix: 'COPY#' }),
+    migration: (runId) => ({ pk, sk: `MIGRATION#${part(runId)}` }),
+    indexWork: (collectionId, task) => ({ pk: collectionPk(collectionId), sk: `WORK#${part(task)}` }),
     commitToken: (collectionId, token) => ({ pk: collectionPk(collectionId), sk: `TOKEN#${part(token)}` }),
+    pendingChange: (collectionId, id) => ({ pk: collectionPk(collectionId), sk: `PEND#${part(id)}` }),
+    pendingChanges: (collectionId) => ({ pk: collectionPk(collectionId), prefix: 'PEND#' }),
+    refusedChange: (collectionId, id) => ({ pk: collectionPk(collectionId), sk: `REFUSED#${part(id)}` }),
     running: (collectionId) => ({ pk: collectionPk(collectionId), sk: 'RUN' }),
     purge: (collectionId) => ({ pk, sk: `PURGE#${part(collectionId)}` }),
     pendingTrigger: (bucketId, digest) => ({ pk: bucketPk(bucketId), sk: `TRIG#${part(digest)}` }),

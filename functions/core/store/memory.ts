@@ -3,19 +3,10 @@ import { createHash } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import { systemClock } from '../clock.ts';
 import type { BlobInfo, Blobs } from './blobs.ts';
-import { BlobConflict, BlobMissing } from './blobs.ts';
-import type {
-  Attribute,
-  Condition,
-  FailedWrite,
-  Item,
-  Key,
-  Page,
-  QueryOptions,
-  Table,
-  Write,
-} from './table.ts';
+import { BlobConflict, BlobMissing, BlobTooShort } from './blobs.ts';
+import type { Attribute, FailedWrite, Item, Key, Page, QueryOptions, Table, Write } from './table.ts';
 import { ConditionFailed } from './table.ts';
+import { holds, keyOf } from './write-rules.ts';
 
 function copyAttribute(value: Attribute): Attribute {
   if (value === null || typeof value !== 'object') return value;
@@ -27,30 +18,6 @@ function copyAttribute(value: Attribute): Attribute {
   return copy;
 }
 const copyItem = (item: Item): Item => copyAttribute(item) as Item;
-
-function holds(condition: Condition, item: Item | undefined): boolean {
-  if ('absent' in condition) return item === undefined;
-  if ('present' in condition) return item !== undefined;
-  if ('anyOf' in condition) return condition.anyOf.some((c) => holds(c, item));
-  if ('allOf' in condition) return condition.allOf.every((c) => holds(c, item));
-  const value = item?.[condition.attribute];
-  if ('missing' in condition) return value === undefined;
-  if ('eq' in condition) return value === condition.eq;
-  if ('ne' in condition) return value !== condition.ne;
-  if ('in' in condition) return condition.in.includes(value as string | number);
-  const bound = 'lt' in condition ? condition.lt : condition.gt;
-  if (typeof value !== typeof bound) return false;
-  return 'lt' in condition ? (value as string) < (bound as string) : (value as string) > (bound as string);
-}
-
-const keyOf = (write: Write): Key =>
-  'put' in write
-    ? write.put
-    : 'update' in write
-      ? write.update
-      : 'delete' in write
-        ? write.delete
-        : write.check;
 
 /** The stream's view of a change, as the relay gets it. */
 export interface TableChange {
@@ -177,6 +144,17 @@ export class MemoryBlobs implements Blobs {
     return { etag: this.#info(key)!.etag };
   }
 
+  async putStream(
+    key: string,
+    chunks: AsyncIterable<Uint8Array>,
+    options: { readonly contentType?: string } = {},
+  ): Promise<{ etag: string; bytes: number }> {
+    const parts: Uint8Array[] = [];
+    for await (const chunk of chunks) parts.push(chunk.slice());
+    const body = Buffer.concat(parts);
+    return { ...(await this.put(key, body, options)), bytes: body.byteLength };
+  }
+
   #info(key: string): BlobInfo | undefined {
     const blob = this.#blobs.get(key);
     if (!blob) return undefined;
@@ -188,6 +166,16 @@ export class MemoryBlobs implements Blobs {
     const blob = this.#blobs.get(key);
     if (!blob) throw new BlobMissing(key);
     return range ? blob.body.slice(range.offset, range.offset + range.length) : blob.body.slice();
+  }
+
+  async readInto(key: string, offset: number, target: Uint8Array): Promise<void> {
+    if (target.length === 0) return;
+    const blob = this.#blobs.get(key);
+    if (!blob) throw new BlobMissing(key);
+    const found = blob.body.subarray(offset, offset + target.length);
+    if (found.length < target.length)
+      throw new BlobTooShort(key, offset, target.length, blob.body.byteLength);
+    target.set(found);
   }
 
   async head(key: string): Promise<BlobInfo | undefined> {

@@ -1,18 +1,23 @@
 // Reads the index of a collection: head, manifest, segments; each stored object is read once and kept while there is room.
 import type { NsCtx } from '../context.ts';
 import { AppError } from '../errors.ts';
+import type { Bits } from '../vectors/bits.ts';
+import { openDeadRows } from '../vectors/dead-rows.ts';
 import { VectorError } from '../vectors/errors.ts';
 import {
   decodeManifest,
   documentsUri,
   emptyManifest,
   type Manifest,
+  readableVersions,
+  type SegmentRef,
   type StoredSegment,
 } from '../vectors/manifest.ts';
-import { openSegment, type Segment } from '../vectors/open-segment.ts';
+import { openStoredSegment, type Segment } from '../vectors/open-segment.ts';
+import { isVectorSection } from '../vectors/segment-format.ts';
 import { openSnapshot, type Snapshot } from '../vectors/snapshot.ts';
 import type { Blobs } from './blobs.ts';
-import { BlobMissing } from './blobs.ts';
+import { BlobConflict, BlobMissing, BlobTooShort } from './blobs.ts';
 import { type IndexHead, readHead } from './index-head.ts';
 import { LruCache } from './lru-cache.ts';
 
@@ -33,12 +38,13 @@ interface Caches {
   readonly manifests: LruCache<Manifest>;
   readonly segments: LruCache<Segment>;
   readonly snapshots: LruCache<Snapshot>;
+  readonly deadRows: LruCache<Bits>;
 }
 
-/** Half of the function's memory, and never more than one function can scan at once (decisions, section 2). */
+/** A quarter of the function's memory; vectors have half of it (`vectorMemory`), the program the rest. */
 function cacheBytesMax(): number {
   const functionMegabytes = Number(process.env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE ?? 1024);
-  return Math.min(1.2e9, functionMegabytes * 2 ** 20 * 0.5);
+  return functionMegabytes * 2 ** 20 * 0.25;
 }
 
 /** Stored objects never change under their key, so what was read once stays right; kept per bucket. */
@@ -50,8 +56,9 @@ function cachesOf(blobs: Blobs): Caches {
     const bytes = cacheBytesMax();
     found = {
       manifests: new LruCache(bytes * 0.05),
-      segments: new LruCache(bytes * 0.8),
-      snapshots: new LruCache(bytes * 0.15),
+      segments: new LruCache(bytes * 0.64),
+      snapshots: new LruCache(bytes * 0.3),
+      deadRows: new LruCache(bytes * 0.01),
     };
     caches.set(blobs, found);
   }
@@ -69,10 +76,26 @@ export async function loadManifest(ctx: NsCtx, key: string | null): Promise<Mani
   });
 }
 
+/** What an open segment holds beside its vectors: parsed columns, and ids as texts once they were asked for. */
+const openBytesPerRow = 80;
+
 export async function loadSegment(ctx: NsCtx, ref: StoredSegment): Promise<Segment> {
-  return cachesOf(ctx.ports.index).segments.get(ref.key, async () => {
-    const bytes = await ctx.ports.index.get(ref.key);
-    return { value: openSegment(bytes, ref.key, ref), bytes: bytes.byteLength };
+  const { index } = ctx.ports;
+  return cachesOf(index).segments.get(ref.key, async () => {
+    const source = { readInto: (at: number, target: Uint8Array) => index.readInto(ref.key, at, target) };
+    const value = await openStoredSegment(source, ref.key, ref);
+    const vectors = ref.sections.reduce((sum, { name, len }) => (isVectorSection(name) ? sum + len : sum), 0);
+    return { value, bytes: ref.bytes - vectors + ref.rows * openBytesPerRow };
+  });
+}
+
+/** The dead-row list beside a segment, undefined if it has none. */
+export async function loadDeadRows(ctx: NsCtx, { dead, rows }: SegmentRef): Promise<Bits | undefined> {
+  if (dead === undefined) return undefined;
+  const { index } = ctx.ports;
+  return cachesOf(index).deadRows.get(dead.key, async () => {
+    const bytes = await index.get(dead.key);
+    return { value: openDeadRows(bytes, dead, rows), bytes: bytes.byteLength };
   });
 }
 
@@ -86,12 +109,19 @@ async function loadSnapshot(
   const feature = manifest.features[uri]!;
   return cachesOf(ctx.ports.index).snapshots.get(`${manifestKey} ${uri}`, async () => {
     const segments = new Map<string, Segment>();
+    const dead = new Map<string, Bits>();
     for (let i = 0; i < feature.segments.length; i += parallelReads) {
       const refs = feature.segments.slice(i, i + parallelReads);
-      const opened = await Promise.all(refs.map((ref) => loadSegment(ctx, ref)));
-      for (const [j, segment] of opened.entries()) segments.set(refs[j]!.key, segment);
+      const opened = await Promise.all(
+        refs.map((ref) => Promise.all([loadSegment(ctx, ref), loadDeadRows(ctx, ref)])),
+      );
+      for (const [j, [segment, list]] of opened.entries()) {
+        const ref = refs[j]!;
+        segments.set(ref.key, segment);
+        if (ref.dead && list) dead.set(ref.dead.key, list);
+      }
     }
-    const snapshot = openSnapshot(feature, segments);
+    const snapshot = openSnapshot(feature, segments, dead);
     const rows = snapshot.parts.reduce((sum, part) => sum + part.segment.rows, 0);
     // Hash table, live bits and id texts that searches leave behind; the vectors belong to the segments.
     return { value: snapshot, bytes: 4_096 + rows * 120 };
@@ -102,8 +132,14 @@ async function loadSnapshot(
 export function readFault(error: unknown): unknown {
   if (error instanceof BlobMissing)
     return new AppError('index_unavailable', { cause: error, internal: error.message });
+  if (error instanceof BlobTooShort)
+    return new AppError('index_corrupt', { cause: error, internal: error.message });
+  // The parts of one read were not of one object: somebody is writing where nobody may, or a cache is stale.
+  if (error instanceof BlobConflict)
+    return new AppError('index_unavailable', { cause: error, internal: error.message });
   if (error instanceof VectorError) {
-    return new AppError(error.code === 'segment_missing' ? 'index_unavailable' : 'index_corrupt', {
+    const unavailable = error.code === 'segment_missing' || error.code === 'segment_too_large';
+    return new AppError(unavailable ? 'index_unavailable' : 'index_corrupt', {
       cause: error,
       internal: error.message,
     });
@@ -111,28 +147,65 @@ export function readFault(error: unknown): unknown {
   return error;
 }
 
-/** The current version of a collection's index. @throws AppError index_unavailable, index_corrupt */
-export async function openIndex(ctx: NsCtx, collectionId: string): Promise<IndexView> {
+/**
+ * Reads from an open snapshot: vectors and columns are fetched when they are first used, so damage can show late.
+ *
+ * @throws AppError index_unavailable, index_corrupt
+ */
+export async function reading<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw readFault(error);
+  }
+}
+
+/**
+ * One version of a collection's index: the current one, or an older one that is named.
+ *
+ * Versions can be read for 47 hours after the next one took their place, the last 200 at most. What is read so is the
+ * index: ids, vectors and columns. Rows of documents have no versions.
+ *
+ * @throws AppError index_version_gone, index_unavailable, index_corrupt
+ */
+export async function openIndex(
+  ctx: NsCtx,
+  collectionId: string,
+  options: { readonly version?: number | undefined } = {},
+): Promise<IndexView> {
   for (let again = false; ; again = true) {
-    const head = await readHead(ctx, collectionId);
+    const current = await readHead(ctx, collectionId);
     try {
-      const manifest = await loadManifest(ctx, head.manifest_key);
+      const newest = await loadManifest(ctx, current.manifest_key);
+      const { version = current.version } = options;
+      const key =
+        version === current.version ? current.manifest_key : keyOfVersion(ctx, current, newest, version);
+      const manifest = key === current.manifest_key ? newest : await loadManifest(ctx, key);
       return {
-        head,
+        head: { ...current, version, manifest_key: key },
         manifest,
-        snapshot: async (uri) => {
-          try {
-            return await loadSnapshot(ctx, head.manifest_key ?? '', manifest, uri);
-          } catch (error) {
-            throw readFault(error);
-          }
-        },
+        snapshot: (uri) => reading(() => loadSnapshot(ctx, key ?? '', manifest, uri)),
       };
     } catch (error) {
       // The manifest can have been collected between the two reads; then the head names a newer one.
       if (!(error instanceof BlobMissing) || again) throw readFault(error);
     }
   }
+}
+
+/** @throws AppError index_version_gone, which says what can be read */
+function keyOfVersion(ctx: NsCtx, head: IndexHead, manifest: Manifest, version: number): string {
+  const readable = readableVersions(manifest, ctx.ports.clock.now());
+  const found = readable.find((past) => past.version === version);
+  if (found) return found.key;
+  const oldest = readable[0]?.version ?? head.version;
+  const kept =
+    oldest === head.version
+      ? `only its current version, ${head.version}, can be read`
+      : `versions ${oldest} to ${head.version} can be read`;
+  throw new AppError('index_version_gone', {
+    detail: `The index of ${head.collection_id} has no version ${version} any more or not yet: ${kept}. Leave the version out to read the current one.`,
+  });
 }
 
 /**

@@ -7,7 +7,7 @@ import { ConditionFailed } from './table.ts';
 
 export interface StoredUpload {
   readonly upload_id: string;
-  readonly purpose: 'plugin' | 'object';
+  readonly purpose: 'plugin' | 'object' | 'import';
   /** Where the caller puts the bytes; quarantine, nothing reads it but confirm. */
   readonly s3_key: string;
   readonly content_type: string;

@@ -21,4 +21,4 @@ export {
   readHeads,
 } from './index-head.ts';
 export { indexPrefix, segmentKey } from './index-keys.ts';
-export { documentsSnapshot, type IndexView, openIndex, snapshot } from './open-index.ts';
+export { documentsSnapshot, type IndexView, openIndex, reading, snapshot } from './open-index.ts';

@@ -1,6 +1,7 @@
 // Columns of a segment: dictionary codes, float64 numbers or sparse pairs, and the bitmaps that filters ask for.
+import type { CompareNode } from '../conditions/condition.ts';
 import type { Scalar } from '../conditions/field.ts';
-import { type Bits, clearBit, hasBit, noBits, setBit } from './bits.ts';
+import { andNotInto, type Bits, clearBit, hasBit, noBits, orInto, rowsOf, setBit } from './bits.ts';
 import type { ColumnPatch, ColumnValue } from './columns.ts';
 import { VectorError } from './errors.ts';
 import { columnSection, type SectionEncoding } from './segment-format.ts';
@@ -14,6 +15,9 @@ export interface EncodedSection {
   readonly bytes: Uint8Array;
 }
 
+/** What a comparison asks of one value. */
+export type ValueTest = Pick<CompareNode, 'numbers' | 'test'>;
+
 /** A column of an open segment. */
 export interface Column {
   /** Rows that do not have the column; undefined if all have it. */
@@ -23,7 +27,12 @@ export interface Column {
   /** @returns undefined if the row does not have the column */
   readonly at: (row: number) => ColumnValue | undefined;
   /** The rows of which any element passes. `test` is asked once per distinct value where there is a dictionary. */
-  readonly select: (test: (value: Scalar) => boolean) => Bits;
+  readonly select: (wanted: ValueTest) => Bits;
+  /**
+   * Calls `add` once for each distinct value of the rows in `selected`, in no order, with the number of those rows
+   * that hold it; a list counts each of its distinct elements once.
+   */
+  readonly tally: (selected: Bits, add: (value: Scalar, rows: number) => void) => void;
 }
 
 interface Gathered {
@@ -270,22 +279,87 @@ function numberColumn(numbers: Float64Array, missing: Bits | undefined, cleared:
     missing,
     cleared,
     at: (row) => (missing !== undefined && hasBit(missing, row) ? undefined : numbers[row]!),
-    select: (test) => {
-      const bits = noBits(numbers.length);
-      for (let row = 0; row < numbers.length; row += 1) {
-        if ((missing === undefined || !hasBit(missing, row)) && test(numbers[row]!)) setBit(bits, row);
+    select: ({ numbers: wanted }) => {
+      const { lows, highs } = wanted;
+      if (lows.length === 0) return noBits(numbers.length);
+      const low = lows[0]!;
+      const high = highs[0]!;
+      const bits = lows.length === 1 ? withinBits(numbers, low, high) : memberBits(numbers, wanted);
+      return missing === undefined ? bits : andNotInto(bits, missing);
+    },
+    tally: (selected, add) => {
+      const rows = rowsOf(present(selected, missing));
+      const values = Float64Array.from(rows, (row) => numbers[row]!).sort();
+      for (let i = 0; i < values.length; ) {
+        const value = values[i]!;
+        const first = i;
+        while (i < values.length && values[i] === value) i += 1;
+        add(value, i - first);
       }
-      return bits;
     },
   };
 }
 
+/** The selected rows that have the column. */
+function present(selected: Bits, missing: Bits | undefined): Bits {
+  return missing === undefined ? selected : andNotInto(selected.slice(), missing);
+}
+
+/** Whole words at a time: the comparisons of 32 rows make one number. */
+function withinBits(numbers: Float64Array, low: number, high: number): Bits {
+  const bits = noBits(numbers.length);
+  for (let at = 0, w = 0; at < numbers.length; w += 1) {
+    const end = Math.min(at + 32, numbers.length);
+    let word = 0;
+    for (let bit = 0; at < end; at += 1, bit += 1) {
+      const value = numbers[at]!;
+      word |= (+(value >= low) & +(value <= high)) << bit;
+    }
+    bits[w] = word;
+  }
+  return bits;
+}
+
+/** Whole numbers as near to each other as this are looked up in a table of so many bytes. */
+const memberTableMax = 2 ** 16;
+
+function memberBits(numbers: Float64Array, { lows, highs }: ValueTest['numbers']): Bits {
+  if (lows.some((low, i) => low !== highs[i])) {
+    return lows.reduce(
+      (bits, low, i) => orInto(bits, withinBits(numbers, low, highs[i]!)),
+      noBits(numbers.length),
+    );
+  }
+  const first = lows[0]!;
+  const span = lows.at(-1)! - first;
+  const bits = noBits(numbers.length);
+  if (span < memberTableMax && lows.every(Number.isSafeInteger)) {
+    const isMember = new Uint8Array(span + 1);
+    for (const member of lows) isMember[member - first] = 1;
+    for (let row = 0; row < numbers.length; row += 1) {
+      const value = numbers[row]!;
+      const at = value - first;
+      if (at >= 0 && at <= span && Math.trunc(value) === value && isMember[at] === 1) setBit(bits, row);
+    }
+    return bits;
+  }
+  const members = new Set(lows);
+  for (let row = 0; row < numbers.length; row += 1) if (members.has(numbers[row]!)) setBit(bits, row);
+  return bits;
+}
+
 type Codes = Uint8Array | Uint16Array | Uint32Array;
+
+/** Where the elements of each row's list begin, and the codes of all elements. */
+interface Lists {
+  readonly offsets: Uint32Array;
+  readonly elements: Codes;
+}
 
 function dictionaryColumn(
   codes: Codes,
   dictionary: readonly Scalar[],
-  lists: { readonly offsets: Uint32Array; readonly elements: Codes } | undefined,
+  lists: Lists | undefined,
   missing: Bits | undefined,
   cleared: Bits | undefined,
 ): Column {
@@ -299,27 +373,67 @@ function dictionaryColumn(
       const elements = lists.elements.subarray(lists.offsets[row]!, lists.offsets[row + 1]!);
       return Array.from(elements, (element) => dictionary[element]!);
     },
-    select: (test) => {
-      const passes = Uint8Array.from(dictionary, (value) => (test(value) ? 1 : 0));
-      const bits = noBits(codes.length);
-      for (let row = 0; row < codes.length; row += 1) {
-        if (missing !== undefined && hasBit(missing, row)) continue;
-        const code = codes[row]!;
-        if (code < passes.length) {
-          if (passes[code] === 1) setBit(bits, row);
-        } else if (lists !== undefined) {
+    select: ({ test }) => {
+      // One more than the dictionary, for the code that says list; codes of missing rows may be anything.
+      const passes = new Uint8Array(dictionary.length + 1);
+      for (let code = 0; code < dictionary.length; code += 1) passes[code] = +test(dictionary[code]!);
+      const bits = lists === undefined ? passingBits(codes, passes) : passingLists(codes, passes, lists);
+      return missing === undefined ? bits : andNotInto(bits, missing);
+    },
+    tally: (selected, add) => {
+      const counts = new Uint32Array(dictionary.length + 1);
+      const rows = rowsOf(present(selected, missing));
+      for (let i = 0; i < rows.length; i += 1) counts[codes[rows[i]!]!]! += 1;
+      if (lists !== undefined && counts[dictionary.length]! > 0) {
+        // The last row, plus one, that was counted for a code: an element that stands twice in a list counts once.
+        const countedFor = new Uint32Array(dictionary.length);
+        for (const row of rows) {
+          if (codes[row] !== dictionary.length) continue;
           const end = lists.offsets[row + 1]!;
           for (let i = lists.offsets[row]!; i < end; i += 1) {
-            if (passes[lists.elements[i]!] === 1) {
-              setBit(bits, row);
-              break;
-            }
+            const code = lists.elements[i]!;
+            if (countedFor[code] === row + 1) continue;
+            countedFor[code] = row + 1;
+            counts[code]! += 1;
           }
         }
       }
-      return bits;
+      for (let code = 0; code < dictionary.length; code += 1) {
+        if (counts[code]! > 0) add(dictionary[code]!, counts[code]!);
+      }
     },
   };
+}
+
+/** Whole words at a time, without a branch. */
+function passingBits(codes: Codes, passes: Uint8Array): Bits {
+  const bits = noBits(codes.length);
+  for (let at = 0, w = 0; at < codes.length; w += 1) {
+    const end = Math.min(at + 32, codes.length);
+    let word = 0;
+    for (let bit = 0; at < end; at += 1, bit += 1) word |= passes[codes[at]!]! << bit;
+    bits[w] = word;
+  }
+  return bits;
+}
+
+function passingLists(codes: Codes, passes: Uint8Array, { offsets, elements }: Lists): Bits {
+  const bits = noBits(codes.length);
+  const listCode = passes.length - 1;
+  for (let row = 0; row < codes.length; row += 1) {
+    const code = codes[row]!;
+    if (code !== listCode) {
+      if (passes[code] === 1) setBit(bits, row);
+      continue;
+    }
+    const end = offsets[row + 1]!;
+    for (let i = offsets[row]!; i < end; i += 1) {
+      if (passes[elements[i]!] === 0) continue;
+      setBit(bits, row);
+      break;
+    }
+  }
+  return bits;
 }
 
 function sparseColumn(
@@ -332,14 +446,27 @@ function sparseColumn(
     missing,
     cleared,
     at: (row) => byRow.get(row),
-    select: (test) => {
+    select: ({ test }) => {
       const bits = noBits(rows);
       for (const [row, value] of byRow) {
         if (typeof value === 'object' && value !== null ? value.some(test) : test(value)) setBit(bits, row);
       }
       return bits;
     },
+    tally: (selected, add) => {
+      const counts = new Map<Scalar, number>();
+      for (const [row, value] of byRow) {
+        if (!hasBit(selected, row)) continue;
+        for (const scalar of distinctOf(value)) counts.set(scalar, (counts.get(scalar) ?? 0) + 1);
+      }
+      for (const [scalar, count] of counts) add(scalar, count);
+    },
   };
+}
+
+/** The value itself, or the distinct elements of a list. */
+export function distinctOf(value: ColumnValue): Iterable<Scalar> {
+  return typeof value === 'object' && value !== null ? new Set(value) : [value];
 }
 
 function checkCodes(

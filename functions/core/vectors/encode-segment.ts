@@ -4,11 +4,13 @@ import { bytesOf, type EncodedSection, encodeColumns, jsonBytes } from './column
 import type { ColumnPatch } from './columns.ts';
 import { VectorError } from './errors.ts';
 import { hashId } from './id-hash.ts';
+import { fromBfloat16, toBfloat16 } from './kernel/bfloat16.ts';
+import { encodeCodes } from './kernel/codes.ts';
 import {
   alignUp,
   firstSectionAlign,
   fixedHeaderBytes,
-  flagDelta,
+  flagsOf,
   headerChecksum,
   headerChecksumAt,
   magic,
@@ -18,10 +20,12 @@ import {
   type SegmentKind,
   sectionAlign,
   seqsPerVersion,
+  type VectorStorage,
 } from './segment-format.ts';
 import {
   dimsMax,
   inverseNorm,
+  isKernelSafe,
   type Metric,
   paddedDims,
   paddedRows,
@@ -55,7 +59,14 @@ export interface SegmentInput {
   readonly tombs?: readonly { readonly id: string; readonly seq?: number | undefined }[];
   /** Rows carry their own `seq` (compaction) instead of the order in which they stand. @default false */
   readonly absolute?: boolean;
+  /** `bf16` rounds every value to 8 significant bits: half the bytes, and exact search over the rounded values. @default 'f32' */
+  readonly storage?: VectorStorage;
+  /** Whether int8 codes are written beside the vectors: scans read a quarter of the bytes. @default from 256 rows */
+  readonly codes?: boolean;
 }
+
+/** Below this many rows a scan of the vectors themselves takes no noticeable time. */
+const codedRowsMin = 256;
 
 export interface EncodedSegment {
   /** The whole file. */
@@ -86,7 +97,16 @@ export function encodeSegment(input: SegmentInput): EncodedSegment {
   const sections: EncodedSection[] = [];
   const padDim = paddedDims(dims);
   const padRows = paddedRows(rowCount);
-  if (dims > 0) sections.push(...encodeVectors(rows, dims, padDim, padRows, metric!));
+  const storage = input.storage ?? 'f32';
+  const vectors =
+    dims > 0
+      ? encodeVectors(
+          rows,
+          { dims, padDim, padRows, metric: metric!, storage },
+          input.codes ?? rowCount >= codedRowsMin,
+        )
+      : undefined;
+  if (vectors) sections.push(...vectors.sections);
   sections.push(...encodeIds(rows));
   sections.push({ name: 'seq', enc: 'u64', bytes: bytesOf(u64(seqs)) });
   if (tombs.length > 0) {
@@ -119,12 +139,13 @@ export function encodeSegment(input: SegmentInput): EncodedSegment {
     rows: rowCount,
     padRows,
     tombs: tombs.length,
-    dtype: 'f32' as const,
+    dtype: storage,
     metric,
     absolute,
     seqMin,
     seqMax,
-    rotationSeed: null,
+    rotationSeed: vectors?.rotationSeed ?? null,
+    ...(vectors ? { normRange: vectors.normRange } : {}),
   };
   return assemble(header, sections);
 }
@@ -166,31 +187,69 @@ function seqsOf(
   });
 }
 
+interface VectorShape {
+  readonly dims: number;
+  readonly padDim: number;
+  readonly padRows: number;
+  readonly metric: Metric;
+  readonly storage: VectorStorage;
+}
+
+interface EncodedVectors {
+  readonly sections: readonly EncodedSection[];
+  readonly rotationSeed: number | null;
+  readonly normRange: readonly [min: number, max: number];
+}
+
 function encodeVectors(
   rows: readonly SegmentRow[],
-  dims: number,
-  padDim: number,
-  padRows: number,
-  metric: Metric,
-): EncodedSection[] {
-  const vectors = new Float32Array(padRows * padDim);
-  const aux = new Float32Array(padRows);
+  { dims, padDim, padRows, metric, storage }: VectorShape,
+  coded: boolean,
+): EncodedVectors {
+  const given = new Float32Array(padRows * padDim);
   rows.forEach(({ id, vector }, row) => {
     if (vector === undefined) throw new VectorError('vector_invalid', `Row ${id} has no vector.`);
     try {
-      vectors.set(validateVector(vector, dims), row * padDim);
+      given.set(validateVector(vector, dims), row * padDim);
     } catch (error) {
       if (error instanceof VectorError) throw new VectorError(error.code, `Row ${id}: ${error.message}`);
       throw error;
     }
+  });
+  const rounded = storage === 'bf16' ? toBfloat16(given) : undefined;
+  // Everything below describes what is stored, so that scans are exact over it.
+  const vectors = rounded ? fromBfloat16(rounded) : given;
+  const aux = new Float32Array(padRows);
+  let min = Number.POSITIVE_INFINITY;
+  let max = 0;
+  rows.forEach(({ id }, row) => {
     const squared = squaredNormAt(vectors, row * padDim, padDim);
+    if (!Number.isFinite(squared)) {
+      throw new VectorError('vector_invalid', `Row ${id}: a value is too large for bfloat16.`);
+    }
     if (metric === 'cosine') aux[row] = inverseNorm(squared);
     if (metric === 'euclid') aux[row] = squared;
+    if (squared === 0) return;
+    min = Math.min(min, Math.sqrt(squared));
+    max = Math.max(max, Math.sqrt(squared));
   });
-  return [
-    { name: 'vec', enc: 'f32', bytes: bytesOf(vectors) },
+  const normRange = [max === 0 ? 0 : min, max] as const;
+  const sections: EncodedSection[] = [
+    rounded
+      ? { name: 'vec', enc: 'bf16', bytes: bytesOf(rounded) }
+      : { name: 'vec', enc: 'f32', bytes: bytesOf(vectors) },
     { name: 'aux', enc: 'f32', bytes: bytesOf(aux) },
   ];
+  // Codes of lengths that a float32 cannot square would be of no use: such segments are scanned in double precision.
+  if (!coded || !isKernelSafe(normRange)) return { sections, rotationSeed: null, normRange };
+  const { codes, scales, residuals, norms, rotationSeed } = encodeCodes(vectors, rows.length, dims, padDim);
+  sections.push(
+    { name: 'i8', enc: 'i8', bytes: bytesOf(codes) },
+    { name: 'i8s', enc: 'f32', bytes: bytesOf(scales) },
+    { name: 'i8r', enc: 'f32', bytes: bytesOf(residuals) },
+    { name: 'i8n', enc: 'f32', bytes: bytesOf(norms) },
+  );
+  return { sections, rotationSeed, normRange };
 }
 
 function encodeIds(rows: readonly SegmentRow[]): EncodedSection[] {
@@ -271,7 +330,7 @@ function assemble(
   bytes.set(new TextEncoder().encode(magic), 0);
   const view = new DataView(bytes.buffer);
   view.setUint32(8, json.byteLength, true);
-  view.setUint32(12, header.kind === 'data' ? 0 : flagDelta, true);
+  view.setUint32(12, flagsOf(header.kind, names.has('i8'), header.rotationSeed), true);
   bytes.set(json, fixedHeaderBytes);
   const headerCrc = headerChecksum(bytes, json.byteLength);
   bytes.set(new TextEncoder().encode(headerCrc), headerChecksumAt);

@@ -15,8 +15,14 @@ export type VectorErrorCode =
   | 'segment_corrupt'
   /** A sound segment, but not the one that the manifest describes under this key. */
   | 'segment_mismatch'
+  /** The vectors of a segment do not fit into the memory that this function keeps for them. */
+  | 'segment_too_large'
   /** The manifest names a segment that was not given. */
   | 'segment_missing'
+  /** The object is not a dead-row list at all. */
+  | 'dead_rows_foreign'
+  /** A dead-row list whose bytes are not those that were written, or that belongs to another segment. */
+  | 'dead_rows_corrupt'
   /** The manifest is not what `encodeManifest` writes. */
   | 'manifest_corrupt'
   /** A segment does not fit the feature it should be added to. */

@@ -6,6 +6,7 @@ import type { ColumnValue } from './columns.ts';
 import { VectorError } from './errors.ts';
 import { selectRows } from './select-rows.ts';
 import type { Snapshot } from './snapshot.ts';
+import { type VectorMemory, vectorMemory } from './vector-memory.ts';
 
 /** One key of an order. */
 export interface SortKey {
@@ -74,21 +75,29 @@ export interface VectorTable {
 /**
  * All live rows that satisfy the filter, by ascending id, with their vectors.
  *
- * @throws VectorError query_invalid for a feature without vectors
+ * @throws VectorError query_invalid for a feature without vectors; what reading the vectors throws
  */
-export function vectorTable(snapshot: Snapshot, filter?: Condition): VectorTable {
+export async function vectorTable(
+  snapshot: Snapshot,
+  filter?: Condition,
+  memory: VectorMemory = vectorMemory(),
+): Promise<VectorTable> {
   const { dims } = snapshot;
   if (dims === 0) throw new VectorError('query_invalid', 'This feature has no vectors.');
-  const found: { readonly id: string; readonly part: number; readonly local: number }[] = [];
-  for (const [part, bits] of selectRows(snapshot, filter).entries()) {
-    for (const local of rowsOf(bits))
-      found.push({ id: snapshot.parts[part]!.segment.id(local), part, local });
+  const selected = selectRows(snapshot, filter).map((bits) => rowsOf(bits));
+  const found: { readonly id: string; readonly part: number; readonly n: number }[] = [];
+  for (const [part, rows] of selected.entries()) {
+    const { segment } = snapshot.parts[part]!;
+    for (let n = 0; n < rows.length; n += 1) found.push({ id: segment.id(rows[n]!), part, n });
   }
   found.sort((a, b) => (a.id < b.id ? -1 : 1));
+  const places = selected.map((rows) => new Uint32Array(rows.length));
+  for (const [i, { part, n }] of found.entries()) places[part]![n] = i;
   const vectors = new Float32Array(found.length * dims);
-  for (const [i, { part, local }] of found.entries()) {
-    const { segment } = snapshot.parts[part]!;
-    vectors.set(segment.vectors.subarray(local * segment.padDims, local * segment.padDims + dims), i * dims);
+  for (const [part, rows] of selected.entries()) {
+    await snapshot.parts[part]!.segment.vectors!.visit(memory, rows, (values, at, n) => {
+      vectors.set(values.subarray(at, at + dims), places[part]![n]! * dims);
+    });
   }
   return { ids: found.map(({ id }) => id), vectors, dims };
 }

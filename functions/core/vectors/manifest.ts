@@ -1,5 +1,6 @@
 // The manifest: which segments make up each feature of a collection, as immutable JSON; and how the next one is made.
 import { jsonBytes, parseJson } from './column-codec.ts';
+import { type DeadRowsRef, isDeadRowsRef } from './dead-rows.ts';
 import { VectorError } from './errors.ts';
 import { isCount, isSectionRef, type SegmentDescription, seqsPerVersion } from './segment-format.ts';
 
@@ -17,6 +18,8 @@ export interface StoredSegment extends SegmentDescription {
 export interface SegmentRef extends StoredSegment {
   /** Added to every sequence number in the file. 0 for compacted segments. */
   readonly base_seq: number;
+  /** Rows that count as deleted, whatever else there is: a compaction found them dead. Only beside `data`. */
+  readonly dead?: DeadRowsRef;
 }
 
 export interface FeatureManifest {
@@ -25,12 +28,26 @@ export interface FeatureManifest {
   /** null if `dims` is 0. */
   readonly metric: Metric | null;
   readonly segments: readonly SegmentRef[];
+  /**
+   * Set by a compaction: segments whose newest row is not newer than this have no row of the same id alive twice,
+   * since what one replaces in another is in its list of dead rows.
+   */
+  readonly settled_seq?: number;
 }
 
-/** A segment that no feature uses any more, to be deleted when no reader can still hold it. */
+/** A segment or dead-row list that no feature uses any more, to be deleted when no reader can still hold it. */
 export interface RetiredSegment {
   readonly key: string;
   /** Milliseconds since 1970. */
+  readonly since_ms: number;
+}
+
+/** A version before the current one, which can still be read. */
+export interface PastVersion {
+  readonly version: number;
+  /** Of its manifest. */
+  readonly key: string;
+  /** When the next version took its place, in milliseconds since 1970. */
   readonly since_ms: number;
 }
 
@@ -41,6 +58,8 @@ export interface Manifest {
   /** By feature URI. */
   readonly features: Readonly<Record<string, FeatureManifest>>;
   readonly retired: readonly RetiredSegment[];
+  /** Oldest first; manifests of before versions could be read have none. */
+  readonly history?: readonly PastVersion[];
 }
 
 /** A segment for one feature, which is made if it is new, or for all features (deletions, column patches). */
@@ -112,7 +131,7 @@ export function appendSegments(manifest: Manifest, additions: readonly Addition[
     }
     base += segment.seq_max + 1;
   }
-  return { version, features: Object.fromEntries(features), retired: manifest.retired };
+  return { ...manifest, version, features: Object.fromEntries(features) };
 }
 
 /**
@@ -127,9 +146,81 @@ export function appendDeltas(manifest: Manifest, segments: readonly StoredSegmen
   );
 }
 
+/** What a compaction of one feature has made. */
+export interface Compaction {
+  /** The feature as it was when the compaction read it. */
+  readonly from: FeatureManifest;
+  /** Data segments of `from` whose live rows stand in `added`; all others of them stay. */
+  readonly rewritten: readonly string[];
+  /**
+   * Rewritten rows and, for the data segments that stay, one segment with the column patches that concern them;
+   * all with absolute sequence numbers. A row or patch has that of the newest change that is in it.
+   */
+  readonly added: readonly StoredSegment[];
+  /** By key of a data segment that stays: all rows of it that were dead in `from`. None dead: not in the map. */
+  readonly dead: ReadonlyMap<string, DeadRowsRef>;
+}
+
 /**
- * The next manifest after a compaction: `removed` segments of one feature give way to `added` ones, whose rows carry
- * absolute sequence numbers. Removed keys that no other feature uses are retired.
+ * The next manifest after a compaction. Every search of it gives the answers of before: what came after `from` stays
+ * and still applies, since all its sequence numbers are higher.
+ *
+ * Pure; when the commit loses its race, call it again on the newer manifest. Deletions and patches of `from` that have
+ * been merged with newer ones meanwhile stay in their merged form: they repeat what `added` and `dead` say already.
+ *
+ * @throws VectorError compaction_stale if a data segment of `from` is gone, or its dead rows are others by now: start
+ * the compaction again; feature_mismatch
+ */
+export function applyCompaction(
+  manifest: Manifest,
+  uri: string,
+  compaction: Compaction,
+  nowMs: number,
+): Manifest {
+  const feature = Object.hasOwn(manifest.features, uri) ? manifest.features[uri] : undefined;
+  const { from, added, dead } = compaction;
+  const before = new Map(from.segments.map((ref) => [ref.key, ref]));
+  const present = new Map(feature?.segments.map((ref) => [ref.key, ref]));
+  for (const { key, kind, dead: known } of from.segments) {
+    if (kind !== 'data') continue;
+    const now = present.get(key);
+    if (feature === undefined || now === undefined || now.dead?.key !== known?.key) {
+      throw new VectorError('compaction_stale', `${uri} does not hold this segment as it was read.`, key);
+    }
+  }
+  const rewritten = new Set(compaction.rewritten);
+  for (const key of [...rewritten, ...dead.keys()]) {
+    if (before.get(key)?.kind !== 'data' || (rewritten.has(key) && dead.has(key))) {
+      throw new VectorError('feature_mismatch', `This compaction of ${uri} did not read the segment.`, key);
+    }
+  }
+  const settled_seq = from.segments.reduce((max, ref) => Math.max(max, ref.base_seq + ref.seq_max), -1);
+  let next: FeatureManifest = { ...feature!, segments: [], settled_seq };
+  for (const segment of added) {
+    if (!segment.absolute) {
+      throw new VectorError(
+        'feature_mismatch',
+        'A compacted segment has absolute sequence numbers.',
+        segment.key,
+      );
+    }
+    next = withSegment(uri, next, { ...segment, base_seq: 0 });
+  }
+  for (const ref of feature!.segments) {
+    const read = before.has(ref.key);
+    if (read && (ref.kind !== 'data' || rewritten.has(ref.key))) continue;
+    const list = dead.get(ref.key) ?? ref.dead;
+    next = withSegment(uri, next, list === undefined ? ref : { ...ref, dead: list });
+  }
+  return {
+    ...retire(manifest, { ...manifest.features, [uri]: next }, nowMs),
+    version: manifest.version + 1,
+  };
+}
+
+/**
+ * The next manifest after a compaction that read only some segments of a feature: `removed` ones give way to `added`
+ * ones, whose rows carry absolute sequence numbers. Removed keys that no other feature uses are retired.
  *
  * @throws VectorError compaction_stale if a removed segment is not there any more: start the compaction again;
  * compaction_partial if a removed deletion or patch is newer than rows that stay
@@ -152,35 +243,61 @@ export function replaceSegments(
       lost ?? removed[0],
     );
   }
+  const from = { ...feature, segments: feature.segments.filter(({ key }) => gone.has(key)) };
   const kept = feature.segments.filter(({ key }) => !gone.has(key));
-  for (const segment of feature.segments) {
-    if (!gone.has(segment.key) || (segment.tombs === 0 && segment.kind !== 'columns')) continue;
-    const needy = kept.find(({ kind, base_seq }) => kind === 'data' && base_seq < segment.base_seq);
+  for (const segment of from.segments) {
+    if (segment.tombs === 0 && segment.kind !== 'columns') continue;
+    const newest = segment.base_seq + segment.seq_max;
+    const needy = kept.find(({ kind, base_seq }) => kind === 'data' && base_seq <= newest);
     if (needy !== undefined) {
       const message = `Its deletions and patches still apply to ${needy.key}: compact both or neither.`;
       throw new VectorError('compaction_partial', message, segment.key);
     }
   }
-  let next: FeatureManifest = { ...feature, segments: [] };
-  for (const segment of added) {
-    if (!segment.absolute) {
-      throw new VectorError(
-        'feature_mismatch',
-        'A compacted segment has absolute sequence numbers.',
-        segment.key,
-      );
-    }
-    next = withSegment(uri, next, { ...segment, base_seq: 0 });
-  }
-  next = { ...next, segments: [...next.segments, ...kept] };
-  const features = { ...manifest.features, [uri]: next };
-  const used = new Set(Object.values(features).flatMap(({ segments }) => segments.map(({ key }) => key)));
-  const since_ms = nowMs;
-  const retired = [
-    ...manifest.retired,
-    ...removed.filter((key) => !used.has(key)).map((key) => ({ key, since_ms })),
-  ];
-  return { version: manifest.version + 1, features, retired };
+  const rewritten = from.segments.filter(({ kind }) => kind === 'data').map(({ key }) => key);
+  const next = applyCompaction(manifest, uri, { from, rewritten, added, dead: new Map() }, nowMs);
+  // Nothing is known of the segments that were not read.
+  const { settled_seq: _none, ...unsettled } = next.features[uri]!;
+  return { ...next, features: { ...next.features, [uri]: unsettled } };
+}
+
+/** The same with other features; what these do not use any more is retired. */
+function retire(manifest: Manifest, features: Manifest['features'], nowMs: number): Manifest {
+  const used = usedKeys(features);
+  const gone = [...usedKeys(manifest.features)].filter((key) => !used.has(key));
+  return {
+    ...manifest,
+    features,
+    retired: [...manifest.retired, ...gone.map((key) => ({ key, since_ms: nowMs }))],
+  };
+}
+
+/**
+ * How long a version can be read after the next one took its place. Shorter than what retired objects are kept for, so
+ * that a reader who begins at the last moment has an hour to finish.
+ */
+export const historyMs = 47 * 3600 * 1000;
+/** Versions before the current one that can be read at most: streams of small writes make many. */
+export const historyMax = 200;
+
+/** The versions before this one that can be read now, oldest first. */
+export function readableVersions(manifest: Manifest, nowMs: number): readonly PastVersion[] {
+  return (manifest.history ?? []).filter(({ since_ms }) => since_ms > nowMs - historyMs);
+}
+
+/**
+ * The same manifest, remembering the version that it follows. Every commit calls this, last.
+ *
+ * @param previous version and manifest key of the head that the commit replaces; key null: nothing was committed
+ */
+export function withHistory(
+  manifest: Manifest,
+  previous: { readonly version: number; readonly manifest_key: string | null },
+  nowMs: number,
+): Manifest {
+  if (previous.manifest_key === null) return manifest;
+  const entry = { version: previous.version, key: previous.manifest_key, since_ms: nowMs };
+  return { ...manifest, history: [...readableVersions(manifest, nowMs), entry].slice(-historyMax) };
 }
 
 /** Retired segments whose last reader must be gone: retired at least `ageMs` before `nowMs`. */
@@ -192,16 +309,32 @@ export function collectableKeys(manifest: Manifest, nowMs: number, ageMs: number
 export function forgetRetired(manifest: Manifest, keys: readonly string[]): Manifest {
   const gone = new Set(keys);
   return {
+    ...manifest,
     version: manifest.version + 1,
-    features: manifest.features,
     retired: manifest.retired.filter(({ key }) => !gone.has(key)),
   };
 }
 
-/** Every key that the manifest names, in use or retired: garbage collection must spare these. */
+/**
+ * Every key that the manifest names: in use, retired, or the manifest of a version that can still be read. Garbage
+ * collection must spare these.
+ */
 export function keysOf(manifest: Manifest): Set<string> {
-  const keys = new Set(manifest.retired.map(({ key }) => key));
-  for (const { segments } of Object.values(manifest.features)) for (const { key } of segments) keys.add(key);
+  const keys = usedKeys(manifest.features);
+  for (const { key } of manifest.retired) keys.add(key);
+  for (const { key } of manifest.history ?? []) keys.add(key);
+  return keys;
+}
+
+/** Segments and dead-row lists that features are read from. */
+function usedKeys(features: Manifest['features']): Set<string> {
+  const keys = new Set<string>();
+  for (const { segments } of Object.values(features)) {
+    for (const { key, dead } of segments) {
+      keys.add(key);
+      if (dead !== undefined) keys.add(dead.key);
+    }
+  }
   return keys;
 }
 
@@ -246,7 +379,14 @@ function isManifest(value: unknown): value is Manifest {
     Object.values(value.features).every(isFeature) &&
     value.retired.every(
       (entry) => isObject(entry) && typeof entry.key === 'string' && isCount(entry.since_ms),
-    )
+    ) &&
+    (value.history === undefined || (Array.isArray(value.history) && value.history.every(isPastVersion)))
+  );
+}
+
+function isPastVersion(value: unknown): value is PastVersion {
+  return (
+    isObject(value) && isCount(value.version) && typeof value.key === 'string' && isCount(value.since_ms)
   );
 }
 
@@ -256,6 +396,7 @@ function isFeature(value: unknown): value is FeatureManifest {
     isCount(value.dims) &&
     value.dims <= dimsMax &&
     isMetricOf(value.dims, value.metric) &&
+    (value.settled_seq === undefined || Number.isSafeInteger(value.settled_seq)) &&
     Array.isArray(value.segments) &&
     value.segments.every(isSegmentRef)
   );
@@ -273,7 +414,9 @@ function isSegmentRef(value: unknown): value is SegmentRef {
     typeof value.absolute === 'boolean' &&
     typeof value.header_crc32 === 'string' &&
     Array.isArray(value.sections) &&
-    value.sections.every(isSectionRef)
+    value.sections.every(isSectionRef) &&
+    (value.dead === undefined ||
+      (value.kind === 'data' && isDeadRowsRef(value.dead) && value.dead.rows <= Number(value.rows)))
   );
 }
 

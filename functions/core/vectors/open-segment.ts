@@ -8,16 +8,20 @@ import {
   columnSection,
   firstSectionAlign,
   fixedHeaderBytes,
-  flagDelta,
+  flagsOf,
   headerChecksum,
   isCount,
   isSectionRef,
+  isVectorSection,
   magic,
+  type SectionRef,
   type SegmentDescription,
   type SegmentHeader,
   sectionAlign,
+  vectorStorages,
 } from './segment-format.ts';
-import { inverseNorm, metrics, paddedDims, paddedRows, squaredNormAt } from './vector.ts';
+import { type SegmentSource, SegmentVectors } from './segment-vectors.ts';
+import { metrics, paddedDims, paddedRows } from './vector.ts';
 
 /** A deleted id, with the sequence number that the segment itself knows (without the manifest's base). */
 export interface Tomb {
@@ -26,7 +30,7 @@ export interface Tomb {
 }
 
 /**
- * Verifies and opens a segment.
+ * Verifies and opens a segment that is in memory as a whole.
  *
  * Every byte is covered: magic, length, a checksum of the header, one of each section, zeros between them. Columns
  * are opened when they are first asked for.
@@ -37,9 +41,113 @@ export interface Tomb {
  * @throws VectorError segment_foreign, segment_truncated, segment_corrupt, segment_mismatch, naming `objectName`
  */
 export function openSegment(bytes: Uint8Array, objectName: string, expected?: SegmentDescription): Segment {
-  const fail = (code: VectorErrorCode, message: string): never => {
+  const fail = failing(objectName);
+  const header = readHeader(bytes, objectName, expected);
+  const length = fileLength(header);
+  if (bytes.length < length) {
+    return fail('segment_truncated', `The segment has ${bytes.length} of ${length} bytes.`);
+  }
+  if (bytes.length > length) {
+    return fail('segment_corrupt', `The segment has ${bytes.length} bytes, ${length} belong to it.`);
+  }
+  // Typed arrays need aligned offsets; a slice of a pooled buffer may have any.
+  const aligned = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes);
+  const sections = openSections(aligned, 0, header, header.sections, fail);
+  const source = {
+    bytes: aligned,
+    readInto: (at: number, target: Uint8Array) => copyInto(aligned, at, target),
+  };
+  return new Segment(objectName, header, sections, source);
+}
+
+/** A second request takes longer than these bytes. */
+const wholeBytes = 256 * 1024;
+
+/**
+ * Opens a stored segment without its vectors, which are read when somebody scans or asks for them.
+ *
+ * @param expected what the manifest says of it
+ * @param objectName the key, for messages
+ * @param wholeBytesMax smaller segments are read whole, vectors and all
+ * @throws VectorError as `openSegment`; and what the source throws
+ */
+export async function openStoredSegment(
+  source: SegmentSource,
+  objectName: string,
+  expected: SegmentDescription,
+  wholeBytesMax: number = wholeBytes,
+): Promise<Segment> {
+  const fail = failing(objectName);
+  const others = expected.sections.filter(({ name }) => !isVectorSection(name));
+  const first = others[0];
+  if (expected.bytes <= wholeBytesMax || expected.dims === 0 || first === undefined) {
+    const bytes = new Uint8Array(expected.bytes);
+    await source.readInto(0, bytes);
+    return openSegment(bytes, objectName, expected);
+  }
+  const head = new Uint8Array(fixedHeaderBytes + expected.header_len);
+  const rest = new Uint8Array(expected.bytes - first.off);
+  await Promise.all([source.readInto(0, head), source.readInto(first.off, rest)]);
+  const header = readHeader(head, objectName, expected);
+  const own = header.sections.filter(({ name }) => !isVectorSection(name));
+  if (own[0]?.off !== first.off) return fail('segment_corrupt', 'Its vectors do not stand before the rest.');
+  return new Segment(objectName, header, openSections(rest, first.off, header, own, fail), source);
+}
+
+/** What a search needs to know of a segment that another process scans: which ids it holds, and how new each is. */
+const idSections: ReadonlySet<string> = new Set(['idh', 'idp', 'ido', 'ids', 'seq', 'tomb']);
+
+/**
+ * Opens a stored segment without its vectors and columns: it has ids, sequence numbers and deletions only.
+ *
+ * @throws VectorError as `openSegment`; and what the source throws
+ */
+export async function openStoredIds(
+  source: SegmentSource,
+  objectName: string,
+  expected: SegmentDescription,
+): Promise<Segment> {
+  const fail = failing(objectName);
+  const wanted = expected.sections.filter(({ name }) => idSections.has(name));
+  const first = wanted[0];
+  const last = wanted.at(-1);
+  if (first === undefined || last === undefined) return fail('segment_corrupt', 'It has no ids.');
+  const head = new Uint8Array(fixedHeaderBytes + expected.header_len);
+  const ids = new Uint8Array(last.off + last.len - first.off);
+  await Promise.all([source.readInto(0, head), source.readInto(first.off, ids)]);
+  const header = readHeader(head, objectName, expected);
+  const own = header.sections.filter(({ name }) => idSections.has(name));
+  if (own[0]?.off !== first.off || own.at(-1)!.off !== last.off)
+    return fail('segment_corrupt', 'Its ids do not stand where the manifest says.');
+  const sections = openSections(ids, first.off, header, own, fail, last.off + last.len);
+  return new Segment(objectName, header, sections, source);
+}
+
+type Fail = (code: VectorErrorCode, message: string) => never;
+
+function failing(objectName: string): Fail {
+  return (code, message) => {
     throw new VectorError(code, message, objectName);
   };
+}
+
+async function copyInto(bytes: Uint8Array, at: number, target: Uint8Array): Promise<void> {
+  target.set(bytes.subarray(at, at + target.byteLength));
+}
+
+/** Where the file ends, by its own table. */
+function fileLength({ sections }: SegmentHeader): number {
+  const last = sections.at(-1)!;
+  return alignUp(last.off + last.len, sectionAlign);
+}
+
+/** @param bytes the file or at least all before its sections */
+function readHeader(
+  bytes: Uint8Array,
+  objectName: string,
+  expected: SegmentDescription | undefined,
+): SegmentHeader {
+  const fail = failing(objectName);
   const begin = new TextDecoder('latin1').decode(bytes.subarray(0, magic.length));
   if (begin !== magic.slice(0, begin.length) || bytes.length === 0) {
     return fail('segment_foreign', `This is not a segment: it does not begin with ${magic}.`);
@@ -53,47 +161,63 @@ export function openSegment(bytes: Uint8Array, objectName: string, expected?: Se
     const message = `The segment ends after ${bytes.length} bytes, inside its header of ${headerLength}.`;
     return fail('segment_truncated', message);
   }
-  const parsed = parseJson(bytes.subarray(fixedHeaderBytes, fixedHeaderBytes + headerLength));
+  const header = parseJson(bytes.subarray(fixedHeaderBytes, fixedHeaderBytes + headerLength));
   const checksum = headerChecksum(bytes, headerLength);
-  if (!isHeader(parsed) || parsed.crc32 !== checksum) {
+  if (!isHeader(header) || header.crc32 !== checksum) {
     return fail('segment_corrupt', 'The header of the segment does not match its checksum.');
   }
-  const header = parsed;
-  const last = header.sections.at(-1)!;
-  const length = alignUp(last.off + last.len, sectionAlign);
-  if (bytes.length < length) {
-    return fail('segment_truncated', `The segment has ${bytes.length} of ${length} bytes.`);
-  }
-  if (bytes.length > length) {
-    return fail('segment_corrupt', `The segment has ${bytes.length} bytes, ${length} belong to it.`);
-  }
-  // Typed arrays need aligned offsets; a slice of a pooled buffer may have any.
-  const aligned = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes);
-  const sections = new Map<string, OpenSection>();
   let end = fixedHeaderBytes + headerLength;
-  for (const { name, off, len, crc32: expectedCrc, enc } of header.sections) {
-    const earliest = sections.size === 0 ? alignUp(end, firstSectionAlign) : alignUp(end, sectionAlign);
-    if (off !== earliest || sections.has(name))
+  const names = new Set<string>();
+  for (const { name, off, len } of header.sections) {
+    const earliest = alignUp(end, names.size === 0 ? firstSectionAlign : sectionAlign);
+    if (off !== earliest || names.has(name))
       return fail('segment_corrupt', `Section ${name} is out of place.`);
-    if (!isZero(aligned, end, off)) return fail('segment_corrupt', `There are bytes before section ${name}.`);
-    const content = aligned.subarray(off, off + len);
-    if (crc32(content) !== expectedCrc) {
-      return fail('segment_corrupt', `Section ${name} does not match its checksum.`);
-    }
-    sections.set(name, { enc, bytes: content });
+    names.add(name);
     end = off + len;
   }
-  if (!isZero(aligned, end, length))
-    return fail('segment_corrupt', 'There are bytes after the last section.');
-  if (view.getUint32(12, true) !== (header.kind === 'data' ? 0 : flagDelta)) {
+  if (view.getUint32(12, true) !== flagsOf(header.kind, names.has('i8'), header.rotationSeed)) {
     return fail('segment_corrupt', 'The flags do not fit the kind of the segment.');
   }
   if (expected !== undefined) {
     const same =
-      expected.bytes === length && expected.header_len === headerLength && expected.header_crc32 === checksum;
+      expected.bytes === fileLength(header) &&
+      expected.header_len === headerLength &&
+      expected.header_crc32 === checksum;
     if (!same) return fail('segment_mismatch', 'This is another segment than the manifest describes.');
   }
-  return new Segment(objectName, header, sections);
+  return header;
+}
+
+/**
+ * Verifies sections that stand one after the other.
+ *
+ * @param bytes the file from `start` on
+ * @param until where the bytes end, in the file
+ */
+function openSections(
+  bytes: Uint8Array,
+  start: number,
+  header: SegmentHeader,
+  refs: readonly SectionRef[],
+  fail: Fail,
+  until: number = fileLength(header),
+): Map<string, OpenSection> {
+  const sections = new Map<string, OpenSection>();
+  let end =
+    start === 0 ? fixedHeaderBytes + new DataView(bytes.buffer, bytes.byteOffset).getUint32(8, true) : start;
+  for (const { name, off, len, crc32: expected, enc } of refs) {
+    if (!isZero(bytes, end - start, off - start)) {
+      return fail('segment_corrupt', `There are bytes before section ${name}.`);
+    }
+    const content = bytes.subarray(off - start, off - start + len);
+    if (crc32(content) !== expected) fail('segment_corrupt', `Section ${name} does not match its checksum.`);
+    sections.set(name, { enc, bytes: content });
+    end = off + len;
+  }
+  if (!isZero(bytes, end - start, until - start)) {
+    return fail('segment_corrupt', 'There are bytes after the last section.');
+  }
+  return sections;
 }
 
 /** An open, verified segment. Immutable; safe to share between snapshots and to keep in a cache by key. */
@@ -102,10 +226,8 @@ export class Segment {
   readonly header: SegmentHeader;
   readonly rows: number;
   readonly dims: number;
-  /** Values between two rows of `vectors`. */
-  readonly padDims: number;
-  /** Row-major, `padRows x padDims`, as given (not normalised); empty if the segment has no vectors. */
-  readonly vectors: Float32Array;
+  /** undefined if the segment has none. */
+  readonly vectors: SegmentVectors | undefined;
   readonly tombs: readonly Tomb[];
   /** Id hashes in ascending order, low and high half in turn, and the rows they belong to. */
   readonly hashes: Uint32Array;
@@ -118,24 +240,21 @@ export class Segment {
   readonly #idCache: (string | undefined)[];
   #names: readonly string[] | undefined;
   #sparse: ReadonlyMap<string, Column> | undefined;
-  #inverseNorms: Float64Array | undefined;
 
-  /** Use `openSegment`: it verifies what this takes for granted. */
-  constructor(objectName: string, header: SegmentHeader, sections: ReadonlyMap<string, OpenSection>) {
+  /** Use `openSegment` or `openStoredSegment`: they verify what this takes for granted. */
+  constructor(
+    objectName: string,
+    header: SegmentHeader,
+    sections: ReadonlyMap<string, OpenSection>,
+    source: SegmentSource,
+  ) {
     this.objectName = objectName;
     this.header = header;
     this.#sections = sections;
     this.rows = header.rows;
     this.dims = header.dim;
-    this.padDims = header.padDim;
-    const { rows, padRows, padDim } = header;
-    if (header.dim > 0) {
-      const vec = this.#section('vec', 'f32', padRows * padDim * 4);
-      this.#section('aux', 'f32', padRows * 4);
-      this.vectors = new Float32Array(vec.buffer, vec.byteOffset, padRows * padDim);
-    } else {
-      this.vectors = new Float32Array(0);
-    }
+    const { rows } = header;
+    this.vectors = header.dim > 0 ? new SegmentVectors(objectName, header, source) : undefined;
     this.hashes = asU32(this.#section('idh', 'u64', rows * 8));
     this.hashRows = asU32(this.#section('idp', 'u32', rows * 4));
     this.idOffsets = asU32(this.#section('ido', 'u32', (rows + 1) * 4));
@@ -162,29 +281,6 @@ export class Segment {
   /** The sequence number that the segment knows; the manifest's base is added to it. */
   seq(row: number): number {
     return this.#seqs[2 * row]! + this.#seqs[2 * row + 1]! * 2 ** 32;
-  }
-
-  /** A copy of one vector, without padding. */
-  vector(row: number): Float32Array {
-    return this.vectors.slice(row * this.padDims, row * this.padDims + this.dims);
-  }
-
-  /** Factor of each row for a cosine: 1 / length, 0 for a zero vector. */
-  inverseNorms(): Float64Array {
-    if (this.#inverseNorms === undefined) {
-      const aux = this.#section('aux', 'f32', this.header.padRows * 4);
-      const stored = new Float32Array(aux.buffer, aux.byteOffset, this.header.padRows);
-      const factors = Float64Array.from(stored);
-      // Very long and very short vectors have a factor that float32 cannot hold well.
-      for (let row = 0; row < this.rows; row += 1) {
-        const factor = factors[row]!;
-        if (factor < 2 ** -100 || factor > 2 ** 100) {
-          factors[row] = inverseNorm(squaredNormAt(this.vectors, row * this.padDims, this.padDims));
-        }
-      }
-      this.#inverseNorms = factors;
-    }
-    return this.#inverseNorms;
   }
 
   /** Names of all columns, ascending. */
@@ -277,7 +373,9 @@ function isHeader(value: unknown): value is SegmentHeader {
     isCount(rows) &&
     header.padRows === paddedRows(rows) &&
     isCount(header.tombs) &&
-    header.dtype === 'f32' &&
+    vectorStorages.some((known) => known === header.dtype) &&
+    (header.rotationSeed === null || isCount(header.rotationSeed)) &&
+    (header.normRange === undefined || isRange(header.normRange)) &&
     (dim === 0 ? metric === null : metrics.some((known) => known === metric)) &&
     typeof header.absolute === 'boolean' &&
     isCount(header.seqMin) &&
@@ -286,4 +384,9 @@ function isHeader(value: unknown): value is SegmentHeader {
     sections.length > 0 &&
     sections.every(isSectionRef)
   );
+}
+
+function isRange(value: unknown): boolean {
+  const [min, max] = Array.isArray(value) && value.length === 2 ? (value as unknown[]) : [];
+  return typeof min === 'number' && typeof max === 'number' && 0 <= min && min <= max;
 }

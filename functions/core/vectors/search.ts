@@ -1,17 +1,23 @@
-// Exact search: every live row that the filter selects is scored, for many queries in one pass.
+// Exact search: the kernel finds every row that may be among the best, and those few are scored in double precision.
 import type { Condition } from '../conditions/condition.ts';
-import { andInto, type Bits, noBits, rowsOf, setBit } from './bits.ts';
+import { andInto, type Bits, countBits, noBits, rowsOf, setBit } from './bits.ts';
 import { VectorError } from './errors.ts';
+import { CandidateScan } from './kernel/candidate-scan.ts';
+import { scorerOf } from './score.ts';
 import { selectRows } from './select-rows.ts';
 import type { Part, Snapshot } from './snapshot.ts';
 import { TopK } from './top-k.ts';
-import { dotAt, inverseNorm, squaredDistanceAt, squaredNormAt, validateVector } from './vector.ts';
+import { validateVector } from './vector.ts';
+import { type VectorMemory, vectorMemory } from './vector-memory.ts';
 
 /** Most hits of one query. @see api rules, section 12: `top_k` 5,000, doubled for callers that drop some */
 export const kMax = 10_000;
 
 /** Queries that share one pass over the rows, so that a row is read from memory once for all of them. */
 const queriesPerPass = 16;
+
+/** So small a share of a segment that is not in memory is read row by row. */
+const smallShare = 0.02;
 
 export interface SearchRequest {
   /** Each with as many values as the feature has dimensions, finite; any length, also zero. */
@@ -25,6 +31,8 @@ export interface SearchRequest {
   readonly exclude?: readonly (string | readonly string[] | undefined)[] | undefined;
   /** Hits with a lower score are left out. */
   readonly minScore?: number | undefined;
+  /** Only these parts of the snapshot, by place. @default all */
+  readonly parts?: readonly number[] | undefined;
 }
 
 export interface Match {
@@ -38,21 +46,34 @@ export interface SearchResult {
   readonly matches: Match[][];
   /** Live rows that the filter and `include` let through. */
   readonly rowsSelected: number;
-  /** Vector bytes that were read, each counted once per pass. */
+  /** Bytes of vectors and codes that were read, each counted once per pass. */
   readonly bytesScanned: number;
+  /** Rows that were scored in double precision. */
+  readonly reranked: number;
+  /** Whether a segment had to be fetched first. */
+  readonly cold: boolean;
 }
 
 /**
  * Finds the k best rows for each query. Exact under every filter, and the same however rows are spread over
  * segments: rows are ranked by the very score that is given out, then by id.
  *
- * Scores are float64 sums in the pinned order of `dotAt`. A cosine is the inner product times both inverse lengths,
- * cut to -1..1; with a zero vector it is 0. The row's inverse length is stored as float32, so a cosine is right to
- * about 1e-7. A distance is summed over differences, so equal vectors have exactly 0.
+ * Scores are float64 sums in the pinned order of `dotAt`, over the values as they are stored. A cosine is the inner
+ * product times both inverse lengths, cut to -1..1; with a zero vector it is 0. The row's inverse length is rounded to
+ * float32, so a cosine is right to about 1e-7. A distance is summed over differences, so equal vectors have exactly 0.
  *
- * @throws VectorError query_invalid (k, a feature without vectors), vector_invalid (a query)
+ * The scan itself runs in float32 or over int8 codes and only decides which rows are scored so: those whose score may
+ * reach the k-th best, by bounds on the error of that arithmetic. What it leaves out cannot be a hit.
+ *
+ * @param memory where segments are scanned
+ * @throws VectorError query_invalid (k, a feature without vectors), vector_invalid (a query), segment_corrupt,
+ *   segment_too_large; and what reading segments throws
  */
-export function search(snapshot: Snapshot, request: SearchRequest): SearchResult {
+export async function search(
+  snapshot: Snapshot,
+  request: SearchRequest,
+  memory: VectorMemory = vectorMemory(),
+): Promise<SearchResult> {
   const { k, minScore = Number.NEGATIVE_INFINITY } = request;
   if (!Number.isInteger(k) || k < 1 || k > kMax) {
     throw new VectorError('query_invalid', `k is an integer from 1 to ${kMax}, got ${k}.`);
@@ -62,30 +83,24 @@ export function search(snapshot: Snapshot, request: SearchRequest): SearchResult
   if (snapshot.dims === 0)
     throw new VectorError('query_invalid', 'This feature has no vectors to search in.');
   const queries = request.queries.map((query) => validateVector(query, snapshot.dims));
-  const selected = selectedRows(snapshot, request);
-  const rowsSelected = selected.reduce((sum, rows) => sum + rows.length, 0);
+  const selected = selectedParts(snapshot, request);
+  const rowsSelected = selected.reduce((sum, { count }) => sum + count, 0);
+  const totals = { bytesScanned: 0, reranked: 0, cold: false };
   const matches: Match[][] = [];
-  let bytesScanned = 0;
+  if (queries.length > 0) prefetch(selected, 0, memory);
   for (let first = 0; first < queries.length; first += queriesPerPass) {
-    const tops = queries.slice(first, first + queriesPerPass).map((_, i) => {
-      const excluded = excludedRows(snapshot, request.exclude?.[first + i]);
-      return {
-        top: new TopK(Math.min(k, Math.max(1, rowsSelected)), minScore, (row) => snapshot.idOf(row)),
-        excluded,
-      };
-    });
-    const block = queries.slice(first, first + queriesPerPass);
-    for (const [i, part] of snapshot.parts.entries()) {
-      const rows = selected[i]!;
-      if (rows.length === 0) continue;
-      scan(snapshot, part, rows, block, tops);
-      bytesScanned += rows.length * part.segment.padDims * 4;
-    }
-    for (const { top } of tops) {
-      matches.push(top.take().map(({ row, score }) => ({ id: snapshot.idOf(row), score })));
+    const block = queries.slice(first, first + queriesPerPass).map((query, i) => ({
+      query,
+      excluded: excludedRows(snapshot, request.exclude?.[first + i]),
+    }));
+    const wanted = Math.min(k, Math.max(1, rowsSelected));
+    const candidates = await findCandidates(snapshot, selected, block, wanted, minScore, memory, totals);
+    const tops = await score(snapshot, candidates, block, wanted, minScore, memory, totals);
+    for (const top of tops) {
+      matches.push(top.take().map((hit) => ({ id: snapshot.idOf(hit.row), score: hit.score })));
     }
   }
-  return { matches, rowsSelected, bytesScanned };
+  return { matches, rowsSelected, ...totals };
 }
 
 /** Merges the answers of several searches for one query (collections, shards): the k best, ties by ascending id. */
@@ -95,74 +110,141 @@ export function mergeMatches(answers: readonly (readonly Match[])[], k: number):
   return all.slice(0, k);
 }
 
-interface Collector {
-  readonly top: TopK;
+interface SelectedPart {
+  readonly index: number;
+  readonly part: Part;
+  /** undefined: all rows of the segment. */
+  readonly bits: Bits | undefined;
+  readonly count: number;
+}
+
+interface Asked {
+  readonly query: Float32Array;
   readonly excluded: ReadonlySet<number> | undefined;
 }
 
-function scan(
-  snapshot: Snapshot,
-  part: Part,
-  rows: Uint32Array,
-  queries: readonly Float32Array[],
-  collectors: readonly Collector[],
-): void {
-  const { segment, firstRow } = part;
-  const { vectors, padDims } = segment;
-  const block = new Float64Array(queries.length * padDims);
-  for (const [i, query] of queries.entries()) block.set(query, i * padDims);
-  const offer = ({ top, excluded }: Collector, score: number, row: number): void => {
-    if (excluded?.has(row) !== true) top.offer(score, row);
-  };
+interface Totals {
+  bytesScanned: number;
+  reranked: number;
+  cold: boolean;
+}
 
-  if (snapshot.metric === 'cosine') {
-    const rowFactors = segment.inverseNorms();
-    const queryFactors = queries.map((query) => inverseNorm(squaredNorm(query, padDims)));
-    for (let n = 0; n < rows.length; n += 1) {
-      const row = rows[n]!;
-      const factor = rowFactors[row]!;
-      for (let q = 0; q < collectors.length; q += 1) {
-        const product = dotAt(block, q * padDims, vectors, row * padDims, padDims);
-        // Cut before ranking: rounding must not put one of two equal directions above the other.
-        const score = Math.max(-1, Math.min(1, product * factor * queryFactors[q]!)) + 0;
-        const collector = collectors[q]!;
-        if (score >= collector.top.floor) offer(collector, score, firstRow + row);
-      }
+/** Rows of one part that must be scored: row of the segment -> bits of the queries that want it. */
+type Candidates = ReadonlyMap<number, Map<number, number>>;
+
+async function findCandidates(
+  snapshot: Snapshot,
+  selected: readonly SelectedPart[],
+  block: readonly Asked[],
+  k: number,
+  minScore: number,
+  memory: VectorMemory,
+  totals: Totals,
+): Promise<Candidates> {
+  const found = new Map<number, Map<number, number>>();
+  const want = (index: number, row: number, queries: number) => {
+    const rows = found.get(index) ?? new Map<number, number>();
+    found.set(index, rows);
+    rows.set(row, (rows.get(row) ?? 0) | queries);
+  };
+  const everyQuery = 2 ** block.length - 1;
+  const wantAll = ({ index, part, bits }: SelectedPart, queries: number) => {
+    if (bits === undefined) for (let row = 0; row < part.segment.rows; row += 1) want(index, row, queries);
+    else for (const row of rowsOf(bits)) want(index, row, queries);
+  };
+  const scan = new CandidateScan(
+    memory.kernel,
+    snapshot.metric!,
+    snapshot.dims,
+    block.map(({ query }) => query),
+    // Excluded rows may be among the best of the scan; they must not push out others.
+    block.map(({ excluded }) => k + (excluded?.size ?? 0)),
+    minScore,
+  );
+  for (const [i, one] of selected.entries()) {
+    const vectors = one.part.segment.vectors!;
+    const isFar = !vectors.isResident(memory) && one.count < one.part.segment.rows * smallShare;
+    if (one.count <= memory.rowsWithoutScan || isFar) {
+      wantAll(one, everyQuery);
+      continue;
     }
-  } else if (snapshot.metric === 'dot') {
-    for (let n = 0; n < rows.length; n += 1) {
+    prefetch(selected, i + 1, memory);
+    const complete = await vectors.scan(memory, (resident, cold) => {
+      totals.cold ||= cold;
+      if (resident === undefined) return block.map(() => false);
+      totals.bytesScanned += one.count * (vectors.scanBytes / vectors.padRows);
+      return scan.scan(one.index, resident, one.bits);
+    });
+    const incomplete = complete.reduce((bits, isComplete, q) => (isComplete ? bits : bits | (1 << q)), 0);
+    if (incomplete !== 0) wantAll(one, incomplete);
+  }
+  for (let q = 0; q < block.length; q += 1) {
+    for (const { part, row } of scan.candidates(q)) want(part, row, 1 << q);
+  }
+  return found;
+}
+
+async function score(
+  snapshot: Snapshot,
+  candidates: Candidates,
+  block: readonly Asked[],
+  k: number,
+  minScore: number,
+  memory: VectorMemory,
+  totals: Totals,
+): Promise<TopK[]> {
+  const tops = block.map(() => new TopK(k, minScore, (row) => snapshot.idOf(row)));
+  const scorers = block.map(({ query }) => scorerOf(snapshot.metric!, query));
+  for (const [index, wanted] of candidates) {
+    const { segment, firstRow } = snapshot.parts[index]!;
+    const rows = Uint32Array.from(wanted.keys()).sort();
+    totals.reranked += rows.length;
+    totals.bytesScanned += rows.length * segment.vectors!.rowBytes;
+    await segment.vectors!.visit(memory, rows, (values, at, n) => {
       const row = rows[n]!;
-      for (let q = 0; q < collectors.length; q += 1) {
-        const score = dotAt(block, q * padDims, vectors, row * padDims, padDims);
-        const collector = collectors[q]!;
-        if (score >= collector.top.floor) offer(collector, score, firstRow + row);
+      const queries = wanted.get(row)!;
+      for (let q = 0; q < block.length; q += 1) {
+        if ((queries & (1 << q)) === 0 || block[q]!.excluded?.has(firstRow + row)) continue;
+        tops[q]!.offer(scorers[q]!(values, at), firstRow + row);
       }
-    }
-  } else {
-    for (let n = 0; n < rows.length; n += 1) {
-      const row = rows[n]!;
-      for (let q = 0; q < collectors.length; q += 1) {
-        // 0 minus, so that an equal vector has the score 0 and not -0.
-        const score = 0 - squaredDistanceAt(block, q * padDims, vectors, row * padDims, padDims);
-        const collector = collectors[q]!;
-        if (score >= collector.top.floor) offer(collector, score, firstRow + row);
-      }
-    }
+    });
+  }
+  return tops;
+}
+
+/** Begins to load the next segments while one is scanned, as far as that cannot push out what comes before them. */
+function prefetch(selected: readonly SelectedPart[], from: number, memory: VectorMemory): void {
+  let bytes = memory.kernel.arenaBytes / 4;
+  for (let i = from; i < selected.length; i += 1) {
+    const { part, count } = selected[i]!;
+    const vectors = part.segment.vectors!;
+    bytes -= vectors.residentBytes;
+    if (bytes < 0) return;
+    if (
+      count <= memory.rowsWithoutScan ||
+      count < part.segment.rows * smallShare ||
+      vectors.isResident(memory)
+    )
+      continue;
+    vectors.prefetch(memory);
   }
 }
 
-function squaredNorm(query: Float32Array, padDims: number): number {
-  const padded = new Float32Array(padDims);
-  padded.set(query);
-  return squaredNormAt(padded, 0, padDims);
+/** Parts with rows to score. */
+function selectedParts(snapshot: Snapshot, { filter, include, parts }: SearchRequest): SelectedPart[] {
+  const bitmaps = selectRows(snapshot, filter);
+  const wanted = include === undefined ? undefined : includedRows(snapshot, include);
+  const found: SelectedPart[] = [];
+  for (const [index, part] of snapshot.parts.entries()) {
+    if (parts !== undefined && !parts.includes(index)) continue;
+    const bits = wanted === undefined ? bitmaps[index]! : andInto(wanted[index]!, bitmaps[index]!);
+    const count = countBits(bits);
+    if (count > 0) found.push({ index, part, bits: count === part.segment.rows ? undefined : bits, count });
+  }
+  return found;
 }
 
-/** By part, the rows of its segment to score, ascending. */
-function selectedRows(snapshot: Snapshot, { filter, include }: SearchRequest): Uint32Array[] {
-  if (filter === undefined && include === undefined)
-    return snapshot.parts.map((_, i) => snapshot.liveRowsOf(i));
-  const selected = selectRows(snapshot, filter);
-  if (include === undefined) return selected.map((bits) => rowsOf(bits));
+function includedRows(snapshot: Snapshot, include: readonly string[]): Bits[] {
   const wanted: Bits[] = snapshot.parts.map(({ segment }) => noBits(segment.rows));
   for (const id of include) {
     const row = snapshot.rowOf(id);
@@ -170,7 +252,7 @@ function selectedRows(snapshot: Snapshot, { filter, include }: SearchRequest): U
     const part = snapshot.partOf(row);
     setBit(wanted[snapshot.parts.indexOf(part)]!, row - part.firstRow);
   }
-  return wanted.map((bits, i) => rowsOf(andInto(bits, selected[i]!)));
+  return wanted;
 }
 
 function excludedRows(

@@ -3,11 +3,12 @@
  *
  *   0   8 bytes  ASCII VSEG0001
  *   8   u32      header length H
- *   12  u32      flags: 4 = a delta (tombstones or a column patch)
+ *   12  u32      flags: 1 = int8 codes, 4 = a delta (tombstones or a column patch), 8 = the codes are rotated
  *   16  H bytes  JSON header; its first member is the crc32 of bytes 0..16+H, computed with its own 8 digits zero
  *   ..  sections, the first at a multiple of 4096, each at a multiple of 64; gaps and the tail up to 64 are zero
  *
- * Sections: vec f32 [padRows][padDim] as given; aux f32 [padRows] (cosine: inverse length, euclid: squared length);
+ * Sections: vec f32 or bf16 [padRows][padDim] as given; aux f32 [padRows] (cosine: inverse length, euclid: squared
+ * length); i8 int8 [padRows][padDim] with i8s, i8r, i8n f32 [padRows]: scale, residual length, decoded length;
  * idh u64 [rows] sorted id hashes with idp u32 [rows] their rows; ido u32 [rows + 1] offsets into ids (UTF-8);
  * seq u64 [rows]; tomb JSON [[id, seq]...]; for a column `col:<name>` (f64, or u8, u16, u32 codes),
  * `col:<name>:dict` (JSON list of values), `col:<name>:list` (u32 [rows + 1] offsets, then codes),
@@ -21,7 +22,17 @@ export const magic = 'VSEG0001';
 export const fixedHeaderBytes = 16;
 export const sectionAlign = 64;
 export const firstSectionAlign = 4_096;
-export const flagDelta = 4;
+const flagCodes = 1;
+const flagDelta = 4;
+const flagRotated = 8;
+
+/** The sections that scans read and nothing else does; they stand first, so that all others are one range. */
+export const vectorSections = ['vec', 'aux', 'i8', 'i8s', 'i8r', 'i8n'] as const;
+export type VectorSection = (typeof vectorSections)[number];
+
+/** How the values of vectors are stored: as given, or rounded to the upper half of their bits. */
+export type VectorStorage = 'f32' | 'bf16';
+export const vectorStorages: readonly VectorStorage[] = ['f32', 'bf16'];
 
 /** Sequence numbers of one commit: `version * 2^24` is its first (vector store design, section 8.3). */
 export const seqsPerVersion = 2 ** 24;
@@ -29,7 +40,18 @@ export const seqsPerVersion = 2 ** 24;
 /** `data`: rows replace older rows of their id. `delta`: ids are deleted. `columns`: columns of rows change. */
 export type SegmentKind = 'data' | 'delta' | 'columns';
 
-export type SectionEncoding = 'f32' | 'f64' | 'u8' | 'u16' | 'u32' | 'u64' | 'bits' | 'utf8' | 'json';
+export type SectionEncoding =
+  | 'f32'
+  | 'bf16'
+  | 'i8'
+  | 'f64'
+  | 'u8'
+  | 'u16'
+  | 'u32'
+  | 'u64'
+  | 'bits'
+  | 'utf8'
+  | 'json';
 
 /** One line of the section table, in the header and again in the manifest. */
 export interface SectionRef {
@@ -73,14 +95,17 @@ export interface SegmentHeader {
   readonly padRows: number;
   /** Deleted ids in `tomb`. */
   readonly tombs: number;
-  readonly dtype: 'f32';
+  readonly dtype: VectorStorage;
   /** null for a segment without vectors. */
   readonly metric: Metric | null;
   /** Whether `seq` counts from 0 in the index (compacted rows), not from the base in the manifest. */
   readonly absolute: boolean;
   readonly seqMin: number;
   readonly seqMax: number;
-  readonly rotationSeed: null;
+  /** Seed of the rotation behind the int8 codes; null if there are none or they are not rotated. */
+  readonly rotationSeed: number | null;
+  /** Shortest and longest length of a row that is not zero; missing in files of the first version, and without vectors. */
+  readonly normRange?: readonly [min: number, max: number] | undefined;
   readonly sections: readonly SectionRef[];
 }
 
@@ -127,4 +152,16 @@ export function isSectionRef(value: unknown): value is SectionRef {
 
 export function isCount(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}
+
+/** The flags word of a segment. */
+export function flagsOf(kind: SegmentKind, coded: boolean, rotationSeed: number | null): number {
+  return (
+    (kind === 'data' ? 0 : flagDelta) | (coded ? flagCodes : 0) | (rotationSeed === null ? 0 : flagRotated)
+  );
+}
+
+/** Whether only scans read this section. */
+export function isVectorSection(name: string): boolean {
+  return vectorSections.some((one) => one === name);
 }

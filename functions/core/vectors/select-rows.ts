@@ -1,7 +1,9 @@
 // Filters over columns: a condition becomes one bitmap per segment, the same answer as reading every document.
 import type { Condition } from '../conditions/condition.ts';
 import { conditionKey, fields } from '../conditions/condition.ts';
-import { matches } from '../conditions/evaluate.ts';
+import type { Scalar } from '../conditions/field.ts';
+import { NumberSet } from '../conditions/number-set.ts';
+import { BitmapCache } from './bitmap-cache.ts';
 import {
   allBits,
   andInto,
@@ -9,43 +11,78 @@ import {
   type Bits,
   clearBit,
   countBits,
-  hasBit,
   noBits,
   notInto,
   orInto,
+  rowsOf,
   setBit,
 } from './bits.ts';
+import type { ValueTest } from './column-codec.ts';
+import type { ColumnValue } from './columns.ts';
 import type { Segment } from './open-segment.ts';
 import type { Part, Snapshot } from './snapshot.ts';
 
-/** Filters whose bitmaps are kept per snapshot. */
-const keptMax = 32;
+/** What all filters of a process may keep; of a million rows one filter needs 125 kB for each feature. */
+const cacheBytesMax = 32 * 2 ** 20;
 
-const kept = new WeakMap<Snapshot, Map<string, readonly Bits[]>>();
+/** Of (segment, filter), from its columns alone: holds for every version of the index that has the segment. */
+const ofSegments = new BitmapCache<Segment, Bits>(cacheBytesMax / 2);
+/** Of (snapshot, filter): live rows only, patches applied. */
+const ofSnapshots = new BitmapCache<Snapshot, readonly Bits[]>(cacheBytesMax / 2);
+
+const isNull: ValueTest = { numbers: NumberSet.none, test: (value) => value === null };
 
 /**
  * The live rows that satisfy a condition: one bitmap per part of the snapshot. Do not change them; they are kept for
- * the next query with the same filter.
+ * the next query with the same filter. A new version of the index costs one AND per segment that it shares with an
+ * older one, and a look at the rows whose fields were patched.
  *
  * @throws VectorError segment_corrupt if a column cannot be opened
  */
 export function selectRows(snapshot: Snapshot, filter: Condition | undefined): readonly Bits[] {
   if (filter === undefined) return snapshot.parts.map(({ live }) => live);
-  const cache = kept.get(snapshot) ?? new Map<string, readonly Bits[]>();
-  kept.set(snapshot, cache);
-  const key = conditionKey(filter);
-  const known = cache.get(key);
-  if (known !== undefined) {
-    // Last used goes to the end of the map, first used is dropped first.
-    cache.delete(key);
-    cache.set(key, known);
-    return known;
+  return ofSnapshots.get(snapshot, conditionKey(filter), () => {
+    const selected = new Selection(snapshot).of(filter);
+    selected.forEach((bits, i) => {
+      andInto(bits, snapshot.parts[i]!.live);
+    });
+    return selected;
+  });
+}
+
+/** The live rows with these ids: one bitmap per part, the caller's own. Ids that no row has are left out. */
+export function rowsWithIds(snapshot: Snapshot, ids: Iterable<string>): Bits[] {
+  const bits = snapshot.parts.map(({ segment }) => noBits(segment.rows));
+  addIds(snapshot, bits, ids);
+  return bits;
+}
+
+/** Adds to `bits`, which are rows of `snapshot`, the rows that have the ids of selected rows of another snapshot. */
+export function addRowsOf(
+  snapshot: Snapshot,
+  bits: readonly Bits[],
+  other: Snapshot,
+  selected: readonly Bits[],
+): void {
+  if (other === snapshot) {
+    for (const [i, own] of selected.entries()) orInto(bits[i]!, own);
+    return;
   }
-  const patched = patchedRows(snapshot, filter);
-  const selected = snapshot.parts.map((part) => selectPart(snapshot, part, filter, patched));
-  cache.set(key, selected);
-  if (cache.size > keptMax) cache.delete(cache.keys().next().value!);
-  return selected;
+  for (const [i, own] of selected.entries()) addIds(snapshot, bits, idsOf(other.parts[i]!, own));
+}
+
+function* idsOf({ segment }: Part, selected: Bits): Generator<string> {
+  for (const local of rowsOf(selected)) yield segment.id(local);
+}
+
+function addIds(snapshot: Snapshot, bits: readonly Bits[], ids: Iterable<string>): void {
+  const placeOf = new Map(snapshot.parts.map((part, i) => [part, i]));
+  for (const id of ids) {
+    const row = snapshot.rowOf(id);
+    if (row === undefined) continue;
+    const part = snapshot.partOf(row);
+    setBit(bits[placeOf.get(part)!]!, row - part.firstRow);
+  }
 }
 
 /** How many live rows satisfy a condition. */
@@ -56,34 +93,142 @@ export function count(snapshot: Snapshot, filter?: Condition): number {
 
 /** The fields of a condition that no live document has, mostly typing mistakes: to be named in `warnings`. */
 export function unknownFields(snapshot: Snapshot, filter: Condition): string[] {
-  const known = [...snapshot.fields()];
-  return fields(filter).filter(
-    (field) => !known.some((name) => name === field || name.startsWith(`${field}.`)),
-  );
+  return unknownNames(snapshot, fields(filter));
 }
 
-function selectPart(snapshot: Snapshot, part: Part, filter: Condition, patched: ReadonlySet<number>): Bits {
-  const { segment, live, firstRow } = part;
-  const bits = andInto(evaluateColumns(segment, filter), live);
-  for (const row of patched) {
-    const local = row - firstRow;
-    if (local < 0 || local >= segment.rows || !hasBit(live, local)) continue;
-    if (matches(filter, snapshot.readerAt(row))) setBit(bits, local);
-    else clearBit(bits, local);
-  }
-  return bits;
+/** Those of the canonical field names that no live document has, neither as a value nor as the parent of one. */
+export function unknownNames(snapshot: Snapshot, names: readonly string[]): string[] {
+  const known = snapshot.fields();
+  return names.filter((name) => !known.has(name) && ![...known].some((field) => isBelow(field, name)));
 }
 
-/** Rows of the snapshot where a patch touched a field that the filter reads: their columns alone do not decide. */
-function patchedRows(snapshot: Snapshot, filter: Condition): Set<number> {
-  const rows = new Set<number>();
-  if (snapshot.patches.size === 0) return rows;
-  const read = fields(filter);
-  for (const [name, patched] of snapshot.patches) {
-    if (!read.some((field) => name === field || name.startsWith(`${field}.`))) continue;
-    for (const row of patched.keys()) rows.add(row);
+function isBelow(name: string, field: string): boolean {
+  return name.startsWith(field) && name[field.length] === '.';
+}
+
+const isWithin = (name: string, field: string) => name === field || isBelow(name, field);
+
+/** Evaluates conditions over all parts of a snapshot. Bitmaps that it returns may be changed, dead rows are in them. */
+class Selection {
+  readonly #snapshot: Snapshot;
+  readonly #patched: readonly string[];
+
+  constructor(snapshot: Snapshot) {
+    this.#snapshot = snapshot;
+    this.#patched = [...snapshot.patches.keys()];
   }
-  return rows;
+
+  of(condition: Condition): Bits[] {
+    // Where no patch touched a field of the condition, the columns decide, as they did for every version before.
+    const read = fields(condition);
+    if (!this.#patched.some((name) => read.some((field) => isWithin(name, field)))) {
+      return this.#fromColumns(condition);
+    }
+    switch (condition.kind) {
+      case 'all':
+        return this.#combine(allBits, andInto, condition.nodes);
+      case 'any':
+        return this.#combine(noBits, orInto, condition.nodes);
+      case 'none':
+        return this.#combine(allBits, andNotInto, condition.nodes);
+      case 'compare': {
+        const bits = this.#fromColumns({ ...condition, operator: positive(condition), negated: false });
+        const passes = remembering(condition.test);
+        this.#overlay(bits, condition.field, (value) => anyElement(value, passes));
+        return condition.negated ? this.#not(bits) : bits;
+      }
+      case 'presence': {
+        const { field, operator } = condition;
+        const present = this.#everyPart(noBits);
+        const names = new Set([
+          ...this.#snapshot.parts.flatMap(({ segment }) => segment.columnNames()),
+          ...this.#patched,
+        ]);
+        for (const name of names) {
+          if (!isWithin(name, field)) continue;
+          const own = this.#snapshot.parts.map(({ segment }) => presentIn(segment, name));
+          this.#overlay(own, name, (value) => value !== undefined);
+          for (const [i, bits] of own.entries()) orInto(present[i]!, bits);
+        }
+        if (operator === 'exists') return condition.value ? present : this.#not(present);
+        const bits = this.#not(present);
+        const nulls = this.#snapshot.parts.map(({ segment }) => nullsIn(segment, field));
+        this.#overlay(nulls, field, (value) => anyElement(value, isNull.test));
+        for (const [i, own] of nulls.entries()) orInto(bits[i]!, own);
+        return condition.value ? bits : this.#not(bits);
+      }
+    }
+  }
+
+  #everyPart(bits: (rows: number) => Bits): Bits[] {
+    return this.#snapshot.parts.map(({ segment }) => bits(segment.rows));
+  }
+
+  #not(bits: Bits[]): Bits[] {
+    return bits.map((own, i) => notInto(own, this.#snapshot.parts[i]!.segment.rows));
+  }
+
+  #combine(
+    first: (rows: number) => Bits,
+    into: (bits: Bits, other: Bits) => Bits,
+    nodes: readonly Condition[],
+  ): Bits[] {
+    const bits = this.#everyPart(first);
+    for (const node of nodes) for (const [i, own] of this.of(node).entries()) into(bits[i]!, own);
+    return bits;
+  }
+
+  #fromColumns(condition: Condition): Bits[] {
+    const key = conditionKey(condition);
+    return this.#snapshot.parts.map(({ segment }) =>
+      ofSegments.get(segment, key, () => evaluateColumns(segment, condition)).slice(),
+    );
+  }
+
+  /** Puts the answers for patched rows of one column in the place of those that its segments gave. */
+  #overlay(bits: Bits[], name: string, holds: (value: ColumnValue | undefined) => boolean): void {
+    const { parts, patches } = this.#snapshot;
+    const placeOf = new Map(parts.map((part, i) => [part, i]));
+    for (const [row, value] of patches.get(name) ?? []) {
+      const part = this.#snapshot.partOf(row);
+      const own = bits[placeOf.get(part)!]!;
+      if (holds(value)) setBit(own, row - part.firstRow);
+      else clearBit(own, row - part.firstRow);
+    }
+  }
+}
+
+/** The operator that a negated one turns around: both share the bitmap of their columns. */
+function positive({ operator, negated }: Condition & { kind: 'compare' }) {
+  return negated ? (operator === 'ne' ? ('eq' as const) : ('in' as const)) : operator;
+}
+
+/** Patches mostly hold few distinct values, and a test of a text folds its case each time. */
+function remembering(test: (value: Scalar) => boolean): (value: Scalar) => boolean {
+  const known = new Map<Scalar, boolean>();
+  return (value) => {
+    const before = known.get(value);
+    if (before !== undefined) return before;
+    const passes = test(value);
+    known.set(value, passes);
+    return passes;
+  };
+}
+
+function anyElement(value: ColumnValue | undefined, test: (value: Scalar) => boolean): boolean {
+  if (value === undefined) return false;
+  return typeof value === 'object' && value !== null ? value.some(test) : test(value);
+}
+
+/** The rows of a segment that have a column. */
+function presentIn(segment: Segment, name: string): Bits {
+  const column = segment.column(name);
+  if (column === undefined) return noBits(segment.rows);
+  return column.missing === undefined ? allBits(segment.rows) : notInto(column.missing.slice(), segment.rows);
+}
+
+function nullsIn(segment: Segment, name: string): Bits {
+  return segment.column(name)?.select(isNull) ?? noBits(segment.rows);
 }
 
 /** A bitmap of the rows of a segment, dead ones included. The caller may change it. */
@@ -106,21 +251,16 @@ function evaluateColumns(segment: Segment, condition: Condition): Bits {
       return bits;
     }
     case 'compare': {
-      const bits = segment.column(condition.field)?.select(condition.test) ?? noBits(rows);
+      const bits = segment.column(condition.field)?.select(condition) ?? noBits(rows);
       return condition.negated ? notInto(bits, rows) : bits;
     }
     case 'presence': {
       const present = noBits(rows);
-      const prefix = `${condition.field}.`;
       for (const name of segment.columnNames()) {
-        if (name !== condition.field && !name.startsWith(prefix)) continue;
-        const { missing } = segment.column(name)!;
-        orInto(present, missing === undefined ? allBits(rows) : notInto(missing.slice(), rows));
+        if (isWithin(name, condition.field)) orInto(present, presentIn(segment, name));
       }
       if (condition.operator === 'exists') return condition.value ? present : notInto(present, rows);
-      const bits = notInto(present, rows);
-      const nulls = segment.column(condition.field)?.select((value) => value === null);
-      if (nulls !== undefined) orInto(bits, nulls);
+      const bits = orInto(notInto(present, rows), nullsIn(segment, condition.field));
       return condition.value ? bits : notInto(bits, rows);
     }
   }

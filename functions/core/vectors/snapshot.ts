@@ -1,12 +1,17 @@
 // One version of one feature, ready to be searched: which rows live, and what patches have made of their columns.
 import type { FieldReader } from '../conditions/evaluate.ts';
-import { allBits, type Bits, clearBit, countBits, hasBit, intersects, rowsOf } from './bits.ts';
+import { allBits, andNotInto, type Bits, clearBit, countBits, hasBit, intersects, rowsOf } from './bits.ts';
 import type { ColumnValue } from './columns.ts';
 import { VectorError } from './errors.ts';
 import { hashId } from './id-hash.ts';
 import type { FeatureManifest } from './manifest.ts';
 import type { Segment } from './open-segment.ts';
+import type { VectorStorage } from './segment-format.ts';
 import type { Metric } from './vector.ts';
+import { type VectorMemory, vectorMemory } from './vector-memory.ts';
+
+/** Vectors that a pass over all rows copies at once. */
+const vectorBytesAtOnce = 4 * 2 ** 20;
 
 /** The rows of one data segment inside a snapshot. */
 export interface Part {
@@ -36,9 +41,14 @@ export interface LiveRow {
  * Costs one pass over the id hashes. Keep the result by (manifest key, feature): it never changes.
  *
  * @param segments open segments by key; more than the feature names do no harm
+ * @param dead dead-row lists by their key: those that the feature names
  * @throws VectorError segment_missing, segment_mismatch
  */
-export function openSnapshot(feature: FeatureManifest, segments: ReadonlyMap<string, Segment>): Snapshot {
+export function openSnapshot(
+  feature: FeatureManifest,
+  segments: ReadonlyMap<string, Segment>,
+  dead: ReadonlyMap<string, Bits> = new Map(),
+): Snapshot {
   const opened = feature.segments.map((ref) => {
     const segment = segments.get(ref.key);
     if (segment === undefined) {
@@ -60,14 +70,24 @@ export function openSnapshot(feature: FeatureManifest, segments: ReadonlyMap<str
         ref.key,
       );
     }
-    return { segment, baseSeq: ref.base_seq };
+    const list = ref.dead && dead.get(ref.dead.key);
+    if (ref.dead !== undefined && list === undefined) {
+      throw new VectorError(
+        'segment_missing',
+        'The manifest names this dead-row list, but it was not loaded.',
+        ref.dead.key,
+      );
+    }
+    return { segment, baseSeq: ref.base_seq, dead: list };
   });
 
   const parts: Part[] = [];
   let total = 0;
-  for (const { segment, baseSeq } of opened) {
+  for (const { segment, baseSeq, dead: list } of opened) {
     if (segment.header.kind !== 'data') continue;
-    parts.push({ segment, live: allBits(segment.rows), firstRow: total, baseSeq });
+    const live = allBits(segment.rows);
+    if (list !== undefined) andNotInto(live, list);
+    parts.push({ segment, live, firstRow: total, baseSeq });
     total += segment.rows;
   }
   const index = new IdIndex(parts, total);
@@ -114,6 +134,13 @@ export class Snapshot {
     [this.patches, this.#patchSeqs] = this.#resolvePatches(segments);
   }
 
+  /** How vectors are stored: rounded only if all segments are. */
+  get storage(): VectorStorage {
+    const rounded =
+      this.parts.length > 0 && this.parts.every(({ segment }) => segment.header.dtype === 'bf16');
+    return rounded ? 'bf16' : 'f32';
+  }
+
   /** The part that holds a row of the snapshot. */
   partOf(row: number): Part {
     return partOf(this.parts, row);
@@ -137,6 +164,18 @@ export class Snapshot {
     const rows = this.#liveRows[i] ?? rowsOf(this.parts[i]!.live);
     this.#liveRows[i] = rows;
     return rows;
+  }
+
+  /** Live rows of the i-th part that patches change, as rows of its segment, ascending. */
+  patchedRowsOf(i: number): Uint32Array {
+    const { firstRow } = this.parts[i]!;
+    if (this.#patchSeqs.size === 0) return new Uint32Array(0);
+    return this.liveRowsOf(i).filter((local) => this.#patchSeqs.has(firstRow + local));
+  }
+
+  /** Sequence number of the newest patch of a row of the snapshot; undefined if nothing patches it. */
+  patchSeqOf(row: number): number | undefined {
+    return this.#patchSeqs.get(row);
   }
 
   /** What a column holds for a row of the snapshot, patches applied; undefined if the row does not have it. */
@@ -192,14 +231,31 @@ export class Snapshot {
   }
 
   /** Every live row, in the order of the segments: what a compaction writes, with `absolute` sequence numbers. */
-  *liveRows(): Generator<LiveRow> {
-    for (const [i, part] of this.parts.entries()) {
-      for (const local of this.liveRowsOf(i)) {
+  async *liveRows(memory: VectorMemory): AsyncGenerator<LiveRow> {
+    for (let i = 0; i < this.parts.length; i += 1) yield* this.liveRowsOfPart(i, memory);
+  }
+
+  /** As `liveRows`, of the i-th part only. Holds the vectors of some hundred rows at a time. */
+  async *liveRowsOfPart(i: number, memory: VectorMemory): AsyncGenerator<LiveRow> {
+    const part = this.parts[i]!;
+    const { segment } = part;
+    const live = this.liveRowsOf(i);
+    const rowsAtOnce = Math.max(
+      1,
+      Math.floor(vectorBytesAtOnce / Math.max(1, segment.vectors?.rowBytes ?? 0)),
+    );
+    for (let from = 0; from < live.length; from += rowsAtOnce) {
+      const locals = live.subarray(from, from + rowsAtOnce);
+      const vectors: Float32Array[] = [];
+      await segment.vectors?.visit(memory, locals, (values, at) => {
+        vectors.push(values.slice(at, at + this.dims));
+      });
+      for (const [n, local] of locals.entries()) {
         const row = part.firstRow + local;
-        const seq = part.baseSeq + part.segment.seq(local);
+        const seq = part.baseSeq + segment.seq(local);
         yield {
-          id: part.segment.id(local),
-          vector: this.dims === 0 ? undefined : part.segment.vector(local),
+          id: segment.id(local),
+          vector: vectors[n],
           columns: this.columnsAt(row),
           seq: Math.max(seq, this.#patchSeqs.get(row) ?? seq),
         };
@@ -258,12 +314,16 @@ export function columnsOf(snapshot: Snapshot, id: string): Map<string, ColumnVal
   return row === undefined ? undefined : snapshot.columnsAt(row);
 }
 
-/** The vector of a document, as it was given; undefined if no row of that id lives or the feature has no vectors. */
-export function vectorOf(snapshot: Snapshot, id: string): Float32Array | undefined {
+/** The vector of a document, as it is stored; undefined if no row of that id lives or the feature has no vectors. */
+export async function vectorOf(
+  snapshot: Snapshot,
+  id: string,
+  memory: VectorMemory = vectorMemory(),
+): Promise<Float32Array | undefined> {
   const row = snapshot.dims === 0 ? undefined : snapshot.rowOf(id);
   if (row === undefined) return undefined;
   const part = snapshot.partOf(row);
-  return part.segment.vector(row - part.firstRow);
+  return part.segment.vectors!.vector(memory, row - part.firstRow);
 }
 
 /** The fields that at least one live row has. */
@@ -315,6 +375,8 @@ class IdIndex {
     const { segment, firstRow } = part;
     for (let i = 0; i < segment.rows; i += 1) {
       const local = segment.hashRows[i]!;
+      // Listed as dead: nothing may find it.
+      if (!hasBit(part.live, local)) continue;
       const row = firstRow + local;
       const low = segment.hashes[2 * i]!;
       const high = segment.hashes[2 * i + 1]!;

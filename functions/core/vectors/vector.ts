@@ -119,3 +119,13 @@ export function paddedDims(dims: number): number {
 export function paddedRows(rows: number): number {
   return Math.ceil(rows / 8) * 8;
 }
+
+/**
+ * Whether all rows may be scanned in float32: then neither squares nor sums overflow or vanish, and the error bounds
+ * of the kernel hold. Rows outside are scanned in float64.
+ *
+ * @param range shortest and longest length of a row that is not zero; `[0, 0]` if all are
+ */
+export function isKernelSafe([min, max]: readonly [min: number, max: number]): boolean {
+  return max === 0 || (min >= 2 ** -40 && max <= 2 ** 40);
+}

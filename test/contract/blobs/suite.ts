@@ -1,7 +1,13 @@
 // What any store of bytes must do. Run over memory in `vitest run`, over S3 by the emulator's tests.
 import { describe, expect, it } from 'vitest';
 import type { Blobs } from '../../../functions/core/store/blobs.ts';
-import { BlobConflict, BlobMissing, getJson, getText } from '../../../functions/core/store/blobs.ts';
+import {
+  BlobConflict,
+  BlobMissing,
+  BlobTooShort,
+  getJson,
+  getText,
+} from '../../../functions/core/store/blobs.ts';
 
 export interface BlobsUnderTest {
   readonly name: string;
@@ -50,6 +56,88 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
       const range = async (offset: number, length: number) =>
         Buffer.from(await blobs.get(key, { offset, length })).toString();
       expect([await range(0, 3), await range(4, 1), await range(7, 100)]).toEqual(['012', '4', '789']);
+    });
+
+    it('reads exactly the bytes of a range into memory of the caller, and touches nothing beside it', async () => {
+      const blobs = await make();
+      const key = `${fresh()}/a b+c/ü#%25&?x`;
+      const bytes = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 31 + (i >> 8)) & 0xff);
+      await blobs.put(key, bytes);
+      const memory = new Uint8Array(new WebAssembly.Memory({ initial: 6, maximum: 6 }).buffer);
+      for (const [offset, length] of [
+        [0, 300_000],
+        [0, 1],
+        [299_999, 1],
+        [65_537, 200_001],
+      ] as const) {
+        memory.fill(0xee);
+        await blobs.readInto(key, offset, memory.subarray(64, 64 + length));
+        expect(
+          Buffer.compare(memory.subarray(64, 64 + length), bytes.subarray(offset, offset + length)),
+        ).toBe(0);
+        expect([memory[63], memory[64 + length]]).toEqual([0xee, 0xee]);
+      }
+    });
+
+    it('reads a long range whole, in however many parts it is fetched', async () => {
+      const blobs = await make();
+      const key = fresh();
+      const words = Uint32Array.from({ length: 5 << 20 }, (_, i) => Math.imul(i, 2_654_435_761));
+      const bytes = new Uint8Array(words.buffer);
+      await blobs.put(key, bytes);
+      const target = new Uint8Array(bytes.length - 1001);
+      await blobs.readInto(key, 1000, target);
+      expect(Buffer.compare(target, bytes.subarray(1000, -1))).toBe(0);
+    });
+
+    it('reads several ranges of several objects at once', async () => {
+      const blobs = await make();
+      const key = fresh();
+      for (const digit of [1, 2, 3, 4]) await blobs.put(`${key}/${digit}`, String(digit).repeat(5000));
+      const memory = Buffer.alloc(40 * 100);
+      await Promise.all(
+        Array.from({ length: 40 }, (_, i) =>
+          blobs.readInto(`${key}/${1 + (i % 4)}`, 100 * i, memory.subarray(100 * i, 100 * i + 100)),
+        ),
+      );
+      const expected = Array.from({ length: 40 }, (_, i) => String(1 + (i % 4)).repeat(100)).join('');
+      expect(memory.toString()).toBe(expected);
+    });
+
+    it('refuses a range past the end and names the object, wherever the range begins', async () => {
+      const blobs = await make();
+      const key = fresh();
+      await blobs.put(key, '0123456789');
+      await blobs.put(`${key}/empty`, '');
+      for (const [name, offset, length] of [
+        [key, 0, 11],
+        [key, 9, 2],
+        [key, 10, 1],
+        [key, 1000, 20_000_000],
+        [`${key}/empty`, 0, 1],
+      ] as const) {
+        const refused = blobs.readInto(name, offset, new Uint8Array(length));
+        await expect(refused).rejects.toBeInstanceOf(BlobTooShort);
+        await expect(refused).rejects.toThrow(name);
+      }
+      const exact = new Uint8Array(10);
+      await blobs.readInto(key, 0, exact);
+      expect(Buffer.from(exact).toString()).toBe('0123456789');
+    });
+
+    it('reads nothing when it is asked for nothing', async () => {
+      const blobs = await make();
+      const key = fresh();
+      await blobs.put(key, 'x');
+      await blobs.readInto(key, 0, new Uint8Array(0));
+      await blobs.readInto(key, 1, new Uint8Array(0));
+    });
+
+    it('says that a key is missing also when it is read into memory', async () => {
+      const blobs = await make();
+      for (const length of [1, 20_000_000]) {
+        await expect(blobs.readInto(fresh(), 0, new Uint8Array(length))).rejects.toBeInstanceOf(BlobMissing);
+      }
     });
 
     it('says that a key is missing: get throws, head is undefined, delete is no fault', async () => {

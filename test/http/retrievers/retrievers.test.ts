@@ -546,3 +546,69 @@ describe('failures', () => {
     );
   });
 });
+
+describe('facets', () => {
+  it('stand in the answer, counted over every document that the filters let through', async () => {
+    const library = await makeLibrary();
+    await library.publish(articles);
+    const stages = searchStages({ top_k: 1 });
+    Object.assign(stages[0]!.config.parameters, {
+      facets: [{ key: 'metadata.lang' }, { key: 'colour', limit: 5 }],
+    });
+    const id = await withSearch(library, { stages });
+    const run = (body: object = {}) =>
+      library.post(`retrievers/${id}/execute`, { inputs: { query: 'quantum' }, ...body });
+    const all = await run();
+    expect(all.body.results).toHaveLength(1);
+    expect(all.body.facets).toEqual([
+      {
+        key: 'metadata.lang',
+        stage_name: 'vector_search',
+        values: [
+          { value: 'en', count: 3 },
+          { value: 'de', count: 1 },
+        ],
+        missing_count: 0,
+        total_values: 2,
+        exact: true,
+      },
+      {
+        key: 'colour',
+        stage_name: 'vector_search',
+        values: [],
+        missing_count: 4,
+        total_values: 0,
+        exact: true,
+      },
+    ]);
+    expect(all.body.warnings).toEqual(['No document has the field "colour".']);
+    const some = await run({ filters: { field: 'text', operator: 'contains', value: 'quantum' } });
+    expect(some.body.facets[0].values).toEqual([
+      { value: 'de', count: 1 },
+      { value: 'en', count: 1 },
+    ]);
+    const listed = await library.post('retrievers/execute', {
+      stages: [
+        {
+          stage_name: 'german',
+          config: {
+            stage_id: 'attribute_filter',
+            parameters: { field: 'lang', operator: 'eq', value: 'de', facets: [{ key: 'text' }] },
+          },
+        },
+      ],
+    });
+    expect(listed.body.facets).toMatchObject([
+      { key: 'text', stage_name: 'german', values: [{ value: 'quantum quantum cook', count: 1 }] },
+    ]);
+  });
+
+  it('that are wrong are faults of the definition', async () => {
+    const library = await makeLibrary();
+    const stages = searchStages();
+    Object.assign(stages[0]!.config.parameters, { facets: [{ key: 'lang', limit: 1001 }] });
+    const refused = await library.post('retrievers', { name: 'x', stages });
+    expectError(refused, 'retriever_invalid');
+    expect(faults(refused)[0]).toContain('body.stages.0.config.parameters.facets.0.limit');
+  });
+});

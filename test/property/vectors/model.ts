@@ -129,7 +129,8 @@ function isEmpty(node: Json): boolean {
   return typeof node === 'object' && node !== null && Object.values(node).every(isEmpty);
 }
 
-function lookUp(document: Document, name: string): { values: Json[] | undefined; below: boolean } {
+/** What a field of a document holds, lists gone through; `below`: only fields under it are there. */
+export function lookUp(document: Document, name: string): { values: Json[] | undefined; below: boolean } {
   const parts = name.replace(/^(metadata\.|payload\.)/, '').split('.');
   const inMetadata = document.metadata as Json | undefined;
   const from = (root: Json | undefined) => {
@@ -210,4 +211,12 @@ export function naiveEvaluate(tree: Document, document: Document, inherited = fa
 function naiveFold(text: string): string {
   const pairs: Record<string, string> = { ß: 'ss', ς: 'σ', İ: 'i\u0307' };
   return [...text].map((letter) => pairs[letter] ?? letter.toLowerCase()).join('');
+}
+
+const typeOrder = ['number', 'string', 'boolean', 'object'];
+
+/** Numbers, texts by UTF-16 units, booleans, null. */
+export function naiveOrder(a: Json, b: Json): number {
+  const byType = typeOrder.indexOf(typeof a) - typeOrder.indexOf(typeof b);
+  return byType !== 0 ? byType : a === b ? 0 : (a as number) < (b as number) ? -1 : 1;
 }

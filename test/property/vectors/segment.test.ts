@@ -6,6 +6,10 @@ import { encodeSegment } from '../../../functions/core/vectors/encode-segment.ts
 import { VectorError } from '../../../functions/core/vectors/errors.ts';
 import { openSegment } from '../../../functions/core/vectors/open-segment.ts';
 import { metrics } from '../../../functions/core/vectors/vector.ts';
+import { makeVectorMemory } from '../../../functions/core/vectors/vector-memory.ts';
+
+const memory = makeVectorMemory(2 ** 20);
+
 import { scalar } from './model.ts';
 
 const name = 'ns_a/col_b/seg/one.vseg';
@@ -52,9 +56,9 @@ function plain(value: ColumnValue | undefined): ColumnValue | undefined {
   return typeof value === 'object' && value !== null ? value.map((v) => plain(v) as typeof v) : value;
 }
 
-test('rows, ids, vectors, columns and deletions come back as they were written', () => {
-  fc.assert(
-    fc.property(segmentInput, fc.integer({ min: 0, max: 7 }), (input, shift) => {
+test('rows, ids, vectors, columns and deletions come back as they were written', async () => {
+  await fc.assert(
+    fc.asyncProperty(segmentInput, fc.integer({ min: 0, max: 7 }), async (input, shift) => {
       const { bytes, description } = encodeSegment(input);
       // A view at an odd offset of a larger buffer, as a stream reader may hold it.
       const shifted = Buffer.alloc(bytes.length + 8).fill(255);
@@ -64,13 +68,15 @@ test('rows, ids, vectors, columns and deletions come back as they were written',
       expect(segment.tombs).toEqual(input.tombs.map(({ id }, seq) => ({ id, seq })));
       const names = new Set(input.rows.flatMap((row) => [...row.columns.keys()]));
       expect(new Set(segment.columnNames())).toEqual(names);
-      input.rows.forEach((row, i) => {
+      for (const [i, row] of input.rows.entries()) {
         expect(segment.id(i)).toBe(row.id);
         expect(segment.seq(i)).toBe(input.tombs.length + i);
-        if (input.dims > 0) expect(segment.vector(i)).toEqual(Float32Array.from(row.vector));
+        if (input.dims > 0) {
+          expect(await segment.vectors!.vector(memory, i)).toEqual(Float32Array.from(row.vector));
+        }
         for (const each of names)
           expect(plain(segment.column(each)!.at(i))).toEqual(plain(row.columns.get(each)));
-      });
+      }
       // Opening must not write to the bytes, which a cache may share.
       expect(Buffer.compare(shifted.subarray(shift, shift + bytes.length), bytes)).toBe(0);
     }),

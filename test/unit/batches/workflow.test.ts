@@ -70,7 +70,7 @@ describe('a batch that goes well', () => {
 
     const uri = 'mixpeek://embedder@1.0.0/embedder_embedding';
     const view = await snapshot(world.ctx, collection.id, uri);
-    const found = search(view.snapshot!, { queries: [vectorFor('article 1234 0')], k: 1 });
+    const found = await search(view.snapshot!, { queries: [vectorFor('article 1234 0')], k: 1 });
     expect(found.matches[0]![0]!.id).toBe(derivedId('document', collection.id, objectIds[1234]!, 0));
     expect((await vectorsOf(world.ctx, collection, found.matches[0]![0]!.id))[uri]).toHaveLength(4);
     expect(
@@ -434,7 +434,7 @@ describe('a batch in which objects fail', () => {
       collection.id,
       'mixpeek://embedder@1.0.0/embedder_embedding',
     );
-    expect(search(vectors!, { queries: [vectorFor('newer 0')], k: 1 }).matches[0]![0]).toMatchObject({
+    expect((await search(vectors!, { queries: [vectorFor('newer 0')], k: 1 })).matches[0]![0]).toMatchObject({
       id: documentId,
       score: expect.closeTo(1, 5),
     });

@@ -9,13 +9,14 @@ import {
   planBatch,
   runChunk,
 } from '../../../functions/core/resources/batches/workflow.ts';
+import { deleteDocuments } from '../../../functions/core/resources/documents/delete-many.ts';
 import {
   deleteDocument,
   enrichDocuments,
   getDocuments,
   patchDocument,
 } from '../../../functions/core/resources/documents/service.ts';
-import { documentsSnapshot } from '../../../functions/core/store/vector-index.ts';
+import { documentsSnapshot, readHead } from '../../../functions/core/store/vector-index.ts';
 import { listRows } from '../../../functions/core/vectors/list-rows.ts';
 import { indexedIds, jobFor, makeWorld, pointersOf, runBatch } from '../batches/world.ts';
 
@@ -74,6 +75,19 @@ describe('a commit in the middle of a request', () => {
     await patchDocument(race.ctx, race.collection, race.id, { topic: 'patched' });
     expect((await document(race))?.fields.topic).toBe('patched');
     expect(await found(race, 'topic', 'patched')).toEqual([race.id]);
+  });
+
+  it('does not bring documents back that were deleted together, by a filter that they still pass', async () => {
+    const race = await beforeCommit();
+    commitDuringNextSegment(race);
+    const filters = { field: 'text', operator: 'eq', value: 'a' };
+    expect(await deleteDocuments(race.ctx, race.collection, { filters })).toMatchObject({
+      deleted_count: 1,
+      document_ids: [race.id],
+    });
+    expect(await document(race)).toBeUndefined();
+    expect(await indexedIds(race.ctx, race.collection.id)).toEqual([]);
+    expect((await readHead(race.ctx, race.collection.id)).document_count).toBe(0);
   });
 
   it('does not bring a document back that was deleted', async () => {

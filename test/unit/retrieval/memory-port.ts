@@ -4,6 +4,7 @@ import { byScore } from '../../../functions/core/retrieval/fusion.ts';
 import { compareByKeys } from '../../../functions/core/retrieval/order.ts';
 import type {
   DocumentRef,
+  FacetRequest,
   ListRequest,
   ResolvedFeature,
   RetrievedDocument,
@@ -48,6 +49,7 @@ export interface Calls {
   embed: { feature_uri: string; texts: readonly string[] }[];
   search: SearchRequest[];
   list: ListRequest[];
+  facets: FacetRequest[];
   documents: (readonly DocumentRef[])[];
 }
 
@@ -55,7 +57,7 @@ export function memoryPort(
   features: Readonly<Record<string, MemoryFeature>>,
   documents: readonly MemoryDocument[],
 ): SearchPort & { calls: Calls; remove(documentId: string): void } {
-  const calls: Calls = { embed: [], search: [], list: [], documents: [] };
+  const calls: Calls = { embed: [], search: [], list: [], facets: [], documents: [] };
   const removed = new Set<string>();
   const rows = documents.map((row) => ({
     ...row,
@@ -139,6 +141,36 @@ export function memoryPort(
       return {
         documents: page.map(({ document_id, collection_id }) => ({ document_id, collection_id })),
         total: selected.length,
+      };
+    },
+    async facets(request) {
+      calls.facets.push(request);
+      const { scopes, include, fields } = request;
+      const selected = rows.filter(
+        (row) =>
+          (!include || include.some((ref) => ref.document_id === row.document_id)) &&
+          scopes.some(
+            ({ feature_uri, collection_ids, filter }) =>
+              (feature_uri === undefined || row.vectors?.[feature_uri]) &&
+              (!collection_ids || collection_ids.includes(row.collection_id)) &&
+              (!filter || evaluate(filter, row.document)),
+          ),
+      );
+      return {
+        facets: fields.map(({ key, limit }) => {
+          const held = selected.map((row) => flattenFields(row.document).get(key));
+          const values = held.flatMap((value) => (value === undefined ? [] : [...new Set([value].flat())]));
+          const counts = Map.groupBy(values, (value) => value as string);
+          return {
+            key,
+            values: [...counts]
+              .map(([value, same]) => ({ value, count: same.length }))
+              .sort((a, b) => b.count - a.count || (a.value < b.value ? -1 : 1))
+              .slice(0, limit),
+            missing_count: held.filter((value) => value === undefined).length,
+            total_values: counts.size,
+          };
+        }),
       };
     },
     async documents(refs) {

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { virtualClock } from '../../../functions/core/clock.ts';
 import { AppError } from '../../../functions/core/errors.ts';
-import { defineRetriever } from '../../../functions/core/retrieval/definition.ts';
+import { defineRetriever, readDefinition } from '../../../functions/core/retrieval/definition.ts';
 import type { SearchPort } from '../../../functions/core/retrieval/ports.ts';
 import { type RunRequest, runRetriever, type StageEvent } from '../../../functions/core/retrieval/run.ts';
 import { type MemoryDocument, memoryPort } from './memory-port.ts';
@@ -235,7 +235,7 @@ describe('wrong inputs', () => {
       'inputs.query: input_missing',
       'inputs.lang: input_missing',
     ]);
-    expect(context.port.calls).toEqual({ embed: [], search: [], list: [], documents: [] });
+    expect(context.port.calls).toEqual({ embed: [], search: [], list: [], facets: [], documents: [] });
   });
 
   it('are checked against declared types and choices, and filled by defaults', async () => {
@@ -569,5 +569,91 @@ describe('a run', () => {
       [8, { return_vectors: false, return_presigned_urls: false }],
       [2, { return_vectors: true, return_presigned_urls: false }],
     ]);
+  });
+});
+
+describe('facets', () => {
+  const facets = [{ key: 'lang', limit: 1 }, { key: 'metadata.year' }];
+  const german = { values: [{ value: 'de', count: 4 }], missing_count: 0, total_values: 2 };
+
+  it('count everything that a search lets through, not only what it found', async () => {
+    const result = await run([search({ final_top_k: 2, facets: [facets[0]] })]);
+    expect(result.documents).toHaveLength(2);
+    expect(result.facets).toEqual([{ key: 'lang', ...german, stage_name: 'feature_search', exact: true }]);
+  });
+
+  it('count under the filters of the request, of the stage before, of the stage and of the search together', async () => {
+    const result = await run(
+      [
+        stage('attribute_filter', leaf('same', 'x')),
+        search(
+          { filters: leaf('year', 2002, 'gte'), facets: [{ key: 'lang' }] },
+          { filters: leaf('lang', 'en') },
+        ),
+      ],
+      { filters: leaf('year', 2005, 'lte') },
+    );
+    // Odd documents have the years 2003, 2002, 2001 and none.
+    expect(result.facets[0]).toMatchObject({ values: [{ value: 'en', count: 2 }], total_values: 1 });
+  });
+
+  it('count a document once where several searches with other filters select it', async () => {
+    const searches = ['de', 'en', 'de'].map((value) => ({
+      feature_uri: uri,
+      query: 'q',
+      filters: leaf('lang', value, value === 'en' ? 'ne' : 'eq'),
+    }));
+    const result = await run([stage('feature_search', { searches, facets: [{ key: 'lang' }] })]);
+    expect(result.facets[0]).toMatchObject({ values: [{ value: 'de', count: 4 }] });
+  });
+
+  it('of a filter count what it keeps, before a search as after one', async () => {
+    const filter = (asked: unknown) => stage('attribute_filter', { ...leaf('lang', 'de'), facets: asked });
+    const before = await run([filter([{ key: 'lang' }]), search({ final_top_k: 1 })]);
+    expect(before.facets).toMatchObject([{ key: 'lang', values: [{ value: 'de', count: 4 }] }]);
+    const after = await run([search({ final_top_k: 3 }), filter([{ key: 'lang' }])]);
+    expect(after.facets).toMatchObject([{ values: [{ value: 'de', count: after.documents.length }] }]);
+  });
+
+  it('are cut, with a warning, where values are too long for one answer', async () => {
+    const long = Array.from({ length: 9 }, (_, i) => ({
+      document_id: `l${i}`,
+      fields: { text: `${i}`.repeat(60_000) },
+      vectors: { [uri]: [1, 0] },
+    }));
+    const port = memoryPort(features, long);
+    const result = await run(
+      [search({ facets: [{ key: 'text', limit: 9 }] })],
+      {},
+      { port, clock: virtualClock() },
+    );
+    expect(result.facets[0]).toMatchObject({ total_values: 9 });
+    expect(result.facets[0]!.values).toHaveLength(6);
+    expect(result.warnings.join()).toMatch(/"text" shows 6 of 9 values/);
+  });
+
+  it('are refused with a template, a wrong limit, a field twice or one that nobody may read', () => {
+    const wrong = [
+      { key: '{{INPUT.field}}' },
+      { key: 'a', limit: 0 },
+      { key: 'a', limit: 1001 },
+      { key: '_internal.created_at' },
+      { key: 'metadata.a', exact: false },
+      { key: 'b', size: 3 },
+    ];
+    const { faults } = readDefinition({ stages: [search({ facets: wrong })] });
+    expect(faults.map(({ path }) => path.slice(4).join('.'))).toEqual([
+      'facets.0.key',
+      'facets.1.limit',
+      'facets.2.limit',
+      'facets.3.key',
+      'facets.5.size',
+    ]);
+    const twice = readDefinition({ stages: [search({ facets: [{ key: 'a' }, { key: 'payload.a' }] })] });
+    expect(twice.faults.map(({ message }) => message)).toEqual(['the field "a" is counted already']);
+    const { definition } = readDefinition({
+      stages: [search({ facets: [{ key: 'a', limit: null, exact: false }] })],
+    });
+    expect(definition?.stages[0]?.config.parameters).toMatchObject({ facets: [{ key: 'a', limit: 10 }] });
   });
 });

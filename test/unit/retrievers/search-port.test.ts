@@ -2,9 +2,15 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parse } from '../../../functions/core/conditions/index.ts';
+import type { NsCtx } from '../../../functions/core/context.ts';
+import { workflowContext } from '../../../functions/core/context.ts';
+import { answerScan } from '../../../functions/core/fan-out/answer.ts';
+import type { ScanRequest } from '../../../functions/core/fan-out/messages.ts';
 import type { StoredCollection } from '../../../functions/core/resources/collections/service.ts';
-import { IndexSearchPort, RunReads } from '../../../functions/core/resources/retrievers/search-port.ts';
-import type { SearchRequest } from '../../../functions/core/retrieval/index.ts';
+import { RunReads } from '../../../functions/core/resources/retrievers/run-reads.ts';
+import { IndexSearchPort } from '../../../functions/core/resources/retrievers/search-port.ts';
+import type { FacetRequest, SearchRequest } from '../../../functions/core/retrieval/index.ts';
+import type { App } from '../../http/app.ts';
 import { makeApp } from '../../http/app.ts';
 import type { SeedDocument } from '../../http/clusters/seed.ts';
 import { featureUri, seedBatch, seedCollection } from '../../http/clusters/seed.ts';
@@ -28,8 +34,19 @@ interface Row {
   readonly fields: Record<string, string | number>;
 }
 
-async function bothPorts(rows: readonly Row[]) {
+/** As many functions as there are, each asked for what does not fit into one byte: for everything. */
+function withScanners(app: App, functions: number): NsCtx {
+  const call = async (payload: unknown) => {
+    const message = JSON.parse(JSON.stringify(payload)) as ScanRequest;
+    return JSON.parse(JSON.stringify(await answerScan(workflowContext(app.ports, message), message)));
+  };
+  const scanners = { bytesEach: 1, functions: Array.from({ length: functions }, () => ({ call })) };
+  return { ...app.ctx, ports: { ...app.ports, scanners } };
+}
+
+async function bothPorts(rows: readonly Row[], scanFunctions = 0) {
   const app = await makeApp();
+  const ctx = withScanners(app, scanFunctions);
   const collections: StoredCollection[] = [];
   for (const place of [0, 1, 2]) {
     const collection = await seedCollection(app, `place${place}`);
@@ -41,7 +58,7 @@ async function bothPorts(rows: readonly Row[]) {
       if (documents.length > 0) await seedBatch(app, collection, documents);
     }
   }
-  const port = new IndexSearchPort(app.ctx, { collections, reads: new RunReads(app.ctx) });
+  const port = new IndexSearchPort(ctx, { collections, reads: new RunReads(ctx) });
   const naive = memoryPort(
     { [featureUri]: { dims: 4, metric: 'cosine' } },
     rows.map(({ id, place, vector: own, fields }) => ({
@@ -66,7 +83,7 @@ const filters = [
 ];
 
 describe('the search port', () => {
-  it('finds the same documents, scores and order as a scan of everything', async () => {
+  it('finds the same documents, scores and order as a scan of everything, by itself or over several functions', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(row, { maxLength: 25 }),
@@ -74,7 +91,8 @@ describe('the search port', () => {
         fc.integer({ min: 1, max: 8 }),
         fc.constantFrom(...filters),
         fc.boolean(),
-        async (given, queries, k, tree, excludes) => {
+        fc.integer({ min: 0, max: 3 }),
+        async (given, queries, k, tree, excludes, scanFunctions) => {
           const rows = given.map(
             ({ colour, size, ...rest }, i): Row => ({
               ...rest,
@@ -82,7 +100,7 @@ describe('the search port', () => {
               fields: { size, ...(colour === undefined ? {} : { colour }) },
             }),
           );
-          const { port, naive, collections } = await bothPorts(rows);
+          const { port, naive, collections } = await bothPorts(rows, scanFunctions);
           const request: SearchRequest = {
             feature_uri: featureUri,
             collection_ids: collections.map(({ id }) => id),
@@ -118,7 +136,7 @@ describe('the search port', () => {
           }
         },
       ),
-      { numRuns: 40 },
+      { numRuns: 60 },
     );
   });
 
@@ -164,6 +182,50 @@ describe('the search port', () => {
         },
       ),
       { numRuns: 40 },
+    );
+  });
+
+  it('counts facets over every document that any scope selects, in all collections together', async () => {
+    const scope = fc.record({ feature: fc.boolean(), tree: fc.constantFrom(...filters) });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(row, { maxLength: 25 }),
+        fc.array(scope, { minLength: 1, maxLength: 3 }),
+        fc.option(fc.array(fc.nat({ max: 24 }), { maxLength: 6 }), { nil: undefined }),
+        fc.integer({ min: 1, max: 3 }),
+        async (given, scopes, included, limit) => {
+          const rows = given.map(
+            ({ colour, size, ...rest }, i): Row => ({
+              ...rest,
+              id: `doc_${String(i).padStart(3, '0')}`,
+              fields: { size, ...(colour === undefined ? {} : { colour }) },
+            }),
+          );
+          const { port, naive, collections } = await bothPorts(rows);
+          const request: FacetRequest = {
+            scopes: scopes.map(({ feature, tree }) => ({
+              ...(feature ? { feature_uri: featureUri } : {}),
+              ...(tree ? { filter: parse(tree) } : {}),
+            })),
+            ...(included
+              ? {
+                  include: included.flatMap((i) =>
+                    rows[i]
+                      ? [{ document_id: rows[i].id, collection_id: collections[rows[i].place]!.id }]
+                      : [],
+                  ),
+                }
+              : {}),
+            fields: ['colour', 'size', 'nothing'].map((key) => ({ key, limit })),
+            allow_partial: false,
+            deadline_ms: Number.MAX_SAFE_INTEGER,
+          };
+          const [ours, theirs] = await Promise.all([port.facets(request), naive.facets(request)]);
+          expect(ours.facets).toEqual(theirs.facets);
+          if (rows.length > 0) expect(ours.unknown_fields).toContain('nothing');
+        },
+      ),
+      { numRuns: 60 },
     );
   });
 

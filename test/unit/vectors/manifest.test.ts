@@ -18,7 +18,7 @@ import {
   type StoredSegment,
 } from '../../../functions/core/vectors/manifest.ts';
 import { openSegment, type Segment } from '../../../functions/core/vectors/open-segment.ts';
-import { columnsOf, openSnapshot } from '../../../functions/core/vectors/snapshot.ts';
+import { columnsOf, openSnapshot, type Snapshot } from '../../../functions/core/vectors/snapshot.ts';
 
 const uri = 'mixpeek://text_embed@1.0.0/embedding';
 const base = 2 ** 24;
@@ -125,20 +125,26 @@ describe('appending', () => {
   });
 });
 
+async function compacted(snapshot: Snapshot, key: string): Promise<StoredSegment[]> {
+  const stored: StoredSegment[] = [];
+  for await (const { bytes, description } of compactRows(snapshot)) {
+    objects.set(key, openSegment(bytes, key));
+    stored.push({ ...description, key });
+  }
+  return stored;
+}
+
 describe('compaction', () => {
-  test('replaced segments retire when no feature uses them any more', () => {
+  test('replaced segments retire when no feature uses them any more', async () => {
     const start = appendSegments(emptyManifest(), [data('r1', 'a', 'b'), documents('r2', 'a', 'b')]);
     const shared = appendDeltas(start, [tombs('r3', 'a')]);
-    const compact = (manifest: Manifest, feature: string, key: string) => {
-      const added = [...compactRows(snapshotOf(manifest, feature))].map(({ bytes, description }) => {
-        objects.set(key, openSegment(bytes, key));
-        return { ...description, key };
-      });
+    const compact = async (manifest: Manifest, feature: string, key: string) => {
+      const added = await compacted(snapshotOf(manifest, feature), key);
       return replaceSegments(manifest, feature, keys(manifest, feature), added, 1_000);
     };
-    const one = compact(shared, uri, 'r4');
+    const one = await compact(shared, uri, 'r4');
     expect(one.retired).toEqual([{ key: 'r1', since_ms: 1_000 }]);
-    const both = compact(one, documentsUri, 'r5');
+    const both = await compact(one, documentsUri, 'r5');
     expect(both.retired.map(({ key }) => key).sort()).toEqual(['r1', 'r2', 'r3']);
     expect(keysOf(both)).toEqual(new Set(['r1', 'r2', 'r3', 'r4', 'r5']));
     expect(snapshotOf(both).liveCount).toBe(1);
@@ -148,25 +154,19 @@ describe('compaction', () => {
     expect(both.version).toBe(4);
   });
 
-  test('what was committed during a compaction stays on top of its result', () => {
+  test('what was committed during a compaction stays on top of its result', async () => {
     const start = appendSegments(emptyManifest(), [data('d1', 'a', 'b')]);
-    const added = [...compactRows(snapshotOf(start))].map(({ bytes, description }) => {
-      objects.set('d4', openSegment(bytes, 'd4'));
-      return { ...description, key: 'd4' };
-    });
+    const added = await compacted(snapshotOf(start), 'd4');
     const later = appendDeltas(start, [tombs('d2', 'a'), patch('d3', 'b', 'late')]);
     const snapshot = snapshotOf(replaceSegments(later, uri, ['d1'], added, 0));
     expect(snapshot.liveCount).toBe(1);
     expect(columnsOf(snapshot, 'b')).toEqual(new Map([['a', 'late']]));
   });
 
-  test('a row carries the sequence number of its last patch, so an older patch cannot come back over it', () => {
+  test('a row carries the sequence number of its last patch, so an older patch cannot come back over it', async () => {
     const start = appendSegments(emptyManifest(), [data('p1', 'a')]);
     const patched = appendDeltas(start, [patch('p2', 'a', 'old'), patch('p3', 'a', 'new')]);
-    const added = [...compactRows(snapshotOf(patched))].map(({ bytes, description }) => {
-      objects.set('p4', openSegment(bytes, 'p4'));
-      return { ...description, key: 'p4' };
-    });
+    const added = await compacted(snapshotOf(patched), 'p4');
     const snapshot = snapshotOf(replaceSegments(patched, uri, ['p1', 'p3'], added, 0));
     expect(columnsOf(snapshot, 'a')).toEqual(new Map([['a', 'new']]));
   });

@@ -22,52 +22,51 @@ function snapshotOf(metric: Metric | null, rows: { id: string; vector?: number[]
   return openSnapshot({ dims, metric, segments }, new Map([['seg/a', openSegment(bytes, 'seg/a')]]));
 }
 
-const hits = (metric: Metric, query: number[], ...vectors: number[][]) =>
-  search(
-    snapshotOf(
-      metric,
-      vectors.map((vector, i) => ({ id: `doc_${i}`, vector })),
-    ),
-    { queries: [query], k: 10 },
-  ).matches[0]!;
+const hits = async (metric: Metric, query: number[], ...vectors: number[][]) => {
+  const snapshot = snapshotOf(
+    metric,
+    vectors.map((vector, i) => ({ id: `doc_${i}`, vector })),
+  );
+  return (await search(snapshot, { queries: [query], k: 10 })).matches[0]!;
+};
 
 describe('scores', () => {
-  test('cosine: equal directions have at most 1, opposite at least -1, zero vectors 0', () => {
+  test('cosine: equal directions have at most 1, opposite at least -1, zero vectors 0', async () => {
     const vectors = Array.from({ length: 40 }, (_, i) => [0.1 * (i + 1), 0.3 * (i + 1), 0.7 * (i + 1)]);
-    for (const { score } of hits('cosine', [0.1, 0.3, 0.7], ...vectors)) {
+    for (const { score } of await hits('cosine', [0.1, 0.3, 0.7], ...vectors)) {
       expect(score).toBeLessThanOrEqual(1);
       expect(score).toBeGreaterThan(1 - 1e-6);
     }
-    expect(hits('cosine', [1, 1], [0, 0], [-2, -2]).map(({ score }) => score)).toEqual([
+    expect((await hits('cosine', [1, 1], [0, 0], [-2, -2])).map(({ score }) => score)).toEqual([
       0,
       expect.closeTo(-1, 6),
     ]);
-    expect(hits('cosine', [0, 0], [1, 2])).toEqual([{ id: 'doc_0', score: 0 }]);
+    expect(await hits('cosine', [0, 0], [1, 2])).toEqual([{ id: 'doc_0', score: 0 }]);
   });
 
-  test('cosine holds for the longest and the shortest vectors that float32 has', () => {
+  test('cosine holds for the longest and the shortest vectors that float32 has', async () => {
     const long = new Array<number>(dimsMax).fill(3.4e38);
     const short = new Array<number>(dimsMax).fill(1e-45);
-    const found = hits('cosine', long, short, long);
+    const found = await hits('cosine', long, short, long);
     expect(found.map(({ score }) => score)).toEqual([expect.closeTo(1, 6), expect.closeTo(1, 6)]);
-    const [slanted] = hits('cosine', [1, 1], [1e-45, 0]);
+    const [slanted] = await hits('cosine', [1, 1], [1e-45, 0]);
     expect(slanted!.score).toBeCloseTo(Math.SQRT1_2, 6);
   });
 
-  test('euclid: the negative squared distance, exactly 0 for an equal vector far from the origin', () => {
-    expect(hits('euclid', [1e6, 0.1], [1e6, 0.1], [1e6, 2.1])).toEqual([
+  test('euclid: the negative squared distance, exactly 0 for an equal vector far from the origin', async () => {
+    expect(await hits('euclid', [1e6, 0.1], [1e6, 0.1], [1e6, 2.1])).toEqual([
       { id: 'doc_0', score: 0 },
       { id: 'doc_1', score: expect.closeTo(-4, 5) },
     ]);
   });
 
-  test('dot: the inner product, not cut', () => {
-    expect(hits('dot', [2, 3], [10, 1], [-1, 0]).map(({ score }) => score)).toEqual([23, -2]);
+  test('dot: the inner product, not cut', async () => {
+    expect((await hits('dot', [2, 3], [10, 1], [-1, 0])).map(({ score }) => score)).toEqual([23, -2]);
   });
 
-  test('ties go to the lower id, whatever the order of the rows', () => {
+  test('ties go to the lower id, whatever the order of the rows', async () => {
     const rows = ['doc_c', 'doc_a', 'doc_e', 'doc_b', 'doc_d'].map((id) => ({ id, vector: [1, 1] }));
-    const { matches } = search(snapshotOf('dot', rows), { queries: [[1, 1]], k: 3 });
+    const { matches } = await search(snapshotOf('dot', rows), { queries: [[1, 1]], k: 3 });
     expect(matches[0]!.map(({ id }) => id)).toEqual(['doc_a', 'doc_b', 'doc_c']);
   });
 });
@@ -78,29 +77,31 @@ describe('requests', () => {
     Array.from({ length: 40 }, (_, i) => ({ id: `doc_${String(i).padStart(2, '0')}`, vector: [i, 1] })),
   );
 
-  test('each of many queries has its own excluded ids, also beyond the first pass', () => {
+  test('each of many queries has its own excluded ids, also beyond the first pass', async () => {
     const queries = Array.from({ length: 40 }, () => [1, 0]);
     const exclude = queries.map((_, i) => `doc_${String(39 - i).padStart(2, '0')}`);
-    const { matches } = search(snapshot, { queries, k: 40, exclude });
+    const { matches } = await search(snapshot, { queries, k: 40, exclude });
     matches.forEach((found, i) => {
       expect(found).toHaveLength(39);
       expect(found.map(({ id }) => id)).not.toContain(exclude[i]);
     });
   });
 
-  test('no queries, no answers', () => {
-    expect(search(snapshot, { queries: [], k: 1 })).toEqual({
+  test('no queries, no answers', async () => {
+    expect(await search(snapshot, { queries: [], k: 1 })).toEqual({
       matches: [],
       rowsSelected: 40,
       bytesScanned: 0,
+      reranked: 0,
+      cold: false,
     });
   });
 
-  test('an empty index answers with nothing', () => {
+  test('an empty index answers with nothing', async () => {
     const empty = openSnapshot({ dims: 2, metric: 'cosine', segments: [] }, new Map());
-    expect(search(empty, { queries: [[1, 2]], k: 5 }).matches).toEqual([[]]);
+    expect((await search(empty, { queries: [[1, 2]], k: 5 })).matches).toEqual([[]]);
     expect(listRows(empty, { limit: 5 })).toEqual([]);
-    expect(vectorTable(empty)).toEqual({ ids: [], vectors: new Float32Array(0), dims: 2 });
+    expect(await vectorTable(empty)).toEqual({ ids: [], vectors: new Float32Array(0), dims: 2 });
   });
 
   test.each([
@@ -108,29 +109,29 @@ describe('requests', () => {
     [{ k: 10_001 }, /got 10001/],
     [{ k: 1.5 }, /got 1.5/],
     [{ minScore: Number.NaN }, /not a number/],
-  ])('%o is refused', (change, message) => {
-    expect(() => search(snapshot, { queries: [[1, 1]], k: 1, ...change })).toThrow(
+  ])('%o is refused', async (change, message) => {
+    await expect(search(snapshot, { queries: [[1, 1]], k: 1, ...change })).rejects.toThrow(
       expect.objectContaining({ code: 'query_invalid', message: expect.stringMatching(message) }),
     );
   });
 
-  test('k of 10,000 is allowed', () => {
-    expect(search(snapshot, { queries: [[1, 1]], k: 10_000 }).matches[0]).toHaveLength(40);
+  test('k of 10,000 is allowed', async () => {
+    expect((await search(snapshot, { queries: [[1, 1]], k: 10_000 })).matches[0]).toHaveLength(40);
   });
 
-  test('a query of another dimension, or one that is not finite, is refused', () => {
-    const fault = (query: number[]) => () => search(snapshot, { queries: [[1, 1], query], k: 1 });
-    expect(fault([1])).toThrow(/1 values, the feature needs 2/);
-    expect(fault([1, Number.POSITIVE_INFINITY])).toThrow(/Value 1 .*Infinity/);
+  test('a query of another dimension, or one that is not finite, is refused', async () => {
+    const fault = (query: number[]) => search(snapshot, { queries: [[1, 1], query], k: 1 });
+    await expect(fault([1])).rejects.toThrow(/1 values, the feature needs 2/);
+    await expect(fault([1, Number.POSITIVE_INFINITY])).rejects.toThrow(/Value 1 .*Infinity/);
   });
 
-  test('a feature without vectors can be listed, not searched', () => {
+  test('a feature without vectors can be listed, not searched', async () => {
     const documents = snapshotOf(null, [{ id: 'doc_a' }]);
-    expect(() => search(documents, { queries: [[1]], k: 1 })).toThrow(
+    await expect(search(documents, { queries: [[1]], k: 1 })).rejects.toThrow(
       expect.objectContaining({ code: 'query_invalid' }),
     );
-    expect(() => vectorTable(documents)).toThrow(expect.objectContaining({ code: 'query_invalid' }));
-    expect(vectorOf(documents, 'doc_a')).toBeUndefined();
+    await expect(vectorTable(documents)).rejects.toThrow(expect.objectContaining({ code: 'query_invalid' }));
+    expect(await vectorOf(documents, 'doc_a')).toBeUndefined();
   });
 });
 
@@ -151,23 +152,23 @@ describe('lists', () => {
       .map((id) => id.at(-1))
       .join('');
 
-  test('without keys the highest id comes first', () => {
+  test('without keys the highest id comes first', async () => {
     expect(order()).toBe('fedcba');
     expect(listRows(snapshot, { limit: 2, offset: 1, idOrder: 'asc' })).toEqual(['doc_b', 'doc_c']);
   });
 
-  test('numbers, texts, booleans in this order; missing and null last in both directions unless asked', () => {
+  test('numbers, texts, booleans in this order; missing and null last in both directions unless asked', async () => {
     expect(order(['n', 'asc'])).toBe('abcdfe');
     expect(order(['n', 'desc'])).toBe('dcbafe');
     expect(order(['n', 'desc', 'first'])).toBe('fedcba');
   });
 
-  test('a list is sorted by its first element, an alias of a field is the field, ties go by id', () => {
+  test('a list is sorted by its first element, an alias of a field is the field, ties go by id', async () => {
     expect(order(['metadata.t', 'asc'])).toBe('cbaefd');
     expect(order(['none', 'asc'], ['n', 'asc'])).toBe('abcdfe');
   });
 
-  test('an offset past the end gives nothing, a negative one is refused', () => {
+  test('an offset past the end gives nothing, a negative one is refused', async () => {
     expect(listRows(snapshot, { limit: 5, offset: 6 })).toEqual([]);
     expect(listRows(snapshot, { limit: 0 })).toEqual([]);
     expect(() => listRows(snapshot, { limit: 5, offset: -1 })).toThrow(
@@ -175,7 +176,7 @@ describe('lists', () => {
     );
   });
 
-  test('fields that no document has are named, parents of fields are known', () => {
+  test('fields that no document has are named, parents of fields are known', async () => {
     const nested = snapshotOf(null, [{ id: 'doc_a', document: { a: { b: 1 }, _internal: { x: 1 } } }]);
     expect(fieldsOf(nested)).toEqual(new Set(['a.b']));
     const filter = parse({
@@ -184,7 +185,7 @@ describe('lists', () => {
     expect(unknownFields(nested, filter)).toEqual(['a.c', 'ab']);
   });
 
-  test('the bitmaps of a filter are made once', () => {
+  test('the bitmaps of a filter are made once', async () => {
     const asked = (value: number) => selectRows(snapshot, parse({ field: 'n', value }));
     expect(asked(2)).toBe(asked(2));
     expect(asked(2)).not.toBe(asked(10));
@@ -194,7 +195,7 @@ describe('lists', () => {
 });
 
 describe('columns and vectors', () => {
-  test('a difference of documents names what changed and what went', () => {
+  test('a difference of documents names what changed and what went', async () => {
     const before = flattenColumns({ same: [1, 'a'], gone: { x: 1 }, number: 1, list: ['a'] });
     const after = flattenColumns({ same: [1, 'a'], number: '1', list: 'a', fresh: null });
     expect(diffColumns(before, after)).toEqual(
@@ -220,7 +221,7 @@ describe('columns and vectors', () => {
     );
   });
 
-  test('lists, float32 and float64 arrays are vectors and become float32', () => {
+  test('lists, float32 and float64 arrays are vectors and become float32', async () => {
     for (const vector of [[0.1, 2], Float32Array.of(0.1, 2), Float64Array.of(0.1, 2)]) {
       expect(validateVector(vector, 2)).toEqual(Float32Array.of(0.1, 2));
     }

@@ -6,6 +6,7 @@ import { encodeSegment, type SegmentInput } from '../../../functions/core/vector
 import { VectorError } from '../../../functions/core/vectors/errors.ts';
 import { openSegment } from '../../../functions/core/vectors/open-segment.ts';
 import { headerChecksum } from '../../../functions/core/vectors/segment-format.ts';
+import { makeVectorMemory } from '../../../functions/core/vectors/vector-memory.ts';
 
 const row = (id: string, vector: number[] = [1, 2]) => ({ id, vector });
 const input = (change: Partial<SegmentInput>): SegmentInput => ({
@@ -70,14 +71,17 @@ describe('the writer refuses', () => {
   });
 });
 
-test('4,096 dimensions and a 256-byte id are stored', () => {
+test('4,096 dimensions and a 256-byte id are stored', async () => {
   const vector = Array.from({ length: 4_096 }, (_, i) => i % 7);
   const id = 'é'.repeat(128);
   const segment = openSegment(
     encodeSegment({ kind: 'data', dims: 4_096, metric: 'dot', rows: [{ id, vector }] }).bytes,
     's',
   );
-  expect([segment.id(0), ...segment.vector(0)]).toEqual([id, ...vector]);
+  expect([segment.id(0), ...(await segment.vectors!.vector(makeVectorMemory(65_536), 0))]).toEqual([
+    id,
+    ...vector,
+  ]);
 });
 
 test('the file follows its layout: magic, header, sections at 4096 and at multiples of 64, each with its crc32', () => {

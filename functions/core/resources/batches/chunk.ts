@@ -1,4 +1,6 @@
 // One chunk of a batch: rows through the plugins, documents and segments out, a receipt for the first who is done.
+
+import { vectorIndexOf } from '../../backends/of-namespace.ts';
 import { isoTime } from '../../clock.ts';
 import type { NsCtx } from '../../context.ts';
 import { crash } from '../../crash.ts';
@@ -15,10 +17,12 @@ import { getCollection } from '../collections/service.ts';
 import type {
   ChunkCounts,
   ChunkOutcome,
+  ChunkResult,
   ChunkSegment,
   DocumentBody,
   Json,
   Receipt,
+  ResultDocument,
 } from '../documents/service.ts';
 import {
   createdColumn,
@@ -27,6 +31,7 @@ import {
   toReceipt,
   toRow,
   visibleSlot,
+  writeRows,
 } from '../documents/service.ts';
 import { blobText, isBinary } from '../objects/service.ts';
 import { getPlugin } from '../plugins/service.ts';
@@ -35,8 +40,6 @@ import { fault, objectFields, rowsOf, runExtractor } from './extract.ts';
 import type { ChunkFile, ChunkPointer, PlannedObject, RowFailure } from './files.ts';
 import { batchKeys } from './files.ts';
 import { contentHashOf } from './plan.ts';
-import type { ChunkResult, ResultDocument } from './rows.ts';
-import { writeRows } from './rows.ts';
 import { findBatch } from './store.ts';
 
 /** What a chunk answers: a few bytes, since the state machine keeps them. */
@@ -500,6 +503,7 @@ async function placeDrafts(
   documents.push(...ended);
   const goneIds = ended.map(({ document_id: id }) => ({ id }));
   const segments: Promise<ChunkSegment>[] = [];
+  const storage = (await vectorIndexOf(ctx)).storage === 'bfloat16' ? 'bf16' : 'f32';
   const put = (
     uri: string,
     dims: number,
@@ -508,7 +512,7 @@ async function placeDrafts(
     tombs: { id: string }[],
   ) => {
     if (rows.length === 0 && tombs.length === 0) return;
-    const stored = putSegment(ctx, collection.id, { kind: 'data', dims, metric, rows, tombs });
+    const stored = putSegment(ctx, collection.id, { kind: 'data', dims, metric, rows, tombs, storage });
     segments.push(stored.then((segment) => ({ uri, dims, metric, segment })));
   };
   for (const feature of collection.feature_extractors.flatMap((extractor) => extractor.features)) {

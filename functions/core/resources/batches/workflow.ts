@@ -1,5 +1,6 @@
 // The transitions of a batch: admitted, planned, committed, finished or failed. Each is one transaction and safe to
 // repeat; whatever dies in between is picked up where it stopped (architecture, section 12; decisions, section 1).
+import { requestSync } from '../../backends/index-tasks.ts';
 import { isoTime } from '../../clock.ts';
 import type { NsCtx } from '../../context.ts';
 import { now } from '../../context.ts';
@@ -413,6 +414,7 @@ export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResu
             progress: { ...progress },
             error_summary: errors,
           }),
+          ...(await requestSync(ctx, batch.collection_ids)),
           ...changes
             .filter((change) =>
               written.some((r) => r.collection_id === change.collection_id && r.counts.documents > 0),

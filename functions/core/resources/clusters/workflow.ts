@@ -13,7 +13,7 @@ import { nameClusters } from '../../labels/name-clusters.ts';
 import { BlobConflict, BlobMissing } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
 import { ConditionFailed } from '../../store/table.ts';
-import { documentsUri, openIndex, readHeads } from '../../store/vector-index.ts';
+import { documentsUri, openIndex, readHeads, reading } from '../../store/vector-index.ts';
 import { hashId } from '../../vectors/id-hash.ts';
 import { vectorTable } from '../../vectors/list-rows.ts';
 import { seqsPerVersion } from '../../vectors/segment-format.ts';
@@ -173,7 +173,7 @@ async function readInput(
     const vectors = await view.snapshot(feature.feature_uri);
     const documents = await view.snapshot(documentsUri);
     const table = vectors
-      ? vectorTable(vectors, parsed?.condition)
+      ? await reading(() => vectorTable(vectors, parsed?.condition))
       : { ids: [], vectors: new Float32Array(0) };
     found.push({ collection, version: view.head.version, ids: table.ids, vectors: table.vectors, documents });
   }

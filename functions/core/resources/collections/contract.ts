@@ -229,6 +229,32 @@ export const Collection = z
   .meta({ id: 'Collection' });
 export type Collection = z.output<typeof Collection>;
 
+const Storage = z.enum(['f32', 'bf16', 'mixed']);
+
+/** What the index of a collection consists of; the numbers of `granary vectors stats`. */
+export const CollectionIndex = z
+  .object({
+    collection_id: z.string(),
+    version: z.int().meta({ description: 'grows with each commit; 0: nothing was ever committed' }),
+    document_count: z.int().meta({ description: 'documents that can be seen' }),
+    features: z.array(
+      z.object({
+        feature_uri: z.string(),
+        dims: z.int(),
+        metric: z.enum(['cosine', 'dot', 'euclid']),
+        segments: z.int().meta({ description: 'files, those of deletions and patches included' }),
+        rows: z.int().meta({ description: 'vectors in files, replaced and deleted ones included' }),
+        live_rows: z
+          .int()
+          .nullable()
+          .meta({ description: 'vectors that searches see; null unless `live_rows=true` asks for it' }),
+        bytes: z.int(),
+        storage: Storage.nullable().meta({ description: 'null: there are no vectors yet' }),
+      }),
+    ),
+  })
+  .meta({ id: 'CollectionIndex' });
+
 const tag = 'collections';
 const base = '/v1/namespaces/{namespace}/collections';
 
@@ -288,6 +314,23 @@ export const routes = {
     summary: 'List the vector features of a collection',
     reply: z.object({ features: z.array(Feature) }),
     errors: ['collection_not_found'],
+  }),
+  getCollectionIndex: route({
+    operation: 'getCollectionIndex',
+    method: 'GET',
+    path: `${base}/{collection}/index`,
+    tag,
+    summary: 'Read what the vector index of a collection consists of',
+    rate: 'data',
+    target: 'query',
+    query: z.strictObject({
+      live_rows: z
+        .stringbool()
+        .default(false)
+        .meta({ description: 'count the rows that live, which reads the ids of all segments' }),
+    }),
+    reply: CollectionIndex,
+    errors: ['collection_not_found', 'index_unavailable', 'index_corrupt'],
   }),
   putCollection: route({
     operation: 'putCollection',

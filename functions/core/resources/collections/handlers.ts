@@ -10,6 +10,7 @@ import {
   countDocuments,
   createCollection,
   deleteCollection,
+  describeIndex,
   getCollection,
   listCollections,
   updateCollection,
@@ -100,6 +101,8 @@ export const handlers: Handlers<typeof routes> = {
   getCollectionFeatures: async ({ ctx, params }) => ({
     features: toFeatures(await getCollection(ctx, params.collection!)),
   }),
+  getCollectionIndex: async ({ ctx, params, query }) =>
+    describeIndex(ctx, await getCollection(ctx, params.collection!), query.live_rows),
   putCollection: async ({ ctx, params, body, ifMatch }) =>
     answer(ctx, await updateCollection(ctx, params.collection!, body, ifMatch)),
   patchCollection: async ({ ctx, params, body, ifMatch }) =>

@@ -1,6 +1,7 @@
 // The rules of collections: which plugins run over which buckets. Other slices call these functions.
 import { createHash } from 'node:crypto';
 import type * as z from 'zod';
+import { requestDrop } from '../../backends/index-tasks.ts';
 import { isoTime } from '../../clock.ts';
 import type { NsCtx } from '../../context.ts';
 import type { FieldFault } from '../../errors.ts';
@@ -11,12 +12,17 @@ import { formatFeatureUri, parseFeatureUri } from '../../retrieval/feature-uri.t
 import type { ResourceKind } from '../../store/keys.ts';
 import type { Parent } from '../../store/resource-store.ts';
 import type { Attribute } from '../../store/table.ts';
-import { indexPrefix, readHeads } from '../../store/vector-index.ts';
+import { indexPrefix, openIndex, readHeads } from '../../store/vector-index.ts';
 import type { StoredBucket } from '../buckets/service.ts';
 import { getBucket } from '../buckets/service.ts';
 import type { StoredPlugin } from '../plugins/service.ts';
 import { findPlugin, listPlugins, pluginId } from '../plugins/service.ts';
-import type { CreateCollectionBody, ExtractorBody, UpdateCollectionBody } from './contract.ts';
+import type {
+  CollectionIndex,
+  CreateCollectionBody,
+  ExtractorBody,
+  UpdateCollectionBody,
+} from './contract.ts';
 import type { CollectionFeature, StoredCollection, StoredExtractor } from './store.ts';
 import { collectionStore } from './store.ts';
 
@@ -50,6 +56,47 @@ export async function countDocuments(
     collections.map((collection) => collection.id),
   );
   return heads.map((head) => head.document_count);
+}
+
+/**
+ * What the index of a collection consists of, all of one version.
+ *
+ * @param countLive also counts the rows that nothing has replaced or deleted, for which all ids are read
+ * @throws AppError index_unavailable, index_corrupt
+ */
+export async function describeIndex(
+  ctx: NsCtx,
+  collection: StoredCollection,
+  countLive: boolean,
+): Promise<z.output<typeof CollectionIndex>> {
+  const view = await openIndex(ctx, collection.id);
+  const features: z.output<typeof CollectionIndex>['features'] = [];
+  for (const { feature_uri, dims, metric } of featuresOf(collection)) {
+    const segments = Object.hasOwn(view.manifest.features, feature_uri)
+      ? view.manifest.features[feature_uri]!.segments
+      : [];
+    const data = segments.filter(({ kind, rows }) => kind === 'data' && rows > 0);
+    const storages = new Set(
+      data.map(({ sections }) => sections.find(({ name }) => name === 'vec')?.enc ?? 'f32'),
+    );
+    const storage = storages.size > 1 ? 'mixed' : storages.has('bf16') ? 'bf16' : 'f32';
+    features.push({
+      feature_uri,
+      dims,
+      metric,
+      segments: segments.length,
+      rows: data.reduce((sum, { rows }) => sum + rows, 0),
+      live_rows: countLive ? ((await view.snapshot(feature_uri))?.liveCount ?? 0) : null,
+      bytes: segments.reduce((sum, { bytes }) => sum + bytes, 0),
+      storage: data.length === 0 ? null : storage,
+    });
+  }
+  return {
+    collection_id: collection.id,
+    version: view.head.version,
+    document_count: view.head.document_count,
+    features,
+  };
 }
 
 /** A feature of a collection with the plugin that makes it. */
@@ -335,6 +382,7 @@ export async function deleteCollection(
         deleted_at: isoTime(ctx.ports.clock.now()),
       },
     },
+    ...(await requestDrop(ctx, collection.id)),
   ]);
   try {
     await purgeCollection(ctx, collection.id, { rowsMax: 20_000 });

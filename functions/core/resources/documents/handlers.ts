@@ -6,7 +6,10 @@ import type { ListInput } from '../../page.ts';
 import { mergeListInput } from '../../page.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { getCollection } from '../collections/service.ts';
+import { aggregateDocuments } from './aggregate.ts';
 import type { Document, routes } from './contract.ts';
+import { deleteDocuments } from './delete-many.ts';
+import { distinctValues } from './distinct.ts';
 import { listDocuments } from './list.ts';
 import type { StoredDocument } from './service.ts';
 import {
@@ -59,6 +62,10 @@ export const handlers: Handlers<typeof routes> = {
       mergeListInput(query, body),
       mergeListInput(query as ListInput, body as ListInput) as Flags,
     ),
+  distinctDocuments: async ({ ctx, params, body }) =>
+    distinctValues(ctx, await getCollection(ctx, params.collection!), body),
+  aggregateDocuments: async ({ ctx, params, body }) =>
+    aggregateDocuments(ctx, await getCollection(ctx, params.collection!), body),
   getDocument: async ({ ctx, params, query }) => {
     const collection = await getCollection(ctx, params.collection!);
     return answer(ctx, collection, await getDocument(ctx, collection, params.document!), query);
@@ -71,6 +78,10 @@ export const handlers: Handlers<typeof routes> = {
     const collection = await getCollection(ctx, params.collection!);
     return answer(ctx, collection, await patchDocument(ctx, collection, params.document!, body, ifMatch));
   },
+  deleteDocuments: async ({ ctx, params, body }) =>
+    deleteDocuments(ctx, await getCollection(ctx, params.collection!), body),
+  batchDeleteDocuments: async ({ ctx, params, body }) =>
+    deleteDocuments(ctx, await getCollection(ctx, params.collection!), body),
   deleteDocument: async ({ ctx, params, ifMatch }) => {
     const collection = await getCollection(ctx, params.collection!);
     await deleteDocument(ctx, collection, params.document!, ifMatch);

@@ -1,15 +1,17 @@
 // Lists of documents: filter, search, order and offset run over the columns of the index; only the page's rows are read.
 import type { Condition } from '../../conditions/index.ts';
-import { conditionLimits, fields as fieldsOf, parseCondition } from '../../conditions/index.ts';
+import { canonicalField, conditionLimits, parseCondition } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { invalid } from '../../errors.ts';
 import type { ListInput, PageReply } from '../../page.ts';
 import { pageOffset, pageReply, pageSize, readCursor } from '../../page.ts';
+import { guarded } from '../../store/guarded.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { featuresOf } from '../collections/service.ts';
+import { parseFilter, warnOfUnknown } from './filter.ts';
 import type { StoredDocument } from './service.ts';
 import { createdColumn, getDocuments } from './service.ts';
 
@@ -17,21 +19,6 @@ import { createdColumn, getDocuments } from './service.ts';
 const pageBytesMax = 4_000_000;
 /** A float32 as JSON writes it, with its comma. */
 const numberBytes = 22;
-
-function parseFilter(input: ListInput): Condition | undefined {
-  if (input.filters === undefined || input.filters === null) return undefined;
-  const parsed = parseCondition(input.filters, { caseSensitive: input.case_sensitive ?? false });
-  if (parsed.ok) return parsed.condition;
-  throw invalid(
-    'request_invalid',
-    parsed.faults.map((fault) => ({
-      type: 'filter_invalid',
-      location: ['body', 'filters', ...fault.path],
-      message: fault.message,
-      ...(fault.fix === undefined ? {} : { fix: fault.fix }),
-    })),
-  );
-}
 
 /** `search` as a condition: any field contains every part between the stars. */
 function searchCondition(snapshot: Snapshot, search: string): Condition | undefined {
@@ -53,16 +40,16 @@ function searchCondition(snapshot: Snapshot, search: string): Condition | undefi
 
 /** Ids of the documents that a list asks for, in its order, all of them. */
 function select(ctx: NsCtx, snapshot: Snapshot, input: ListInput): string[] {
-  const filter = parseFilter(input);
-  const known = snapshot.fields();
-  for (const field of filter ? fieldsOf(filter) : []) {
-    const below = `${field}.`;
-    if (known.has(field) || [...known].some((name) => name.startsWith(below))) continue;
-    ctx.warnings.push(`No document has the field "${field}" of the filter.`);
-  }
+  const filter = parseFilter(input.filters, input.case_sensitive);
+  const sort = input.sorts ?? (input.sort ? [input.sort] : []);
+  warnOfUnknown(
+    ctx,
+    snapshot,
+    filter,
+    sort.map(({ field }) => canonicalField(field)),
+  );
   const search = input.search ? searchCondition(snapshot, input.search) : undefined;
   const both = [filter, search].filter((condition) => condition !== undefined);
-  const sort = input.sorts ?? (input.sort ? [input.sort] : []);
   return listRows(snapshot, {
     ...(both.length === 0 ? {} : { filter: both.length === 1 ? both[0]! : { kind: 'all', nodes: both } }),
     sort: sort.length > 0 ? sort : [{ field: createdColumn, direction: 'desc' }],
@@ -91,9 +78,9 @@ export async function listDocuments(
   const vectorBytes = numbers * numberBytes;
   const list = `documents ${collection.id}`;
   const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
-  parseFilter(input); // A wrong filter is wrong on an empty collection too.
+  parseFilter(input.filters, input.case_sensitive); // A wrong filter is wrong on an empty collection too.
   const snapshot = await documentsSnapshot(ctx, collection.id);
-  const ids = snapshot ? select(ctx, snapshot, input) : [];
+  const ids = snapshot ? guarded(() => select(ctx, snapshot, input)) : [];
   const wanted = ids.slice(offset, offset + pageSize(input));
   const found = await getDocuments(
     ctx,

@@ -1,5 +1,6 @@
 // The rules of documents: reading what is visible, changing fields, deleting, enriching. Others call these functions.
 
+import { askForSync } from '../../backends/index-tasks.ts';
 import { isoTime } from '../../clock.ts';
 import type { NsCtx } from '../../context.ts';
 import { now } from '../../context.ts';
@@ -21,6 +22,7 @@ import {
   patchColumns,
   readHead,
   readHeads,
+  reading,
 } from '../../store/vector-index.ts';
 import { diffColumns, flattenColumns } from '../../vectors/columns.ts';
 import { vectorOf } from '../../vectors/snapshot.ts';
@@ -40,8 +42,19 @@ import {
 
 export type { ChunkCounts, ChunkOutcome, ChunkSegment, Receipt } from './chunk-results.ts';
 export { listReceipts, readOutcome, readOutcomes, toReceipt } from './chunk-results.ts';
-export type { DocumentBody, DocumentRow, Enrichment, Json, JsonObject, Lineage, Slot } from './store.ts';
+export type {
+  DocumentBlob,
+  DocumentBody,
+  DocumentRow,
+  Enrichment,
+  Json,
+  JsonObject,
+  Lineage,
+  Slot,
+} from './store.ts';
 export { insertRow, newestCommitted, placeBody, stageRow, toRow, visibleSlot } from './store.ts';
+export type { ChunkResult, ResultDocument } from './write-rows.ts';
+export { writeRows } from './write-rows.ts';
 
 /** Column of the index that holds when a document was made; users cannot filter by it, only lists order by it. */
 export const createdColumn = '_internal.created_at';
@@ -143,7 +156,7 @@ export async function vectorsOf(
   const found: Record<string, number[]> = {};
   for (const uri of collection.feature_extractors.flatMap((e) => e.features.map((f) => f.feature_uri))) {
     const snapshot = await view.snapshot(uri);
-    const vector = snapshot && vectorOf(snapshot, documentId);
+    const vector = snapshot && (await reading(() => vectorOf(snapshot, documentId)));
     if (vector) found[uri] = [...vector];
   }
   return found;
@@ -384,6 +397,7 @@ export async function deleteDocument(
         committedSeq: head.committed_seq,
         crashPoint: 'document.delete',
       });
+      await askForSync(ctx, collection.id);
       return;
     } catch (error) {
       if (!(error instanceof ConditionFailed)) throw error;

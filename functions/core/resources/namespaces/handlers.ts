@@ -1,4 +1,5 @@
 // Requests about namespaces -> service calls -> replies.
+import { toVectorIndex } from '../../backends/of-namespace.ts';
 import type { Ctx } from '../../context.ts';
 import type { Handlers } from '../../http/handler.ts';
 import { Answer } from '../../http/handler.ts';
@@ -11,10 +12,13 @@ import {
   deleteNamespace,
   getNamespace,
   listNamespaces,
+  readVectorIndexState,
+  requestMigration,
   updateNamespace,
 } from './service.ts';
 
 function toNamespace(stored: StoredNamespace): Namespace {
+  const { backend, storage } = toVectorIndex(stored);
   return {
     namespace_id: stored.id,
     namespace_name: stored.name,
@@ -22,6 +26,7 @@ function toNamespace(stored: StoredNamespace): Namespace {
     namespace_type: 'standard',
     description: stored.description,
     metadata: stored.metadata as Namespace['metadata'],
+    vector_index: { backend, storage },
     version: stored.revision,
     created_at: stored.created_at,
     updated_at: stored.updated_at,
@@ -51,5 +56,10 @@ export const handlers: Handlers<typeof routes> = {
       message: `Namespace ${namespace.name} is deleted; its content is being removed.`,
       namespace_id: namespace.id,
     };
+  },
+  getVectorIndex: ({ ctx }) => readVectorIndexState(ctx),
+  migrateVectorIndex: async ({ ctx, body }) => {
+    const { from, to, task_id } = await requestMigration(ctx, body.backend);
+    return { task_id, from, to, state: 'migrating' as const };
   },
 };

@@ -1,5 +1,6 @@
 // The rules of namespaces.
 import type * as z from 'zod';
+import { defaultVectorIndex, fromVectorIndex, requireBackend } from '../../backends/of-namespace.ts';
 import { isoTime } from '../../clock.ts';
 import type { Ctx } from '../../context.ts';
 import { AppError } from '../../errors.ts';
@@ -16,11 +17,12 @@ import {
 } from './store.ts';
 
 export type { StoredNamespace } from './store.ts';
+export { readVectorIndexState, requestMigration } from './vector-index.ts';
 
 /** An organisation has at most 20 namespaces (API rules, section 12). */
 const namespacesMax = 20;
 
-/** @throws AppError namespace_name_taken, quota_exceeded */
+/** @throws AppError namespace_name_taken, quota_exceeded, vector_backend_not_enabled */
 export async function createNamespace(
   ctx: Ctx,
   body: z.output<typeof CreateNamespaceBody>,
@@ -36,6 +38,8 @@ export async function createNamespace(
       detail: `An organisation has at most ${namespacesMax} namespaces. Delete one first.`,
     });
   }
+  const { backend, storage } = body.vector_index ?? { backend: 'segments', storage: 'float32' };
+  requireBackend(ctx, backend);
   if (body.feature_extractors?.length || body.payload_indexes?.length) {
     ctx.warnings.push(
       'feature_extractors and payload_indexes are not needed: plugins register by their upload, and every field of a document can be filtered.',
@@ -48,6 +52,7 @@ export async function createNamespace(
     state: 'active',
     description: body.description ?? null,
     metadata: (body.metadata ?? {}) as StoredNamespace['metadata'],
+    vector_index: fromVectorIndex({ ...defaultVectorIndex, backend, storage }),
     revision: 1,
     created_at: time,
     updated_at: time,

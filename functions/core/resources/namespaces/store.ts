@@ -13,6 +13,8 @@ export interface StoredNamespace {
   readonly state: 'active' | 'deleting';
   readonly description: string | null;
   readonly metadata: { readonly [name: string]: Attribute };
+  /** Read it by `toVectorIndex`: rows that were made before there was a choice have none. */
+  readonly vector_index?: { readonly [name: string]: Attribute };
   readonly revision: number;
   readonly created_at: string;
   readonly updated_at: string;

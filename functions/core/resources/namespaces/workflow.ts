@@ -1,5 +1,8 @@
 // The removal of a namespace that was deleted: its batches stopped, its rows, its objects in the three buckets, its
 // tasks; in bounded turns that may be repeated and interrupted. A tombstone stays for 30 days.
+import { dropCopies } from '../../backends/drop.ts';
+import { copyBackends } from '../../backends/index-tasks.ts';
+import { toVectorIndex } from '../../backends/of-namespace.ts';
 import { isoTime } from '../../clock.ts';
 import type { NsCtx } from '../../context.ts';
 import { now } from '../../context.ts';
@@ -12,6 +15,8 @@ import type { Item, Key } from '../../store/table.ts';
 import { ConditionFailed, queryAll } from '../../store/table.ts';
 import { cancelBatch, listBatches } from '../batches/service.ts';
 
+export { runMigration } from './migrate.ts';
+
 export type NamespaceJob = Extract<Job, { kind: 'namespace_delete' }>;
 
 /** Rows and objects that one turn removes: well within the step's five minutes. */
@@ -22,7 +27,7 @@ const tombstoneSeconds = 30 * 86_400;
 
 /** Where objects of a namespace are; a test compares this with the keys that the slices make. */
 export const objectPrefixes = {
-  blobs: ['objects/', 'uploads/', 'documents/', 'batches/', 'runs/', 'runinputs/'],
+  blobs: ['objects/', 'uploads/', 'documents/', 'batches/', 'runs/', 'runinputs/', 'exports/', 'imports/'],
   archives: ['uploads/', 'plugins/'],
   index: [''],
 } as const;
@@ -90,6 +95,8 @@ export async function removeNamespace(
   if (!(await dropLateRows(ctx, late, budget))) return finished();
   if (!(await dropResources(ctx, budget))) return finished();
   crash('namespace.delete.after_rows');
+  for (const backend of copyBackends(toVectorIndex(row))) await dropCopies(ctx, backend);
+  crash('namespace.delete.after_copies');
   if (!(await dropObjects(ctx, budget))) return finished();
   crash('namespace.delete.after_objects');
   if (!(await dropTasks(ctx, budget))) return finished();
@@ -180,7 +187,7 @@ async function partitionsOf(ctx: NsCtx, kind: ResourceKind, id: string): Promise
       return [...receipts, pk];
     }
     case 'COLLECTION':
-      return [ctx.ns.head(id).pk];
+      return [ctx.ns.head(id).pk, ctx.ns.children(kind, id, 'RUN').pk];
     case 'WEBHOOK':
       return [ctx.ns.deliveries(id).pk];
     default:

@@ -218,6 +218,25 @@ const Plan = z.object({
   feature_uris: z.array(z.string()),
 });
 
+const Facet = z
+  .object({
+    key: z.string().meta({ description: 'the field, as the stage names it' }),
+    stage_name: z.string().meta({ description: 'the stage that asked for it' }),
+    values: z.array(
+      z.object({
+        value: z.union([z.string(), z.number(), z.boolean(), z.null()]),
+        count: z.int().meta({ description: 'documents that hold it; a list holds each of its elements' }),
+      }),
+    ),
+    missing_count: z.int().meta({ description: 'documents without the field' }),
+    total_values: z.int().meta({ description: 'distinct values, whether they are shown or not' }),
+    exact: z.boolean(),
+  })
+  .meta({
+    id: 'Facet',
+    description: 'values of a field over every document that the filters let through, most frequent first',
+  });
+
 export const Execution = z
   .object({
     retriever_id: z.string().nullable().meta({ description: 'null for a run that is not stored' }),
@@ -227,7 +246,7 @@ export const Execution = z
     results: z.array(Hit).meta({ description: 'the same list as `documents`' }),
     pagination: z.looseObject(Pagination.shape),
     stage_statistics: z.object({ stages: z.record(z.string(), StageStatistics), total_time_ms: z.number() }),
-    facets: z.array(z.json()),
+    facets: z.array(Facet),
     budget: z.object({ time_used_ms: z.number(), time_limit_ms: z.number() }),
     warnings: z.array(z.string()),
     degraded: z.array(z.object({ resource: z.string(), reason: z.string() })).optional(),

@@ -13,7 +13,8 @@ import { explainRetriever, runRetriever, runTimeMsMax } from '../../retrieval/in
 import type { Table } from '../../store/table.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { featureOf, findCollection, listCollections } from '../collections/service.ts';
-import { IndexSearchPort, RunReads } from './search-port.ts';
+import { RunReads } from './run-reads.ts';
+import { IndexSearchPort } from './search-port.ts';
 import type { StoredRetriever } from './service.ts';
 import { checkDefinition, definitionOf, getRetriever } from './service.ts';
 

@@ -118,7 +118,7 @@ function toExecution(ctx: NsCtx, result: ExecutionResult): Execution {
     results: documents,
     pagination: { ...result.pagination },
     stage_statistics: result.stage_statistics as unknown as Execution['stage_statistics'],
-    facets: [],
+    facets: result.facets.map((facet) => ({ ...facet, values: [...facet.values] })),
     budget: { time_used_ms: result.stage_statistics.total_time_ms, time_limit_ms: result.time_limit_ms },
     warnings: [...ctx.warnings, ...result.warnings],
     ...(result.degraded.length > 0 ? { degraded: [...result.degraded] } : {}),
@@ -231,7 +231,7 @@ export const handlers: Handlers<typeof routes> = {
       };
     });
     checkSize(
-      results.flatMap((result) => result.documents),
+      results.flatMap((result) => [...result.documents, ...('facets' in result ? result.facets : [])]),
       ['queries'],
     );
     const failed_queries = results.filter((result) => result.status === 'failed').length;

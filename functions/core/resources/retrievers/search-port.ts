@@ -8,6 +8,8 @@ import type {
   Degradation,
   DocumentOptions,
   DocumentRef,
+  FacetReply,
+  FacetRequest,
   ListReply,
   ListRequest,
   ResolvedFeature,
@@ -18,84 +20,21 @@ import type {
   SearchRequest,
 } from '../../retrieval/index.ts';
 import { compareByKeys } from '../../retrieval/index.ts';
-import { BlobMissing } from '../../store/blobs.ts';
-import type { IndexView } from '../../store/vector-index.ts';
-import { documentsUri, openIndex } from '../../store/vector-index.ts';
-import { VectorError } from '../../vectors/errors.ts';
+import { guarded } from '../../store/guarded.ts';
+import { documentsUri, reading } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
-import { search } from '../../vectors/search.ts';
-import { count, unknownFields } from '../../vectors/select-rows.ts';
+import { count, unknownNames } from '../../vectors/select-rows.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import { vectorOf } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { canonicalJson, featureOf, featuresOf } from '../collections/service.ts';
 import { getDocuments, presentWithBlobs } from '../documents/service.ts';
-import type { StoredPlugin } from '../plugins/service.ts';
-import { getPlugin } from '../plugins/service.ts';
+import { countFacets } from './count-facets.ts';
 import type { TextFailure } from './embed.ts';
 import { embedFault, embedTexts } from './embed.ts';
-
-/** Lets a read begin now and be awaited later, or never: whoever awaits it still gets its failure. */
-function begun<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => undefined);
-  return promise;
-}
-
-/**
- * The reads that the runs of one request share: each collection is seen in one version throughout.
- *
- * Every method begins the read at its first call and gives the same promise afterwards.
- */
-export class RunReads {
-  readonly #ctx: NsCtx;
-  readonly #views = new Map<string, Promise<IndexView>>();
-  readonly #snapshots = new Map<string, Promise<Snapshot | undefined>>();
-  readonly #plugins = new Map<string, Promise<StoredPlugin>>();
-
-  constructor(ctx: NsCtx) {
-    this.#ctx = ctx;
-  }
-
-  /** @throws AppError index_unavailable, index_corrupt */
-  view(collectionId: string): Promise<IndexView> {
-    const known = this.#views.get(collectionId) ?? begun(openIndex(this.#ctx, collectionId));
-    this.#views.set(collectionId, known);
-    return known;
-  }
-
-  /** @throws AppError plugin_not_found */
-  plugin(pluginId: string): Promise<StoredPlugin> {
-    const known = this.#plugins.get(pluginId) ?? begun(getPlugin(this.#ctx, pluginId));
-    this.#plugins.set(pluginId, known);
-    return known;
-  }
-
-  /**
-   * The rows of a feature, or of `documentsUri`; undefined if the collection has none yet.
-   *
-   * @throws AppError index_unavailable, index_corrupt
-   */
-  snapshot(collectionId: string, uri: string): Promise<Snapshot | undefined> {
-    const key = `${collectionId} ${uri}`;
-    const known = this.#snapshots.get(key) ?? begun(this.#load(collectionId, uri));
-    this.#snapshots.set(key, known);
-    return known;
-  }
-
-  async #load(collectionId: string, uri: string): Promise<Snapshot | undefined> {
-    const view = await this.view(collectionId);
-    try {
-      return await view.snapshot(uri);
-    } catch (error) {
-      // Segments stay for 48 h after a compaction, so one that is gone means that this environment slept in between.
-      if (!(error instanceof AppError && error.cause instanceof BlobMissing)) throw error;
-      const newer = await openIndex(this.#ctx, collectionId);
-      if (newer.head.version === view.head.version) throw error;
-      this.#views.set(collectionId, Promise.resolve(newer));
-      return newer.snapshot(uri);
-    }
-  }
-}
+import type { RunReads } from './run-reads.ts';
+import { type FeatureAnswer, prefetchFeature, searchFeature } from './search-feature.ts';
+import { unknownToAll } from './unknown-fields.ts';
 
 export interface SearchPortOptions {
   /** Collections that may be read. */
@@ -134,7 +73,7 @@ export class IndexSearchPort implements SearchPort {
     for (const collection of holding) {
       known.set(collection.id, collection);
       // Begun here, so that the index loads while the query is being embedded.
-      void this.#reads.snapshot(collection.id, uri);
+      void prefetchFeature(this.#ctx, this.#reads, collection.id, uri).catch(() => undefined);
     }
     void this.#reads.plugin(feature.plugin_id);
     return { collection_ids: holding.map(({ id }) => id), dims: feature.dims, metric: feature.metric };
@@ -203,7 +142,7 @@ export class IndexSearchPort implements SearchPort {
       candidates.map((collection) => this.#reads.snapshot(collection.id, uri)),
     );
     for (const snapshot of snapshots) {
-      const vector = snapshot && vectorOf(snapshot, document.document_id);
+      const vector = snapshot && (await reading(() => vectorOf(snapshot, document.document_id)));
       if (vector) return vector;
     }
     return undefined;
@@ -211,47 +150,49 @@ export class IndexSearchPort implements SearchPort {
 
   async search(request: SearchRequest): Promise<SearchReply> {
     const { filter, include, k } = request;
-    const { read, degraded } = await this.#snapshots(
+    const timeoutMs = Math.max(1, request.deadline_ms - this.#ctx.ports.clock.now());
+    const { answers, degraded } = await this.#perCollection(
       request.collection_ids,
-      request.feature_uri,
       request.allow_partial,
-    );
-    const lists: ScoredId[][] = request.vectors.map(() => []);
-    let bytesScanned = 0;
-    let shards = 0;
-    let rowsSelected = 0;
-    const unknown: (readonly string[])[] = [];
-    for (const [collectionId, snapshot] of read) {
-      const ids = include?.filter((ref) => ref.collection_id === collectionId).map((ref) => ref.document_id);
-      if (ids?.length === 0) continue;
-      const result = guarded(() =>
-        search(snapshot, {
+      async (collectionId) => {
+        const ids = include
+          ?.filter((ref) => ref.collection_id === collectionId)
+          .map((ref) => ref.document_id);
+        if (ids?.length === 0) return undefined;
+        return searchFeature(this.#ctx, this.#reads, collectionId, request.feature_uri, {
           queries: request.vectors,
           k,
           filter,
           include: ids,
           exclude: request.exclude,
-          ...(request.min_score === undefined ? {} : { minScore: request.min_score }),
-        }),
-      );
-      bytesScanned += result.bytesScanned;
-      shards += snapshot.parts.length;
-      rowsSelected += result.rowsSelected;
-      if (filter) unknown.push(unknownFields(snapshot, filter));
-      for (const [query, matches] of result.matches.entries()) {
-        for (const { id, score } of matches)
+          minScore: request.min_score,
+          timeoutMs,
+        });
+      },
+    );
+    const lists: ScoredId[][] = request.vectors.map(() => []);
+    for (const [collectionId, { matches }] of answers) {
+      for (const [query, found] of matches.entries()) {
+        for (const { id, score } of found)
           lists[query]!.push({ document_id: id, collection_id: collectionId, score });
       }
     }
+    const sum = (pick: (answer: FeatureAnswer) => number) =>
+      answers.reduce((total, [, answer]) => total + pick(answer), 0);
     return {
-      hits: read.length === 1 ? lists : lists.map((list) => list.sort(byScore).slice(0, k)),
+      hits: answers.length === 1 ? lists : lists.map((list) => list.sort(byScore).slice(0, k)),
       stats: {
-        bytes_scanned: bytesScanned,
-        shards,
-        exact: degraded.length === 0,
-        rows_selected: rowsSelected,
+        bytes_scanned: sum((answer) => answer.bytesScanned),
+        shards: sum((answer) => answer.shards),
+        exact: degraded.length === 0 && answers.every(([, answer]) => answer.exact),
+        backends: [...new Set(answers.map(([, answer]) => answer.backend))].sort(),
+        cold: answers.some(([, answer]) => answer.cold),
+        reranked: sum((answer) => answer.reranked),
+        hedged: sum((answer) => answer.hedged),
+        versions: Object.fromEntries(answers.map(([id, { version }]) => [id, version])),
+        rows_selected: sum((answer) => answer.rowsSelected),
       },
-      unknown_fields: unknownToAll(unknown),
+      unknown_fields: filter ? unknownToAll(answers.map(([, answer]) => answer.unknownFields)) : [],
       ...(degraded.length > 0 ? { degraded } : {}),
     };
   }
@@ -293,6 +234,13 @@ export class IndexSearchPort implements SearchPort {
     };
   }
 
+  facets(request: FacetRequest): Promise<FacetReply> {
+    return countFacets(request, {
+      collectionIds: this.#collections.map(({ id }) => id),
+      snapshots: (ids, uri, allowPartial) => this.#snapshots(ids, uri, allowPartial),
+    });
+  }
+
   async documents(
     refs: readonly DocumentRef[],
     options: DocumentOptions,
@@ -324,7 +272,7 @@ export class IndexSearchPort implements SearchPort {
     const vectors: Record<string, number[]> = {};
     for (const { feature_uri } of featuresOf(collection)) {
       const snapshot = await this.#reads.snapshot(collection_id, feature_uri);
-      const vector = snapshot && vectorOf(snapshot, document_id);
+      const vector = snapshot && (await reading(() => vectorOf(snapshot, document_id)));
       if (vector) vectors[feature_uri] = [...vector];
     }
     return vectors;
@@ -336,41 +284,31 @@ export class IndexSearchPort implements SearchPort {
     uri: string,
     allowPartial: boolean,
   ): Promise<{ read: [string, Snapshot][]; degraded: Degradation[] }> {
-    const read: [string, Snapshot][] = [];
+    const { answers, degraded } = await this.#perCollection(collectionIds, allowPartial, (id) =>
+      this.#reads.snapshot(id, uri),
+    );
+    return { read: answers, degraded };
+  }
+
+  /** What each collection answers, in the order of the ids, without those that have nothing; failures only if allowed. */
+  async #perCollection<T>(
+    collectionIds: readonly string[],
+    allowPartial: boolean,
+    ask: (collectionId: string) => Promise<T | undefined>,
+  ): Promise<{ answers: [string, T][]; degraded: Degradation[] }> {
+    const answers: ([string, T] | undefined)[] = [];
     const degraded: Degradation[] = [];
     await Promise.all(
       collectionIds.map(async (id, i) => {
         try {
-          const snapshot = await this.#reads.snapshot(id, uri);
-          if (snapshot) read[i] = [id, snapshot];
+          const answer = await ask(id);
+          if (answer !== undefined) answers[i] = [id, answer];
         } catch (error) {
           if (!allowPartial || !isAppError(error, 'index_unavailable', 'index_corrupt')) throw error;
           degraded.push({ resource: id, reason: error.code });
         }
       }),
     );
-    return { read: read.filter((entry) => entry !== undefined), degraded };
+    return { answers: answers.filter((entry) => entry !== undefined), degraded };
   }
-}
-
-/** A segment's columns are opened when they are first used, so damage can show late. */
-function guarded<T>(work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (error instanceof VectorError)
-      throw new AppError('index_corrupt', { cause: error, internal: error.message });
-    throw error;
-  }
-}
-
-function unknownNames(snapshot: Snapshot, names: readonly string[]): string[] {
-  const known = [...snapshot.fields()];
-  return names.filter((name) => !known.some((field) => field === name || field.startsWith(`${name}.`)));
-}
-
-/** Names that are in every list: fields that no collection knows. */
-function unknownToAll(lists: readonly (readonly string[])[]): string[] {
-  const [first = [], ...others] = lists;
-  return first.filter((name) => others.every((list) => list.includes(name)));
 }

@@ -18,7 +18,8 @@ import { retrieverStore } from './store.ts';
 
 export type { TextFailure } from './embed.ts';
 export { embedFault } from './embed.ts';
-export { IndexSearchPort, RunReads } from './search-port.ts';
+export { RunReads } from './run-reads.ts';
+export { IndexSearchPort } from './search-port.ts';
 export type { StoredRetriever } from './store.ts';
 
 /** What the row keeps as text: the checked definition, and the inputs as they were declared, for later updates. */

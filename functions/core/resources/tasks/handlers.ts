@@ -7,15 +7,18 @@ import type { routes, Task } from './contract.ts';
 import type { TaskView } from './service.ts';
 import { getTask, listTasks } from './service.ts';
 
-function toTask({ task, status, error, updated_at }: TaskView): Task {
+function toTask({ task, status, error, outputs, progress, updated_at }: TaskView): Task {
   return {
     task_id: task.task_id,
     task_type: task.task_type,
     status,
     namespace_id: task.namespace_id,
     inputs: [],
-    outputs: [],
-    additional_data: { ...task.target },
+    outputs: outputs as Task['outputs'],
+    additional_data: {
+      ...task.target,
+      ...(progress ? { progress: progress as Task['outputs'][number] } : {}),
+    },
     error,
     created_at: task.created_at,
     updated_at,

@@ -2,7 +2,7 @@
 import type { Ctx } from '../../context.ts';
 import { AppError } from '../../errors.ts';
 import { scanRowsMax } from '../../page.ts';
-import type { Item } from '../../store/table.ts';
+import type { Attribute, Item } from '../../store/table.ts';
 import type { StoredTask } from './store.ts';
 import { findTask, listTaskRows, targetKey } from './store.ts';
 
@@ -25,6 +25,9 @@ export interface TaskView {
   /** UNKNOWN: the run was deleted, or has expired. */
   readonly status: TaskStatus;
   readonly error: string | null;
+  /** What the run says that it has made, and how far it is, where it says so. */
+  readonly outputs: readonly { readonly [name: string]: Attribute }[];
+  readonly progress: { readonly [name: string]: Attribute } | null;
   readonly updated_at: string;
 }
 
@@ -37,6 +40,8 @@ function view(task: StoredTask, run: Item | undefined): TaskView {
     task,
     status,
     error: error === null ? null : String(error),
+    outputs: (run?.task_outputs ?? []) as TaskView['outputs'],
+    progress: (run?.task_progress ?? null) as TaskView['progress'],
     updated_at: String(run?.updated_at ?? run?.completed_at ?? task.created_at),
   };
 }

@@ -9,14 +9,19 @@ import { queryAll } from '../../store/table.ts';
 export type TaskTarget =
   | { readonly kind: 'batch'; readonly bucket_id: string; readonly batch_id: string }
   | { readonly kind: 'cluster_run'; readonly cluster_id: string; readonly run_id: string }
-  | { readonly kind: 'taxonomy_run'; readonly taxonomy_id: string; readonly run_id: string };
+  | { readonly kind: 'taxonomy_run'; readonly taxonomy_id: string; readonly run_id: string }
+  | { readonly kind: 'transfer'; readonly collection_id: string; readonly run_id: string }
+  | { readonly kind: 'vector_migration'; readonly run_id: string };
 
 export type TaskType =
   | 'api_buckets_batches_process'
   | 'api_buckets_batches_submit'
   | 'api_collections_trigger'
   | 'engine_cluster_build'
-  | 'api_taxonomies_materialize';
+  | 'api_taxonomies_materialize'
+  | 'api_collections_export'
+  | 'api_collections_import'
+  | 'api_namespaces_vector_index_migrate';
 
 export interface StoredTask {
   readonly task_id: string;
@@ -70,5 +75,7 @@ export function targetKey(ctx: Ctx, task: StoredTask): Key {
   const { target } = task;
   if (target.kind === 'batch') return ns.batch(target.bucket_id, target.batch_id);
   if (target.kind === 'cluster_run') return ns.child('CLUSTER', target.cluster_id, 'RUN', target.run_id);
+  if (target.kind === 'transfer') return ns.child('COLLECTION', target.collection_id, 'RUN', target.run_id);
+  if (target.kind === 'vector_migration') return ns.migration(target.run_id);
   return ns.child('TAXONOMY', target.taxonomy_id, 'RUN', target.run_id);
 }

@@ -2,13 +2,17 @@
 import * as z from 'zod';
 import { isObject, kindOf } from '../faults.ts';
 import { allOf, checkFilter, dynamicToTemplates, parseResolved, passes } from '../filter.ts';
+import type { FacetField } from '../ports.ts';
 import { checkTemplates } from '../template.ts';
+import { facetsSchema } from './facets-parameter.ts';
 import { addFault, strict } from './parameters.ts';
 import type { Hit, Stage } from './stage.ts';
 
 export interface AttributeFilterParameters {
   /** A condition tree; values may be templates. */
   readonly conditions: Readonly<Record<string, unknown>>;
+  /** Counted over the documents that are kept. */
+  readonly facets?: readonly FacetField[] | undefined;
 }
 
 const leafKeys = ['field', 'operator', 'value'];
@@ -25,6 +29,7 @@ const parameters = strict({
   NOT: z.unknown().optional(),
   case_sensitive: z.boolean().optional(),
   case_insensitive: z.boolean().optional(),
+  facets: facetsSchema.optional(),
   // How many documents a vendor's stage looks at per step; it changes no result.
   batch_size: z.int().min(1).max(1000).optional(),
 })
@@ -60,7 +65,10 @@ const parameters = strict({
     if (sensitive === 'both') {
       return refuse('case_sensitive and case_insensitive contradict each other', 'give one of them');
     }
-    return { conditions: sensitive === undefined ? tree : { AND: [tree], case_sensitive: sensitive } };
+    return {
+      conditions: sensitive === undefined ? tree : { AND: [tree], case_sensitive: sensitive },
+      ...(given.facets === undefined ? {} : { facets: given.facets }),
+    };
   })
   .meta({
     description:
@@ -85,12 +93,14 @@ export const attributeFilter: Stage<AttributeFilterParameters> = {
   check: ({ conditions }) => checkFilter(conditions, ['conditions']),
   featureUris: () => [],
   outputMax: (_parameters, input) => input,
-  async run(ctx, { conditions }, input) {
+  async run(ctx, { conditions, facets }, input) {
     const path = [...ctx.path, 'conditions'];
     const perDocument = checkTemplates(conditions).references.some(({ root }) => root === 'DOC');
     if (input.kind === 'selection' && !perDocument) {
       const own = parseResolved(ctx.resolve(conditions, ['conditions']), path);
       const filter = allOf(input.filter, own);
+      const counted = allOf(ctx.requestFilter, filter);
+      await ctx.facets(facets, { scopes: [counted ? { filter: counted } : {}] });
       return filter ? { ...input, filter } : input;
     }
     const hits = await ctx.withDocuments(await ctx.materialise(input));
@@ -102,6 +112,7 @@ export const attributeFilter: Stage<AttributeFilterParameters> = {
         fixed ?? parseResolved(ctx.resolve(conditions, ['conditions'], { DOC: hit.document }), path);
       if (passes(filter, hit.document)) kept.push(hit);
     }
+    await ctx.facets(facets, { scopes: [{}], include: kept });
     return { kind: 'hits', hits: kept };
   },
 };

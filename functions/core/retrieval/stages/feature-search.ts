@@ -6,9 +6,10 @@ import { type Fault, kindOf, type Path, under } from '../faults.ts';
 import { formatFeatureUri, parseFeatureUri } from '../feature-uri.ts';
 import { allOf, checkFilter, dynamicToTemplates, type Filter, parseResolved } from '../filter.ts';
 import { type FusionMethod, fuse, fusionMethods, keyOf, type ScoredId } from '../fusion.ts';
-import type { DocumentRef, ResolvedFeature } from '../ports.ts';
+import type { DocumentRef, FacetField, FacetScope, ResolvedFeature } from '../ports.ts';
 import { type Query, queryBytesMax, querySchema, vectorFault } from '../query.ts';
 import { hasTemplate, resolve, type TemplateScope } from '../template.ts';
+import { facetsSchema } from './facets-parameter.ts';
 import { addFault, numberOrTemplate, resolvedNumber, strict } from './parameters.ts';
 import { type Hit, hitsMax, type Stage, type StageContext, type WorkingSet } from './stage.ts';
 
@@ -36,6 +37,7 @@ export interface FeatureSearchParameters {
   readonly final_top_k: number | string;
   readonly filters?: unknown;
   readonly collection_identifiers?: readonly string[] | undefined;
+  readonly facets?: readonly FacetField[] | undefined;
 }
 
 const featureUriSchema = z
@@ -87,6 +89,7 @@ const parameters = strict({
   final_top_k: numberOrTemplate(topKRange).default(25),
   filters: filtersSchema.optional(),
   collection_identifiers: identifiersSchema.optional(),
+  facets: facetsSchema.optional(),
   // Nothing is cached between runs, so what these ask for always holds.
   cache_behavior: z.enum(['auto', 'disabled', 'aggressive']).optional(),
   cache_ttl_seconds: z.int().min(0).optional(),
@@ -107,6 +110,8 @@ export interface SearchOutcome {
   readonly faults: readonly Fault[];
   /** Every search was optional and empty: nothing was searched. */
   readonly skipped: boolean;
+  /** What the searches let through, whether it came among the hits or not. */
+  readonly scopes: readonly FacetScope[];
 }
 
 /** A search whose templates have values; the vector comes later if the query is a text. */
@@ -169,7 +174,12 @@ export async function searchAll(
 
   // Nothing can be found in nothing, but what is wrong with a request is said all the same.
   if (include?.length === 0) {
-    return runs.map(({ faults, searches }) => ({ hits: [], faults, skipped: searches.length === 0 }));
+    return runs.map(({ faults, searches }) => ({
+      hits: [],
+      faults,
+      skipped: searches.length === 0,
+      scopes: scopesOf(searches),
+    }));
   }
   const vectors = await embedTexts(ctx, runs);
   const tasks: Task[] = [];
@@ -206,15 +216,34 @@ export async function searchAll(
     tasks.map(({ inputIndex, prepared, hits }) => [`${inputIndex}/${prepared.index}`, hits]),
   );
   return runs.map((run, inputIndex): SearchOutcome => {
-    if (run.faults.length > 0) return { hits: [], faults: run.faults, skipped: false };
+    if (run.faults.length > 0) return { hits: [], faults: run.faults, skipped: false, scopes: [] };
     // Every search has its list, be it empty: the scale of the scores does not depend on what happens to exist.
     const lists = stage.searches.map(({ weight }, index) => {
       const asked = run.searches.some((prepared) => prepared.index === index);
       return { hits: found.get(`${inputIndex}/${index}`) ?? [], weight: asked ? weight : 0 };
     });
     const fused = fuse(lists, stage.fusion).slice(0, run.finalTopK);
-    return { hits: fused, faults: [], skipped: run.searches.length === 0 };
+    return {
+      hits: fused,
+      faults: [],
+      skipped: run.searches.length === 0,
+      scopes: scopesOf(run.searches),
+    };
   });
+}
+
+function scopesOf(searches: readonly PreparedSearch[]): FacetScope[] {
+  return searches.flatMap(({ search, feature, filter }) =>
+    feature
+      ? [
+          {
+            feature_uri: search.feature_uri,
+            collection_ids: feature.collection_ids,
+            ...(filter ? { filter } : {}),
+          },
+        ]
+      : [],
+  );
 }
 
 /** The feature of each search, in order; the caller is told of those that no collection holds. */
@@ -479,10 +508,14 @@ export const featureSearch: Stage<FeatureSearchParameters> = {
     const [outcome] = await searchAll(ctx, stage, [{ scope: ctx.scope, excludeIds: [] }], source);
     if (!outcome) throw new Error('one input gives one outcome');
     ctx.fail(outcome.faults);
+    const include = input.kind === 'hits' ? { include: input.hits } : {};
     if (outcome.skipped) {
+      const filter = allOf(ctx.requestFilter, input.kind === 'selection' ? input.filter : undefined);
+      await ctx.facets(stage.facets, { scopes: [filter ? { filter } : {}], ...include });
       ctx.warn('Every search of the stage was optional and had no query, so it let its input through.');
       return input;
     }
+    await ctx.facets(stage.facets, { scopes: outcome.scopes, ...include });
     const known = new Map(input.kind === 'hits' ? input.hits.map((hit) => [keyOf(hit), hit]) : []);
     const hits = outcome.hits.map((hit): Hit => {
       const document = known.get(keyOf(hit))?.document;

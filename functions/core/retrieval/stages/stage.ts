@@ -2,7 +2,15 @@
 import type * as z from 'zod';
 import type { Fault, Path } from '../faults.ts';
 import type { Filter } from '../filter.ts';
-import type { DocumentOptions, ListRequest, RetrievedDocument, SearchPort, SortKey } from '../ports.ts';
+import type {
+  DocumentOptions,
+  FacetField,
+  FacetRequest,
+  ListRequest,
+  RetrievedDocument,
+  SearchPort,
+  SortKey,
+} from '../ports.ts';
 import type { TemplateRoot, TemplateScope } from '../template.ts';
 
 /** A document on its way through the stages; `document` once some stage needed its fields. */
@@ -59,6 +67,11 @@ export interface StageContext {
   }>;
   /** The same hits with their documents, without those deleted in the meantime. */
   withDocuments(hits: readonly Hit[], options?: DocumentOptions): Promise<Hit[]>;
+  /** Counts the values of fields for the answer's `facets`; takes the port's notes. Nothing happens without fields. */
+  facets(
+    fields: readonly FacetField[] | undefined,
+    over: Pick<FacetRequest, 'scopes' | 'include'>,
+  ): Promise<void>;
   warn(text: string): void;
   /** Adds to the stage's `metadata` in the statistics. */
   note(facts: Readonly<Record<string, unknown>>): void;

@@ -1,13 +1,13 @@
-// Writes the documents of a chunk into their rows, each beside the version that readers see; and says how the number
-// of documents changes with them.
+// Writes the documents of a batch or an import into their rows, each beside the version that readers see; and says how
+// the number of documents changes with them.
 import type { NsCtx } from '../../context.ts';
 import { crash } from '../../crash.ts';
 import { AppError } from '../../errors.ts';
 import type { Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
 import type { IndexHead } from '../../store/vector-index.ts';
-import type { DocumentRow, Slot } from '../documents/service.ts';
-import { insertRow, placeBody, stageRow, toRow, visibleSlot } from '../documents/service.ts';
+import type { DocumentRow, Slot } from './store.ts';
+import { insertRow, placeBody, stageRow, toRow, visibleSlot } from './store.ts';
 
 /** One document of a chunk's result. */
 export interface ResultDocument {

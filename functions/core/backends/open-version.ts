@@ -1,0 +1,71 @@
+// One version of a collection's index by its manifest, and the manifests that copies are at: kept for as long as a copy
+// needs them, while those of the index itself go with their versions.
+import type { NsCtx } from '../context.ts';
+import { BlobMissing } from '../store/blobs.ts';
+import { loadManifest, loadSegment } from '../store/open-index.ts';
+import { VectorError } from '../vectors/errors.ts';
+import { encodeManifest, type FeatureManifest, type Manifest } from '../vectors/manifest.ts';
+import type { Segment } from '../vectors/open-segment.ts';
+import { openSnapshot, type Snapshot } from '../vectors/snapshot.ts';
+
+/** Beside the collections: what lies below one and is named by no head is collected as garbage. */
+const folderOf = (ctx: NsCtx, collectionId: string, backend: string) =>
+  `${ctx.ns.namespaceId}/copies/${collectionId}/${backend}/`;
+
+/** Keeps a manifest for a copy. @returns its key; the same version has the same key */
+export async function keepManifest(
+  ctx: NsCtx,
+  collectionId: string,
+  backend: string,
+  manifest: Manifest,
+): Promise<string> {
+  const key = `${folderOf(ctx, collectionId, backend)}${manifest.version}.json`;
+  await ctx.ports.index.put(key, encodeManifest(manifest), { contentType: 'application/json' });
+  return key;
+}
+
+/** Deletes the kept manifests of a copy that are not in `needed`. */
+export async function forgetManifests(
+  ctx: NsCtx,
+  collectionId: string,
+  backend: string,
+  needed: ReadonlySet<string>,
+): Promise<void> {
+  const { blobs } = await ctx.ports.index.list(folderOf(ctx, collectionId, backend));
+  for (const { key } of blobs) if (!needed.has(key)) await ctx.ports.index.delete(key);
+}
+
+/** A feature in one version, open. */
+export interface FeatureVersion {
+  readonly feature: FeatureManifest;
+  readonly snapshot: Snapshot;
+}
+
+/**
+ * Opens a feature as a manifest describes it.
+ *
+ * @returns undefined if the manifest or a segment has been deleted since, or the feature was not there yet
+ * @throws VectorError if stored bytes are damaged
+ */
+export async function openVersion(
+  ctx: NsCtx,
+  manifestKey: string,
+  uri: string,
+): Promise<FeatureVersion | undefined> {
+  try {
+    const manifest = await loadManifest(ctx, manifestKey);
+    const feature = Object.hasOwn(manifest.features, uri) ? manifest.features[uri]! : undefined;
+    if (!feature) return undefined;
+    const segments = new Map<string, Segment>();
+    for (let i = 0; i < feature.segments.length; i += 8) {
+      const refs = feature.segments.slice(i, i + 8);
+      const opened = await Promise.all(refs.map((ref) => loadSegment(ctx, ref)));
+      for (const [j, segment] of opened.entries()) segments.set(refs[j]!.key, segment);
+    }
+    return { feature, snapshot: openSnapshot(feature, segments) };
+  } catch (error) {
+    if (error instanceof BlobMissing) return undefined;
+    if (error instanceof VectorError && error.code === 'segment_missing') return undefined;
+    throw error;
+  }
+}
