@@ -7,7 +7,8 @@
  * A finished batch does not call taxonomies, clusters or alerts: its state machine orders the steps.
  */
 const calls = {
-  namespaces: ['batches'],
+  // A namespace shows and moves the vectors of its collections, as a task.
+  namespaces: ['batches', 'collections', 'tasks'],
   keys: [],
   plugins: [],
   buckets: [],
@@ -77,6 +78,12 @@ module.exports = {
     }),
     forbid('engines-are-pure', 'Vectors, retrieval and conditions compute; they see neither storage nor HTTP nor resources.', { path: `${core}(vectors|retrieval|conditions)/` }, {
       path: [`${core}(aws|store|http|resources)/`, '(^|/)@aws-sdk/'],
+    }),
+    forbid('backends-keep-copies', 'A vector backend knows the index and its own protocol; SDKs, HTTP, searches and scans over several functions use it, not the other way round.', { path: `${core}backends/` }, {
+      path: [`${core}(aws|http|retrieval|egress|fan-out|interchange)/`, '(^|/)@aws-sdk/'],
+    }),
+    forbid('index-knows-no-backends', 'The segments are the source of truth, and whole without any copy of them.', { path: `${core}(store|vectors|fan-out)/` }, {
+      path: `${core}backends/`,
     }),
     forbid('contracts-are-data', 'A contract says what goes over the wire and nothing of how it is done.', { path: `${slice}contract\\.ts$` }, {
       path: [`${core}(aws|store|egress)/`, `${slice}(handlers|service|store|workflow|steps)\\.ts$`, '(^|/)@aws-sdk/'],

@@ -38,6 +38,7 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     starter,
     compact,
     sweep,
+    ...processing.scanners,
     delivery.deliver,
     api.api,
     api.query,
@@ -80,7 +81,19 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     {
       id: objectsOf.index,
       reason: oneTenantPerKey,
-      on: roles(batch, chunk, taxonomy, alert, cluster, namespace, compact, sweep, api.api, api.query),
+      on: roles(
+        batch,
+        chunk,
+        taxonomy,
+        alert,
+        cluster,
+        namespace,
+        compact,
+        sweep,
+        ...processing.scanners,
+        api.api,
+        api.query,
+      ),
     },
     {
       id: objectsOf.blobs.replace('/*]', '/batches/*]'),
@@ -168,9 +181,28 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     ...(data.vectors
       ? [
           {
-            id: 'AwsSolutions-IAM5[Resource::PLACEHOLDER/index/*]',
+            id: 'AwsSolutions-IAM5[Resource::granary-<stage>-data:ExportsOutputFnGetAttVectorsVectorBucketArn09F358C4/index/*]',
             reason: 'Each feature of each collection has an index of its own, made while the system runs.',
             on: roles(api.query, taxonomy, alert, namespace, compact),
+          },
+        ]
+      : []),
+    ...(processing.lance
+      ? [
+          {
+            id: objectsOf.index.replace('/*]', '/*/lance/*]'),
+            reason: 'Each namespace has a folder of its own for LanceDB, whose files have generated names.',
+            on: [processing.lance.role],
+          },
+          {
+            id: 'AwsSolutions-IAM5[Resource::*]',
+            reason: 'Sending traces has no resource to name.',
+            on: [processing.lance.role],
+          },
+          {
+            id: 'Serverless-LambdaDLQ',
+            reason: 'It is called synchronously only, so a failure is the answer of the call.',
+            on: [processing.lance.function],
           },
         ]
       : []),

@@ -189,6 +189,8 @@ const stages: Readonly<Record<string, StageSettings>> = {
     sizing: {
       ...sizing,
       query: { ...sizing.query, memoryMb: 5308 },
+      // As much as a query: what can be searched can be compacted.
+      compact: { ...sizing.compact, memoryMb: 5308 },
       clusterer: { ...sizing.clusterer, memoryMb: 10_240 },
     },
     // Requests keep answering while batches take all they can get.

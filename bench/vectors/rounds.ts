@@ -12,7 +12,7 @@ export interface Entry {
 }
 
 export interface Samples {
-  /** CPU of a call, mean of each round's calls, milliseconds. */
+  /** CPU of a call, median of each round's calls, milliseconds. */
   readonly cpuMs: number[];
   /** Wall time of a call, median of each round's calls, milliseconds. */
   readonly wallMs: number[];
@@ -43,7 +43,7 @@ export async function measureRounds(
       const done = await contestant.measure(work, query, calls);
       if (round < warmRounds) continue;
       const sample = samples.get(name)!;
-      sample.cpuMs.push(done.reduce((sum, { cpu_ms }) => sum + cpu_ms, 0) / calls);
+      sample.cpuMs.push(median(done.map(({ cpu_ms }) => cpu_ms)));
       sample.wallMs.push(median(done.map(({ wall_ms }) => wall_ms)));
       sample.bestWallMs = Math.min(sample.bestWallMs, ...done.map(({ wall_ms }) => wall_ms));
       sample.calls += calls;

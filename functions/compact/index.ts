@@ -14,9 +14,10 @@ import type { Ports } from '../core/ports.ts';
 import { tasks } from './tasks.ts';
 
 const env = readEnvironment('compact');
-// The worker has no right on other buckets, functions or secrets.
+// The worker has no right on archives, functions or secrets.
 const ports = {
   table: new DynamoTable(env.TABLE_NAME),
+  blobs: new S3Blobs(env.BLOB_BUCKET),
   index: new S3Blobs(env.INDEX_BUCKET),
   backends: makeBackends(env.VECTOR_BACKENDS),
   settings: { stage: env.STAGE },

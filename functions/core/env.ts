@@ -66,7 +66,7 @@ export const lambdaEnvironment = {
   alert: services,
   cluster: [...services, 'LABEL_MODEL'],
   namespace: services,
-  compact: [...base, 'INDEX_BUCKET', 'VECTOR_BACKENDS'],
+  compact: [...base, 'BLOB_BUCKET', 'INDEX_BUCKET', 'VECTOR_BACKENDS'],
   deliver: [...base, 'BLOB_BUCKET', 'PEPPER_SECRET', 'ALLOW_LOOPBACK', 'DELIVERIES_QUEUE_URL'],
   sweep: [...base, 'JOBS_QUEUE_URL', 'EVENT_BUS', 'DELIVERIES_QUEUE_URL'],
 } as const satisfies Record<string, readonly EnvironmentName[]>;

@@ -72,6 +72,8 @@ class Lance {
         return this.#drop(request.folder, request.table);
       case 'drop_all':
         return this.#dropAll(request.folder, request.prefix);
+      default:
+        throw new Error(`no operation ${JSON.stringify((request as { op?: unknown }).op)}`);
     }
   }
 

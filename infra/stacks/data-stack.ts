@@ -69,6 +69,8 @@ export class DataStack extends Stack {
         { id: 'batch-files', prefix: 'batches/', expiration: Duration.days(30) },
         // Vectors and texts that a cluster run was given; its results stay.
         { id: 'cluster-inputs', prefix: 'runinputs/', expiration: Duration.days(7) },
+        { id: 'exports', prefix: 'exports/', expiration: Duration.days(7) },
+        { id: 'imports', prefix: 'imports/', expiration: Duration.days(7) },
         { id: 'idempotent-replies', prefix: 'idempotency/', expiration: Duration.days(2) },
       ],
     });

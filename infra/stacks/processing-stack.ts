@@ -319,12 +319,15 @@ export class ProcessingStack extends Stack {
       settings,
       environment: {
         ...baseEnvironment(data, settings),
+        BLOB_BUCKET: data.blobs.bucketName,
         INDEX_BUCKET: data.index.bucketName,
         VECTOR_BACKENDS: vectorBackendsValue({ data, lance: this.lance?.function }),
       },
     });
     allowVectorBackends(compact.role, { data, lance: this.lance?.function }, 'sync');
     allowTable(compact.role, data.table, [...tableActions.read, ...tableActions.write]);
+    // Documents of exports and imports, and their files.
+    allowBucket(compact.role, data.blobs, 'read', 'write');
     allowBucket(compact.role, data.index, 'read', 'write', 'delete');
     compact.function.addEventSource(
       new SqsEventSource(this.indexJobs.queue, {

@@ -140,6 +140,15 @@ const planted: Readonly<Record<string, readonly (readonly [from: string, to: str
     ['functions/core/retrieval/g4.ts', `${resources}/buckets/contract.ts`],
     ['functions/core/vectors/g5.ts', '@aws-sdk/client-s3'],
   ],
+  'backends-keep-copies': [
+    ['functions/core/backends/o1.ts', 'functions/core/aws/s3-vectors.ts'],
+    ['functions/core/backends/o2.ts', 'functions/core/http/route.ts'],
+    ['functions/core/backends/o3.ts', '@aws-sdk/client-s3vectors'],
+  ],
+  'index-knows-no-backends': [
+    ['functions/core/store/p1.ts', 'functions/core/backends/registry.ts'],
+    ['functions/core/vectors/p2.ts', 'functions/core/backends/query.ts'],
+  ],
   'contracts-are-data': [
     [`${resources}/keys/contract.ts`, 'functions/core/store/table.ts'],
     [`${resources}/keys/contract.ts`, 'functions/core/aws/s3.ts'],
@@ -242,6 +251,9 @@ const allowed: readonly (readonly [from: string, to: string])[] = [
   ['cli/z3.ts', `${resources}/buckets/contract.ts`],
   ['functions/core/aws/z4.ts', '@aws-sdk/client-s3'],
   ['functions/core/egress/z5.ts', 'node:https'],
+  ['functions/core/backends/z8.ts', 'functions/core/store/open-index.ts'],
+  ['functions/core/aws/lance.ts', 'functions/core/backends/backend.ts'],
+  [`${resources}/namespaces/contract.ts`, 'functions/core/backends/registry.ts'],
   [`${resources}/plugins/handlers.ts`, 'functions/core/http/handler.ts'],
   [`${resources}/plugins/handlers.ts`, `${resources}/plugins/service.ts`],
   [`${resources}/plugins/service.ts`, 'functions/core/http/version.ts'],

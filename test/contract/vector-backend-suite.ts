@@ -179,8 +179,15 @@ class World {
     const snapshot = (await view.snapshot(uri))!;
     const place = { collectionId: collection, featureUri: uri, head: view.head };
     const asked = { ...rest, ...(parsed ? { filter: parsed.condition } : {}) };
-    const found = await searchCopy(this.ctx, place, snapshot, asked, { scanBytesMax });
+    if (this.backend) this.limit({ scanBytesMax });
+    const found = await searchCopy(this.ctx, place, snapshot, asked);
     return found ?? { ...(await search(snapshot, asked)), backend: 'segments', exact: true };
+  }
+
+  /** Other limits than those of the backend. */
+  limit(limits: Partial<VectorBackend['limits']>): void {
+    const backend = this.backend as { limits: VectorBackend['limits'] };
+    backend.limits = { ...backend.limits, ...limits };
   }
 
   score(query: readonly number[], vector: Float32Array): number {
@@ -390,8 +397,7 @@ export function vectorBackendSuite(title: string, options: SuiteOptions): void {
       });
       await sync(w);
       const filter = { field: 'topic', operator: 'eq', value: 'lone' };
-      const limited = w.backend as { limits: VectorBackend['limits'] } | undefined;
-      if (limited) limited.limits = { ...limited.limits, candidatesMax: 100 };
+      if (holdsCopies) w.limit({ candidatesMax: 100 });
       const result = await w.search({ queries: [[1, 1, 1, 1]], k: 3, filter });
       expect(result).toMatchObject({ backend: 'segments', exact: true });
       expect(result.matches[0]!.map(({ id }) => id)).toEqual(['doc_far']);
@@ -548,8 +554,7 @@ export function vectorBackendSuite(title: string, options: SuiteOptions): void {
 
     it('stops when its time is over and goes on at the next call', async () => {
       const w = await world();
-      const limited = w.backend as unknown as { limits: VectorBackend['limits'] };
-      limited.limits = { ...limited.limits, rowsPerPut: 7, idsPerRemove: 2 };
+      w.limit({ rowsPerPut: 7, idsPerRemove: 2 });
       await w.put(randomRows(30, 4));
       let turns = 0;
       let put = 0;

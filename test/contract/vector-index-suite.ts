@@ -29,6 +29,17 @@ import { columnsOf, vectorOf } from '../../functions/core/vectors/snapshot.ts';
 
 const uri = 'mixpeek://plugin@1.0.0/embedding';
 
+/** The same as another process sees it, which has nothing of the index in memory. */
+function cold(ctx: NsCtx): NsCtx {
+  const index = new Proxy(ctx.ports.index, {
+    get: (target, name) => {
+      const value = Reflect.get(target, name, target) as unknown;
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+  return { ...ctx, ports: { ...ctx.ports, index } };
+}
+
 /** @param makeContext a fresh namespace each time; no collection rows need to be there */
 export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>): void {
   /** A collection that exists, so that commits may go to it. */
@@ -441,11 +452,11 @@ export function vectorIndexSuite(name: string, makeContext: () => Promise<NsCtx>
       const damaged = Uint8Array.from(whole);
       damaged[16]! ^= 2;
       await ctx.ports.index.put(dead!.key, damaged);
-      await expect(snapshot(ctx, id, uri)).rejects.toMatchObject({ code: 'index_corrupt' });
+      await expect(snapshot(cold(ctx), id, uri)).rejects.toMatchObject({ code: 'index_corrupt' });
       await ctx.ports.index.delete(dead!.key);
-      await expect(snapshot(ctx, id, uri)).rejects.toMatchObject({ code: 'index_unavailable' });
+      await expect(snapshot(cold(ctx), id, uri)).rejects.toMatchObject({ code: 'index_unavailable' });
       await ctx.ports.index.put(dead!.key, whole);
-      expect((await snapshot(ctx, id, uri)).snapshot!.liveCount).toBe(1);
+      expect((await snapshot(cold(ctx), id, uri)).snapshot!.liveCount).toBe(1);
     });
 
     it('says that it cannot be read, rather than showing less, when a segment is gone or damaged', async () => {

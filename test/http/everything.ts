@@ -28,7 +28,9 @@ export type Everything = Readonly<
     | 'webhook'
     | 'delivery'
     | 'organizationWebhook'
-    | 'organizationDelivery',
+    | 'organizationDelivery'
+    | 'export'
+    | 'import',
     string
   >
 >;
@@ -90,6 +92,8 @@ export async function makeEverything(app: App): Promise<Everything> {
   const batch = (
     await ok('POST', `${ns}/buckets/${bucket}/batches/trigger`, { collection_ids: [collection] })
   ).batch_id;
+  const exported = await ok('POST', `${ns}/collections/${collection}/export`, { include_vectors: true });
+  const imported = await ok('POST', `${ns}/collections/${collection}/import`, { s3_path: exported.s3_path });
   const search = {
     stage_name: 'search',
     stage_type: 'filter',
@@ -164,5 +168,7 @@ export async function makeEverything(app: App): Promise<Everything> {
     delivery: deliveryOf(webhook),
     organizationWebhook,
     organizationDelivery: deliveryOf(organizationWebhook),
+    export: exported.export_id,
+    import: imported.import_id,
   };
 }

@@ -202,7 +202,14 @@ describe('buckets', () => {
 
   it('the index is written where vectors are made or changed, and deleted from where collections are deleted or tidied', () => {
     expect(who('s3:PutObject', 'IndexB66857D0')).toEqual([]);
-    expect(who('s3:PutObject', 'GetAttIndex')).toEqual(['api', 'batch', 'chunk', 'taxonomy', 'cluster', 'compact']);
+    expect(who('s3:PutObject', 'GetAttIndex')).toEqual([
+      'api',
+      'batch',
+      'chunk',
+      'taxonomy',
+      'cluster',
+      'compact',
+    ]);
     expect(who('s3:DeleteObject', 'GetAttIndex')).toEqual(['api', 'batch', 'namespace', 'compact']);
   });
 

@@ -45,6 +45,18 @@ describe.each(stages)('in the stage %s', (name) => {
     }
   });
 
+  it('work on indexes has a queue of its own, of which a run takes one job', () => {
+    const queue = synthesised.one('AWS::SQS::Queue', 'IndexJobsQueue');
+    const mapping = ofType('AWS::Lambda::EventSourceMapping').find(
+      ({ Properties }) => Properties.EventSourceArn['Fn::GetAtt'][0] === queue.id,
+    );
+    expect(mapping?.Properties.BatchSize).toBe(1);
+    const worker = functionOf(synthesised, 'compact');
+    expect(mapping?.Properties.FunctionName.Ref).toBe(worker.id);
+    expect(worker.Properties.Timeout).toBe(900);
+    expect(worker.Properties.ReservedConcurrentExecutions !== undefined).toBe(name === 'prod');
+  });
+
   it('queues and buckets refuse connections without TLS', () => {
     const policies = [...ofType('AWS::SQS::QueuePolicy'), ...ofType('AWS::S3::BucketPolicy')];
     for (const owner of [...ofType('AWS::SQS::Queue'), ...ofType('AWS::S3::Bucket')]) {

@@ -2,15 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { addGranary } from '../../infra/granary-app.ts';
 import { checkedSettings, stageNames, stageSettings } from '../../infra/stage.ts';
-import {
-  emptyApp,
-  functionIds,
-  functionOf,
-  roleOf,
-  stage,
-  statementsOf,
-  synthesise,
-} from './synthesised.ts';
+import { emptyApp, functionIds, functionOf, roleOf, stage, statementsOf, synthesise } from './synthesised.ts';
 
 type Folder = keyof typeof functionIds;
 const folders = Object.keys(functionIds) as Folder[];

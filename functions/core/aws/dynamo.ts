@@ -258,7 +258,7 @@ export class DynamoTable implements Table {
     if (writes.length === 0) return;
     if (writes.length > 100) throw new Error(`a transaction takes 100 writes at most, got ${writes.length}`);
     if (writes.length === 1 && token === undefined && !('check' in writes[0]!))
-      return this.#writeOne(writes[0]!);
+      return this.#writeAlone(writes[0]!);
     const items = writes.map((write) => toTransactItem(this.#name, write));
     for (let attempt = 0; ; attempt++) {
       try {
@@ -288,6 +288,19 @@ export class DynamoTable implements Table {
             r.Code === 'ProvisionedThroughputExceeded',
         );
         if (!passing || attempt >= conflictTries) throw toAppError(error);
+        await pause(attempt);
+      }
+    }
+  }
+
+  /** A single write, again while a transaction holds its row. */
+  async #writeAlone(write: Write): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.#writeOne(write);
+      } catch (error) {
+        if ((error as Error).name !== 'TransactionConflictException') throw error;
+        if (attempt >= conflictTries) throw toAppError(error);
         await pause(attempt);
       }
     }
@@ -329,6 +342,7 @@ export class DynamoTable implements Table {
         );
       }
     } catch (error) {
+      if ((error as Error).name === 'TransactionConflictException') throw error;
       if ((error as Error).name !== 'ConditionalCheckFailedException') throw toAppError(error);
       const raw = (error as { Item?: Record<string, AttributeValue> }).Item;
       throw new ConditionFailed([{ index: 0, item: raw && toItem(raw) }]);

@@ -4,6 +4,7 @@ import { AppError } from '../errors.ts';
 /** SDK error names that mean "busy, try later". */
 export const throttleNames: readonly string[] = [
   'ThrottlingException',
+  'TransactionConflictException',
   'ThrottledException',
   'ProvisionedThroughputExceededException',
   'RequestLimitExceeded',

@@ -33,6 +33,11 @@ export interface BackendLimits {
   /** Vector bytes of one put, as float32. */
   readonly vectorBytesPerPut: number;
   readonly idsPerRemove: number;
+  /**
+   * Rows whose vectors are no more than these bytes are scanned instead: a scan is exact, and up to here no dearer than
+   * a query.
+   */
+  readonly scanBytesMax: number;
   /** Most candidates of one query. */
   readonly candidatesMax: number;
   /** Whether `count` is one quick call; else it lists everything, and is asked for seldom. */

@@ -2,7 +2,8 @@
 // needs them, while those of the index itself go with their versions.
 import type { NsCtx } from '../context.ts';
 import { BlobMissing } from '../store/blobs.ts';
-import { loadManifest, loadSegment } from '../store/open-index.ts';
+import { loadDeadRows, loadManifest, loadSegment } from '../store/open-index.ts';
+import type { Bits } from '../vectors/bits.ts';
 import { VectorError } from '../vectors/errors.ts';
 import { encodeManifest, type FeatureManifest, type Manifest } from '../vectors/manifest.ts';
 import type { Segment } from '../vectors/open-segment.ts';
@@ -57,12 +58,19 @@ export async function openVersion(
     const feature = Object.hasOwn(manifest.features, uri) ? manifest.features[uri]! : undefined;
     if (!feature) return undefined;
     const segments = new Map<string, Segment>();
+    const dead = new Map<string, Bits>();
     for (let i = 0; i < feature.segments.length; i += 8) {
       const refs = feature.segments.slice(i, i + 8);
-      const opened = await Promise.all(refs.map((ref) => loadSegment(ctx, ref)));
-      for (const [j, segment] of opened.entries()) segments.set(refs[j]!.key, segment);
+      const opened = await Promise.all(
+        refs.map((ref) => Promise.all([loadSegment(ctx, ref), loadDeadRows(ctx, ref)])),
+      );
+      for (const [j, [segment, list]] of opened.entries()) {
+        const ref = refs[j]!;
+        segments.set(ref.key, segment);
+        if (ref.dead && list) dead.set(ref.dead.key, list);
+      }
     }
-    return { feature, snapshot: openSnapshot(feature, segments) };
+    return { feature, snapshot: openSnapshot(feature, segments, dead) };
   } catch (error) {
     if (error instanceof BlobMissing) return undefined;
     if (error instanceof VectorError && error.code === 'segment_missing') return undefined;

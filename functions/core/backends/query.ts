@@ -31,18 +31,6 @@ export interface CopySearchResult extends SearchResult {
   readonly candidates: number;
 }
 
-export interface CopySearchOptions {
-  /**
-   * Rows whose vectors are no more than these bytes are scanned, whatever the backend. A query of a backend costs as
-   * much as a scan of 0.75 GB (vector store design, section 11) and is not exact.
-   *
-   * @default 256 MB
-   */
-  readonly scanBytesMax?: number;
-  readonly memory?: VectorMemory;
-}
-
-const scanBytesMaxDefault = 256 * 2 ** 20;
 /** Candidates asked for per hit wanted: what a backend ranks by is not what we rank by, bit for bit. */
 const oversampling = 4;
 const candidatesMin = 50;
@@ -69,14 +57,14 @@ export async function searchCopy(
   place: SearchPlace,
   snapshot: Snapshot,
   request: SearchRequest,
-  options: CopySearchOptions = {},
+  memory?: VectorMemory,
 ): Promise<CopySearchResult | undefined> {
   const copy = await copyOf(ctx, place);
   // A list of ids, and a part of the segments, are smaller than any index.
   if (!copy || request.include !== undefined || request.parts !== undefined) return undefined;
   const selected = count(snapshot, request.filter);
   const rowBytes = paddedDims(snapshot.dims) * 4;
-  if (selected * rowBytes <= (options.scanBytesMax ?? scanBytesMaxDefault)) return undefined;
+  if (selected * rowBytes <= copy.backend.limits.scanBytesMax) return undefined;
   const question = makeQuestion(snapshot, request, seqAfter(copy.version));
   if (question.covered === 0) return undefined;
   let found: Candidates | undefined;
@@ -93,7 +81,7 @@ export async function searchCopy(
   }
   if (!found) return undefined;
   const include = [...found.ids, ...question.fresh];
-  const result = await search(snapshot, { ...request, include }, options.memory);
+  const result = await search(snapshot, { ...request, include }, memory);
   return { ...result, rowsSelected: selected, backend: copy.name, exact: false, candidates: found.asked };
 }
 

@@ -10,9 +10,11 @@ export const s3Vectors: BackendDescription = {
   metrics: ['cosine', 'euclid'],
   limits: {
     rowsPerPut: 500,
-    // The service takes 20 MiB of JSON, in which a float32 has up to 22 characters.
-    vectorBytesPerPut: 3_500_000,
+    // The service takes 20 MiB of JSON, in which a float32 has up to 24 characters with its comma.
+    vectorBytesPerPut: 3_200_000,
     idsPerRemove: 500,
+    // A query costs as much as a scan of 0.75 GB (vector store design, section 11), and 100 ms more.
+    scanBytesMax: 512 * 2 ** 20,
     // In pages, since June 2026; it was 100 before.
     candidatesMax: 10_000,
     isCountCheap: false,

@@ -10,6 +10,7 @@ export const segments: BackendDescription = {
     rowsPerPut: 0,
     vectorBytesPerPut: 0,
     idsPerRemove: 0,
+    scanBytesMax: Number.POSITIVE_INFINITY,
     candidatesMax: 0,
     isCountCheap: true,
   },

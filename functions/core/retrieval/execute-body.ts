@@ -11,6 +11,8 @@ export interface ExecuteRequest {
   readonly return_vectors: boolean;
   readonly return_presigned_urls: boolean;
   readonly explain: boolean;
+  /** By collection id: which version of its index to read; the current one of all others. */
+  readonly index_versions?: Readonly<Record<string, number>>;
   readonly allow_partial: boolean;
   /** Members that belong to the route, such as `stages` of an ad hoc run: as they came. */
   readonly rest: Readonly<Record<string, unknown>>;
@@ -19,7 +21,17 @@ export interface ExecuteRequest {
 const flags = ['stream', 'return_vectors', 'return_presigned_urls', 'explain', 'allow_partial'] as const;
 /** Asks for what always holds: nothing is cached, reads are consistent, `results` is always there. */
 const withoutEffect = ['skip_cache', 'consistency', 'write_token', 'include_legacy_results'];
-const own = ['inputs', 'input', 'filters', 'limit', 'pagination', ...flags, ...withoutEffect];
+const own = [
+  'inputs',
+  'input',
+  'filters',
+  'limit',
+  'pagination',
+  'index_versions',
+  ...flags,
+  ...withoutEffect,
+];
+const versionsForm = 'send {"index_versions": {"<collection id>": 12}}';
 const rightForm = '{"inputs": {"query": "…"}}';
 
 /**
@@ -77,6 +89,15 @@ export function normaliseExecuteBody(body: unknown, alsoAccepted: readonly strin
     if (typeof value !== 'boolean') wrong([name], `expected true or false, got ${kindOf(value)}`);
     return value === true;
   };
+  const versions = given.index_versions ?? {};
+  if (!isObject(versions))
+    wrong(['index_versions'], `expected an object, got ${kindOf(versions)}`, versionsForm);
+  else {
+    for (const [id, version] of Object.entries(versions)) {
+      if (!Number.isSafeInteger(version) || Number(version) < 1)
+        wrong(['index_versions', id], `expected a version from 1, got ${kindOf(version)}`, versionsForm);
+    }
+  }
   const page = readPagination(given.pagination, given.limit);
   faults.push(...page.faults);
   const [name = 'inputs'] = spellings;
@@ -85,6 +106,9 @@ export function normaliseExecuteBody(body: unknown, alsoAccepted: readonly strin
     inputs: isObject(inputs) ? inputs : {},
     ...(given.filters == null ? {} : { filters: given.filters }),
     pagination: page.pagination,
+    ...(isObject(versions) && Object.keys(versions).length > 0
+      ? { index_versions: versions as Record<string, number> }
+      : {}),
     stream: flag('stream'),
     return_vectors: flag('return_vectors'),
     return_presigned_urls: flag('return_presigned_urls'),

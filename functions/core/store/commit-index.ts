@@ -114,16 +114,17 @@ export async function commitIndex(
   const { token, writes: callers = [], crashPoint = 'index.commit', tries = commitTries } = options;
   const ids = changes.map((change) => change.collection_id);
   let stored = false;
+  const repeatOf = (row: Item) => {
+    const done = row.versions as Record<string, number>;
+    return { repeated: true, versions: ids.map((id) => Number(done[id])) };
+  };
   for (let attempt = 0; attempt < tries; attempt++) {
     if (attempt > 0) await pause(Math.min(200, 4 * 2 ** Math.min(attempt, 6)) * jitter(ctx));
     const nowMs = clock.now();
     const [tokenRow, ...headRows] =
       (attempt === 0 ? options.read : undefined) ??
       (await table.getMany([ctx.ns.commitToken(ids[0]!, token), ...ids.map((id) => ctx.ns.head(id))]));
-    if (isApplied(tokenRow, nowMs)) {
-      const done = tokenRow.versions as Record<string, number>;
-      return { repeated: true, versions: ids.map((id) => Number(done[id])) };
-    }
+    if (isApplied(tokenRow, nowMs)) return repeatOf(tokenRow);
     const heads = headRows.map((row, i) => toHead(ids[i]!, row));
     const moved = heads.some((head) => (options.committedSeq ?? head.committed_seq) !== head.committed_seq);
     if (moved) throw new ConditionFailed([]);
@@ -205,6 +206,9 @@ export async function commitIndex(
       // Only heads are left: somebody was faster.
     }
   }
+  // The last try may have been the one whose answer was lost.
+  const tokenRow = await table.get(ctx.ns.commitToken(ids[0]!, token));
+  if (isApplied(tokenRow, clock.now())) return repeatOf(tokenRow);
   throw new AppError('index_contended', {
     detail: `The index of ${ids.join(', ')} is being written by too many at once; ${tries} tries did not get through.`,
     retryAfterSeconds: 2,

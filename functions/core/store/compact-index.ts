@@ -159,8 +159,7 @@ async function compactFeature(
 
   const added: StoredSegment[] = [];
   await reading(async () => {
-    const { bytesPerRow } = plan;
-    const segments = compactRows(snapshot, rules.segmentBytesTarget, memory, { parts, bytesPerRow });
+    const segments = compactRows(snapshot, rules.segmentBytesTarget, memory, { parts });
     for await (const segment of segments) added.push(await put(segment));
   });
   const written = added.length;

@@ -39,6 +39,10 @@ const patienceMs = 6000;
 const groupBytesMax = 1_000_000;
 /** Rows that a leader looks at. */
 const rowsPerLook = 60;
+/** Races that a leader loses before it looks again who is first; one that was faster is seldom faster twice. */
+const lossesMax = 3;
+/** How often a writer leads in vain before it gives up. */
+const leadsMax = 20;
 /** Rounds of a leader: each ends with a commit, a lost race, or changes that fail and are taken out. */
 const leaderRounds = 8;
 /** How long the reason of a refusal is kept for who sent the change. */
@@ -171,7 +175,8 @@ async function waitForOutcome(
   let lookMs = lookMinMs;
   // When the second has died too, one of the others after a while, and not all of them at once.
   const abandonedMs = stalledMs * (2 + 4 * share(ctx));
-  for (let waitedMs = 0; waitedMs < patienceMs; ) {
+  let leads = 0;
+  for (let waitedMs = 0; waitedMs < patienceMs && leads < leadsMax; ) {
     const isLive = (item: Item) => item.sk === row.sk || !isExpired(item, clock.now());
     let { items } = await table.query(pk, { prefix, limit: 2 });
     if (!items.every(isLive)) ({ items } = await table.query(pk, { prefix, limit: rowsPerLook }));
@@ -187,9 +192,9 @@ async function waitForOutcome(
     if (isFirst || isStalled) {
       if (await lead(ctx, collectionId, row, raced)) return { kind: 'applied' };
       raced = true;
+      leads += 1;
     }
-    // A leader that lost its race tries again soon; who waits for a leader looks less and less often.
-    const ms = (isFirst ? lookMinMs : lookMs) * (0.5 + share(ctx));
+    const ms = lookMs * (0.5 + share(ctx));
     lookMs = Math.min(lookMaxMs, lookMs * 1.5);
     waitedMs += ms;
     await pause(ms);
@@ -261,14 +266,14 @@ async function lead(ctx: NsCtx, collectionId: string, own: Key, raced: boolean):
   const { pk, prefix } = ctx.ns.pendingChanges(collectionId);
   const isOwn = ({ key }: PendingChange) => key.sk === own.sk;
   let alone = false;
-  let hasLost = false;
+  let losses = 0;
   for (let round = 0; round < leaderRounds; round++) {
     let [page, headRow] = await Promise.all([
       table.query(pk, { prefix, limit: rowsPerLook }),
       table.get(ctx.ns.head(collectionId)),
     ]);
     // Who was faster may have been another leader, with our change in its group.
-    if (hasLost && !page.items.some(({ sk }) => sk === own.sk)) return false;
+    if (losses > 0 && !page.items.some(({ sk }) => sk === own.sk)) return false;
     const expired = page.items.filter((item) => isExpired(item, clock.now()));
     const waiting = page.items.filter((item) => !expired.includes(item)).map(decodeChange);
     const isAhead = ({ committed_seq = 0 }: SmallChange) =>
@@ -289,7 +294,7 @@ async function lead(ctx: NsCtx, collectionId: string, own: Key, raced: boolean):
     const rowsAt = tokensAt + group.length;
     writes.push(...group.map(({ token }) => tokenWrite(ctx, collectionId, token, versions)));
     writes.push(...group.map(({ key }): Write => ({ delete: key, if: [{ present: true }] })));
-    const isCrowded = raced || hasLost || group.length > 1;
+    const isCrowded = raced || losses > 0 || group.length > 1;
     try {
       const change = {
         ...toIndexChange(ctx, collectionId, group),
@@ -304,8 +309,10 @@ async function lead(ctx: NsCtx, collectionId: string, own: Key, raced: boolean):
       });
       return group.some(isOwn);
     } catch (error) {
-      if (isAppError(error, 'index_contended')) hasLost = true;
-      else if (isAppError(error, 'collection_not_found')) {
+      if (isAppError(error, 'index_contended')) {
+        losses += 1;
+        if (losses === lossesMax) return false;
+      } else if (isAppError(error, 'collection_not_found')) {
         await takeOut(ctx, collectionId, new Map(waiting.map((one) => [one, { collection_gone: true }])), []);
         return false;
       } else if (error instanceof ConditionFailed) {
@@ -378,8 +385,9 @@ function failingWrites({ writes }: SmallChange, found: ReadonlyMap<string, Item>
 }
 
 /**
- * Ends changes without applying them: says why, and removes their rows together with those of `over`. A change whose
- * row is gone was settled by somebody else, who may have applied it; it is left alone.
+ * Ends changes without applying them: says why, and removes their rows together with those of `over`.
+ *
+ * Without conditions: of a change that somebody else applied meanwhile the token is there, and counts for more.
  */
 async function takeOut(
   ctx: NsCtx,
@@ -389,22 +397,12 @@ async function takeOut(
 ): Promise<void> {
   const { table, clock, random } = ctx.ports;
   const expires_at = Math.floor((clock.now() + refusalKeepMs) / 1000);
-  // With tokens, as transactions: see `withdraw`.
-  const write = (writes: readonly Write[]) => table.write(writes, newId('event', clock, random));
-  if (over.length > 0) await write(over.map(({ pk, sk }) => ({ delete: { pk, sk } })));
-  let left = [...refusals];
-  while (left.length > 0) {
-    const page = left.slice(0, writesMax / 2);
-    const writes = page.flatMap(([{ key }, reason]): Write[] => [
-      { put: { ...refusalKey(ctx, collectionId, key), ...reason, expires_at } },
-      { delete: key, if: [{ present: true }] },
-    ]);
-    try {
-      await write(writes);
-      left = left.slice(page.length);
-    } catch (error) {
-      if (!(error instanceof ConditionFailed)) throw error;
-      left = left.filter((_, i) => !error.of(2 * i + 1));
-    }
-  }
+  const writes: Write[] = [...refusals].flatMap(([{ key }, reason]) => [
+    { put: { ...refusalKey(ctx, collectionId, key), ...reason, expires_at } },
+    { delete: key },
+  ]);
+  for (const { pk, sk } of over) writes.push({ delete: { pk, sk } });
+  // Pages hold whole pairs. With tokens, as transactions: see `withdraw`.
+  for (let i = 0; i < writes.length; i += writesMax)
+    await table.write(writes.slice(i, i + writesMax), newId('event', clock, random));
 }

@@ -182,7 +182,13 @@ export async function openIndex(
         version === current.version ? current.manifest_key : keyOfVersion(ctx, current, newest, version);
       const manifest = key === current.manifest_key ? newest : await loadManifest(ctx, key);
       return {
-        head: { ...current, version, manifest_key: key },
+        // A copy of the vectors may be newer than an old version, and then lacks rows of it.
+        head: {
+          ...current,
+          version,
+          manifest_key: key,
+          ...(key === current.manifest_key ? {} : { copies: {} }),
+        },
         manifest,
         snapshot: (uri) => reading(() => loadSnapshot(ctx, key ?? '', manifest, uri)),
       };

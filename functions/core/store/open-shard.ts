@@ -36,7 +36,7 @@ function cachesOf(blobs: Blobs): Caches {
  * not live here either; of those segments the ids alone are read, one after the other, and what they replace is kept.
  *
  * @param keys of data segments of the feature
- * @throws AppError index_unavailable, index_corrupt
+ * @throws AppError index_unavailable (also for a key that this version does not have), index_corrupt
  */
 export async function openShard(
   ctx: NsCtx,
@@ -55,6 +55,12 @@ export async function openShard(
     const feature = Object.hasOwn(manifest.features, uri) ? manifest.features[uri]! : undefined;
     if (feature === undefined)
       throw new AppError('index_unavailable', { internal: `${manifestKey} has no ${uri}` });
+    // What is asked for and not scanned would be missing from an answer that calls itself exact.
+    const known = new Set(feature.segments.flatMap(({ key, kind }) => (kind === 'data' ? [key] : [])));
+    const unknown = keys.find((key) => !known.has(key));
+    if (unknown !== undefined) {
+      throw new AppError('index_unavailable', { internal: `${manifestKey} has no data segment ${unknown}` });
+    }
     const name = `${manifestKey} ${uri} ${keys.join(' ')}`;
     return await cachesOf(ctx.ports.index).shards.get(name, async () => {
       const value = await open(ctx, feature, new Set(keys));

@@ -1,5 +1,6 @@
 // Compaction: the live rows of a snapshot, rewritten as few segments without deletions and patches.
 import { type EncodedSegment, encodeSegment, type SegmentRow } from './encode-segment.ts';
+import { isVectorSection } from './segment-format.ts';
 import type { Snapshot } from './snapshot.ts';
 import { paddedDims } from './vector.ts';
 import { type VectorMemory, vectorMemory } from './vector-memory.ts';
@@ -10,14 +11,9 @@ export const segmentBytesTarget = 64 * 2 ** 20;
 /** Rows of a segment that is written: while it is made each of them is an object in memory. */
 export const segmentRowsMax = 2 ** 18;
 
-/** What the columns and the id of a row take on average; only the number of segments depends on it. */
-const columnBytesPerRow = 512;
-
 export interface CompactOptions {
   /** Places in `snapshot.parts`. @default all of them */
-  readonly parts?: Iterable<number>;
-  /** What a row takes in the file, where that is known of the input. */
-  readonly bytesPerRow?: number;
+  readonly parts?: readonly number[];
 }
 
 /**
@@ -32,14 +28,14 @@ export async function* compactRows(
   memory: VectorMemory = vectorMemory(),
   options: CompactOptions = {},
 ): AsyncGenerator<EncodedSegment> {
-  const bytesPerRow = options.bytesPerRow ?? paddedDims(snapshot.dims) * 4 + columnBytesPerRow;
-  const rowsMax = Math.min(segmentRowsMax, Math.max(1, Math.floor(bytesTarget / bytesPerRow)));
+  const parts = options.parts ?? [...snapshot.parts.keys()];
+  const rowsMax = rowsPerSegment(snapshot, parts, bytesTarget);
   let rows: SegmentRow[] = [];
   const encode = () => {
     const { dims, metric } = snapshot;
     return encodeSegment({ kind: 'data', dims, metric, rows, absolute: true, storage: snapshot.storage });
   };
-  for (const part of options.parts ?? snapshot.parts.keys()) {
+  for (const part of parts) {
     for await (const row of snapshot.liveRowsOfPart(part, memory)) {
       rows.push(row);
       if (rows.length < rowsMax) continue;
@@ -48,4 +44,24 @@ export async function* compactRows(
     }
   }
   if (rows.length > 0) yield encode();
+}
+
+/** Values of a row in float32 and as codes; the latter have three numbers beside them, the former one. */
+const vectorBytesPerValue = 5;
+const vectorBytesPerRow = 16;
+
+/** How many rows make a segment of this size, if ids and columns take as much as in the input. */
+function rowsPerSegment(snapshot: Snapshot, parts: readonly number[], bytesTarget: number): number {
+  let rows = 0;
+  let bytes = 0;
+  for (const part of parts) {
+    const { segment } = snapshot.parts[part]!;
+    rows += segment.rows;
+    // Rows of vectors are padded to eight, which would count for much where segments are small.
+    for (const { name, len } of segment.header.sections) if (!isVectorSection(name)) bytes += len;
+  }
+  const { dims } = snapshot;
+  const vector = dims === 0 ? 0 : paddedDims(dims) * vectorBytesPerValue + vectorBytesPerRow;
+  const bytesPerRow = vector + bytes / Math.max(1, rows);
+  return Math.min(segmentRowsMax, Math.max(1, Math.floor(bytesTarget / Math.max(1, bytesPerRow))));
 }

@@ -53,8 +53,6 @@ export interface CompactionPlan {
   readonly inputBytes: number;
   /** Size of the deltas that are resolved. */
   readonly deltaBytes: number;
-  /** What one of their rows takes on average. */
-  readonly bytesPerRow: number;
 }
 
 const isDelta = ({ kind }: SegmentRef) => kind !== 'data';
@@ -167,13 +165,11 @@ export function planCompaction(
   }
   if (taken.size === 0 && deltas.length === 0) return undefined;
   const chosen = states.filter((state) => taken.has(state));
-  const bytesPerRow = inputBytes / Math.max(1, sumOf(chosen, 'rows'));
   return {
     reasons,
     rewrite: chosen.map(({ key }) => key),
     inputBytes,
     deltaBytes: bytesOf(deltas),
-    bytesPerRow,
   };
 }
 

@@ -38,6 +38,31 @@ export function blobsSuite({ name, make, makeOther, fetch }: BlobsUnderTest): vo
       expect(await getJson(blobs, `${key}/json`)).toEqual({ a: [1] });
     });
 
+    it('stores bytes as they come: none, few, and more than a part holds', async () => {
+      const blobs = await make();
+      const key = fresh();
+      async function* chunks(sizes: readonly number[]) {
+        for (const [i, size] of sizes.entries()) yield new Uint8Array(size).fill(i + 1);
+      }
+      for (const sizes of [[], [0], [5, 0, 7], [3_000_000, 6_000_000, 9_000_000, 1]]) {
+        const whole = Buffer.concat(sizes.map((size, i) => new Uint8Array(size).fill(i + 1)));
+        const { bytes } = await blobs.putStream(key, chunks(sizes), { contentType: 'text/plain' });
+        expect(bytes).toBe(whole.length);
+        expect(Buffer.compare(await blobs.get(key), whole)).toBe(0);
+      }
+    });
+
+    it('stores nothing of bytes that end in an error', async () => {
+      const blobs = await make();
+      const key = fresh();
+      async function* broken() {
+        yield new Uint8Array(9_000_000);
+        throw new Error('the source broke');
+      }
+      await expect(blobs.putStream(key, broken())).rejects.toThrow('the source broke');
+      expect(await blobs.head(key)).toBeUndefined();
+    });
+
     it('takes keys with every character that we use', async () => {
       const blobs = await make();
       const key = `${fresh()}/a b+c=d@1.0.0/ü文#%25&?x`;

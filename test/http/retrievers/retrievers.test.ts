@@ -1,6 +1,7 @@
 // Retrievers over HTTP: definitions and their faults, runs over what batches made, and what runs answer when parts fail.
 import { describe, expect, it } from 'vitest';
 import { BlobMissing } from '../../../functions/core/store/blobs.ts';
+import type { Reply } from '../app.ts';
 import { expectError, faults } from '../expect.ts';
 import type { Library } from './library.ts';
 import { featureUri, idsOf, makeLibrary, searchStages } from './library.ts';
@@ -378,6 +379,77 @@ describe('runs', () => {
   });
 });
 
+describe('runs over an earlier version of an index', () => {
+  const versionsIn = (reply: Reply): Record<string, number> =>
+    reply.body.stage_statistics.stages.vector_search.metadata.searches[0].versions;
+
+  it('find what was found then, by vectors and columns of then, and tell which version they read', async () => {
+    const library = await makeLibrary();
+    const [first, second, third] = await library.publish(articles.slice(0, 3));
+    const id = await withSearch(library);
+    const inputs = { query: 'quantum' };
+    const run = (more: object = {}) => library.post(`retrievers/${id}/execute`, { inputs, ...more });
+    const before = await run();
+    const versions = versionsIn(before);
+    expect(versions).toEqual({ [library.collectionId]: expect.any(Number) });
+    expect(idsOf(before)).toEqual([first, second, third]);
+
+    await library.publish([{ text: 'quantum' }]);
+    const document = `/v1/namespaces/{ns}/collections/articles/documents/${first}`;
+    expect((await library.call('PATCH', document, { topic: 'physics' })).status).toBe(200);
+    const now = await run();
+    expect(idsOf(now)).toHaveLength(4);
+    expect(versionsIn(now)[library.collectionId]).toBeGreaterThan(versions[library.collectionId]!);
+
+    const then = await run({ index_versions: versions });
+    expect(then.status, JSON.stringify(then.body)).toBe(200);
+    expect(idsOf(then)).toEqual(idsOf(before));
+    expect(versionsIn(then)).toEqual(versions);
+    const filters = { field: 'topic', operator: 'eq', value: 'physics' };
+    expect(idsOf(await run({ filters }))).toEqual([first]);
+    expect(idsOf(await run({ filters, index_versions: versions }))).toEqual([]);
+
+    const batch = await library.post(`retrievers/${id}/execute/batch`, {
+      queries: [{ inputs }, { inputs, index_versions: versions }],
+    });
+    expect(batch.body.results.map((one: { documents: unknown[] }) => one.documents.length)).toEqual([4, 3]);
+  });
+
+  it('are 410 for a version that cannot be read any more, which says those that can', async () => {
+    const library = await makeLibrary();
+    await library.publish(articles.slice(0, 2));
+    const id = await withSearch(library);
+    const run = (index_versions: unknown) =>
+      library.post(`retrievers/${id}/execute`, { inputs: { query: 'quantum' }, index_versions });
+    const versions = versionsIn(await run({}));
+    await library.publish([{ text: 'quantum' }]);
+    library.ports.clock.advance(46 * 3_600_000);
+    expect((await run(versions)).status).toBe(200);
+    library.ports.clock.advance(2 * 3_600_000);
+    const gone = await run(versions);
+    expectError(gone, 'index_version_gone');
+    expect(gone.status).toBe(410);
+    const current = versions[library.collectionId]! + 1;
+    expect(gone.body.error.message).toContain(`only its current version, ${current}, can be read`);
+    expectError(await run({ [library.collectionId]: 99 }), 'index_version_gone');
+  });
+
+  it('are 422 for another collection, and for what is no version', async () => {
+    const library = await makeLibrary();
+    const id = await withSearch(library);
+    const run = (index_versions: unknown) =>
+      library.post(`retrievers/${id}/execute`, { inputs: { query: 'quantum' }, index_versions });
+    const wrong = [
+      { col_other: 1 },
+      { [library.collectionId]: 0 },
+      { [library.collectionId]: '1' },
+      [1],
+      'x',
+    ];
+    for (const versions of wrong) expectError(await run(versions), 'retriever_input_invalid');
+  });
+});
+
 describe('reads of a warm run', () => {
   it('waits for the table three times at most: namespace, everything that names what to read, documents', async () => {
     const library = await makeLibrary();
@@ -419,9 +491,14 @@ describe('reads of a warm run', () => {
     const { index } = library.ports;
     const read: string[] = [];
     const get = index.get.bind(index);
+    const readInto = index.readInto.bind(index);
     index.get = (key, range) => {
       read.push(key);
       return get(key, range);
+    };
+    index.readInto = (key, offset, target) => {
+      read.push(key);
+      return readInto(key, offset, target);
     };
     await library.post(`retrievers/${id}/execute`, { inputs: { query: 'quantum' } });
     const cold = read.length;
@@ -439,10 +516,10 @@ describe('failures', () => {
     await library.publish([{ text: 'quantum' }]);
     const id = await withSearch(library);
     const { index } = library.ports;
-    const get = index.get.bind(index);
-    index.get = async (key, range) => {
+    const readInto = index.readInto.bind(index);
+    index.readInto = async (key, offset, target) => {
       if (key.includes(`/${library.collectionId}/seg/`)) throw new BlobMissing(key);
-      return get(key, range);
+      return readInto(key, offset, target);
     };
     const body = { inputs: { query: 'quantum' } };
     expectError(await library.post(`retrievers/${id}/execute`, body), 'index_unavailable');
@@ -452,7 +529,7 @@ describe('failures', () => {
       degraded: [{ resource: library.collectionId, reason: 'index_unavailable' }],
     });
     expect(partial.body.results.length).toBeGreaterThan(0);
-    index.get = get;
+    index.readInto = readInto;
     expect((await library.post(`retrievers/${id}/execute`, body)).status).toBe(200);
   });
 

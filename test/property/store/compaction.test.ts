@@ -31,7 +31,9 @@ import { vectorOf } from '../../../functions/core/vectors/snapshot.ts';
 import { makeVectorMemory } from '../../../functions/core/vectors/vector-memory.ts';
 
 // Whoever lost a race waits before the next try; here everybody goes on at once.
-vi.mock('node:timers/promises', () => ({ setTimeout: () => new Promise((resolve) => setImmediate(resolve)) }));
+vi.mock('node:timers/promises', () => ({
+  setTimeout: () => new Promise((resolve) => setImmediate(resolve)),
+}));
 
 const uri = 'mixpeek://ngram_embed@1.0.0/ngram';
 const collectionId = 'col_one';

@@ -136,7 +136,15 @@ export function bestOf(
   return rows.filter((i) => scores[i]! >= scores[last]!);
 }
 
-export type Flavour = 'random' | 'clustered' | 'duplicates' | 'outliers' | 'scales' | 'tiny' | 'sparse';
+export type Flavour =
+  | 'random'
+  | 'clustered'
+  | 'duplicates'
+  | 'outliers'
+  | 'scales'
+  | 'tiny'
+  | 'sparse'
+  | 'integers';
 export const flavours: readonly Flavour[] = [
   'random',
   'clustered',
@@ -145,6 +153,7 @@ export const flavours: readonly Flavour[] = [
   'scales',
   'tiny',
   'sparse',
+  'integers',
 ];
 
 /** Rows of one kind; norms other than 0 stay within 2^-40 to 2^40. */
@@ -179,6 +188,9 @@ export function vectorsOf(
       for (let j = 1; j < dims; j += 3) vector[j] = vector[j]! * 2 ** -105;
     } else if (flavour === 'sparse') {
       vector = vector.map((value) => (random() < 0.9 ? 0 : Math.sign(value)));
+    } else if (flavour === 'integers') {
+      // int8 codes leave nothing out of these, so only the error of the query is left.
+      vector = vector.map((value, j) => (j === 0 ? 127 : Math.round(value * 60)));
     }
     if (random() < 0.02) vector.fill(random() < 0.5 ? 0 : -0);
     const norm = Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));

@@ -112,7 +112,7 @@ describe('CandidateScan', () => {
           total += done.length;
         }
       }),
-      { numRuns: 400 },
+      { numRuns: 250 },
     );
     // A filter that always gave up would pass what is above.
     expect(complete / total).toBeGreaterThan(0.8);

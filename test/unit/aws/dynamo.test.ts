@@ -211,6 +211,25 @@ describe('a transaction', () => {
   });
 });
 
+describe('a single write', () => {
+  const put = [{ put: { pk: 'P', sk: 'S' } }];
+
+  it('that meets a transaction on its row is tried again until it goes through', async () => {
+    aws
+      .on(PutItemCommand)
+      .rejectsOnce(named('TransactionConflictException'))
+      .rejectsOnce(named('TransactionConflictException'))
+      .resolves({});
+    await table.write(put);
+    expect(aws.commandCalls(PutItemCommand)).toHaveLength(3);
+  });
+
+  it('that meets them without end may be repeated by the caller', async () => {
+    aws.on(PutItemCommand).rejects(named('TransactionConflictException'));
+    await expect(table.write(put)).rejects.toMatchObject({ code: 'storage_throttled' });
+  });
+});
+
 describe('many writes', () => {
   it('go in pages of 25, and what is left unwritten is sent again', async () => {
     aws

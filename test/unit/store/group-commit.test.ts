@@ -3,6 +3,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { systemRandom } from '../../../functions/core/clock.ts';
 import type { NsCtx } from '../../../functions/core/context.ts';
 import { inNamespace, makeContext } from '../../../functions/core/context.ts';
+import { AppError } from '../../../functions/core/errors.ts';
 import { writesPerCollection } from '../../../functions/core/store/commit-index.ts';
 import {
   encodeChange,
@@ -199,6 +200,20 @@ describe('a group commit', () => {
       }),
     );
     await setN(slow, a, 1);
+    expect([await nOf(ctx, a), await nOf(ctx, b)]).toEqual([1, 2]);
+  });
+
+  it('answers that a change is done which was committed while its writer could not look', async () => {
+    const { ctx, table, contextOf } = await made();
+    const blind = contextOf(
+      changed(table, {
+        query: async () => {
+          await setN(ctx, b, 2);
+          throw new AppError('storage_unavailable');
+        },
+      }),
+    );
+    await setN(blind, a, 1);
     expect([await nOf(ctx, a), await nOf(ctx, b)]).toEqual([1, 2]);
   });
 

@@ -31,7 +31,13 @@ function makeWorld() {
   const random = {
     bytes: (count: number) => Uint8Array.from({ length: count }, () => (drawn = (drawn * 5 + 13) & 0xff)),
   };
-  const ports = { table, index: new MemoryBlobs('index', clock), clock, random, log: silent } as unknown as Ports;
+  const ports = {
+    table,
+    index: new MemoryBlobs('index', clock),
+    clock,
+    random,
+    log: silent,
+  } as unknown as Ports;
   const ctx = workflowContext(ports, { org_id: 'org_one', namespace_id: 'ns_one', request_id: 'req' });
   let commits = 0;
   const write = async (name: string) => {

@@ -35,9 +35,13 @@ const delta = (key: string, bytes: number, rows = 0, absolute = false): SegmentR
   absolute,
 });
 const featureOf = (...segments: SegmentRef[]): FeatureManifest => ({ dims: 2, metric: 'dot', segments });
-const many = (count: number, make: (i: number) => SegmentRef) => Array.from({ length: count }, (_, i) => make(i));
+const many = (count: number, make: (i: number) => SegmentRef) =>
+  Array.from({ length: count }, (_, i) => make(i));
 /** All rows live that the manifest does not list as dead. */
-const statesOf = (feature: FeatureManifest, more: Record<string, Partial<SegmentState>> = {}): SegmentState[] =>
+const statesOf = (
+  feature: FeatureManifest,
+  more: Record<string, Partial<SegmentState>> = {},
+): SegmentState[] =>
   feature.segments
     .filter(({ kind }) => kind === 'data')
     .map(({ key, bytes, rows, dead }) => ({
@@ -106,13 +110,18 @@ describe('a plan', () => {
     const { rewrite, inputBytes } = planOf(feature)!;
     expect(rewrite).toEqual(Array.from({ length: 17 }, (_, i) => `s${i}`));
     expect(inputBytes).toBeLessThan(megabyte);
-    const outweighed = featureOf(data('big', 20 * megabyte, 5_000), ...many(17, (i) => data(`s${i}`, 2 * megabyte, 9)));
+    const outweighed = featureOf(
+      data('big', 20 * megabyte, 5_000),
+      ...many(17, (i) => data(`s${i}`, 2 * megabyte, 9)),
+    );
     expect(planOf(outweighed)!.rewrite).toContain('big');
   });
 
   test('reads 512 MB of segments at most, the deadest first', () => {
     const feature = featureOf(...many(20, (i) => data(`d${i}`, 64 * megabyte, 1_000)));
-    const dead = Object.fromEntries(many(20, (i) => data(`d${i}`, 1, 1)).map(({ key }, i) => [key, { liveRows: 900 - i * 10 }]));
+    const dead = Object.fromEntries(
+      many(20, (i) => data(`d${i}`, 1, 1)).map(({ key }, i) => [key, { liveRows: 900 - i * 10 }]),
+    );
     const plan = planOf(feature, dead)!;
     expect(plan.inputBytes).toBe(512 * megabyte);
     expect(plan.rewrite).toEqual(['d12', 'd13', 'd14', 'd15', 'd16', 'd17', 'd18', 'd19']);
@@ -128,7 +137,9 @@ describe('a plan', () => {
       ...many(10, (i) => data(`d${i}`, 60 * megabyte, 10_000)),
       delta('p', 80 * megabyte, 50_000),
     );
-    const patched = Object.fromEntries(many(10, (i) => data(`d${i}`, 1, 1)).map(({ key }, i) => [key, { patchedRows: i * 1_000 }]));
+    const patched = Object.fromEntries(
+      many(10, (i) => data(`d${i}`, 1, 1)).map(({ key }, i) => [key, { patchedRows: i * 1_000 }]),
+    );
     const { rewrite } = planOf(feature, patched)!;
     // 45,000 rows of 1.7 kB, and 32 MB of them may stay: 27,000 rows and more go.
     expect(rewrite).toEqual(['d6', 'd7', 'd8', 'd9']);
@@ -175,13 +186,20 @@ describe('a plan', () => {
             const taken = new Set(plan.rewrite);
             const chosen = states.filter(({ key }) => taken.has(key));
             const rows = chosen.reduce((sum, state) => sum + state.liveRows, 0);
+            const bytesPerRow = plan.inputBytes / chosen.reduce((sum, state) => sum + state.rows, 0);
             const rowsMax = Math.max(
               1,
-              Math.min(2 ** 18, Math.floor(compactionRules.segmentBytesTarget / plan.bytesPerRow)),
+              Math.min(2 ** 18, Math.floor(compactionRules.segmentBytesTarget / bytesPerRow)),
             );
             const written = Array.from({ length: Math.ceil(rows / rowsMax) }, (_, i) => {
               const own = Math.min(rowsMax, rows - i * rowsMax);
-              return { key: `r${runs}.${i}`, bytes: own * plan.bytesPerRow, rows: own, liveRows: own, patchedRows: 0 };
+              return {
+                key: `r${runs}.${i}`,
+                bytes: own * bytesPerRow,
+                rows: own,
+                liveRows: own,
+                patchedRows: 0,
+              };
             });
             states = [...written, ...states.filter(({ key }) => !taken.has(key))];
             feature = featureOf(

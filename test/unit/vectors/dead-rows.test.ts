@@ -14,7 +14,9 @@ describe('a dead-row list', () => {
   test('holds exactly the rows that were given', () => {
     const lists = fc
       .integer({ min: 1, max: 300 })
-      .chain((rows) => fc.tuple(fc.constant(rows), fc.uniqueArray(fc.nat({ max: rows - 1 }), { minLength: 1 })));
+      .chain((rows) =>
+        fc.tuple(fc.constant(rows), fc.uniqueArray(fc.nat({ max: rows - 1 }), { minLength: 1 })),
+      );
     fc.assert(
       fc.property(lists, ([rows, dead]) => {
         const bits = bitsOf(rows, dead);

@@ -221,7 +221,6 @@ export const routes = {
     summary: 'Move a namespace to another vector backend',
     description:
       'Copies every feature, compares the counts, and switches when they match. Searches and writes go on meanwhile. Follow it by the task.',
-    permission: 'admin',
     rate: 'compute',
     status: 202,
     body: MigrateVectorIndexBody,

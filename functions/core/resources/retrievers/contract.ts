@@ -155,7 +155,7 @@ const anyBody = z.record(z.string(), z.json());
 export const ExecuteBody = anyBody.meta({
   id: 'ExecuteRetriever',
   description:
-    '`inputs` (or `input`) by name; `filters`; `limit` or `pagination {method: offset|cursor|scroll|keyset, ...}`; `return_vectors`, `return_presigned_urls`, `allow_partial`, `explain`.',
+    '`inputs` (or `input`) by name; `filters`; `limit` or `pagination {method: offset|cursor|scroll|keyset, ...}`; `return_vectors`, `return_presigned_urls`, `allow_partial`, `explain`; `index_versions {<collection id>: <version>}` to search an index as it was, by `versions` of an earlier run.',
   example: { inputs: { query: 'quantum computing' }, limit: 10 },
 });
 export const AdHocExecuteBody = anyBody.meta({
@@ -285,6 +285,7 @@ const runErrors = [
   'plugin_failed',
   'plugin_timeout',
   'plugin_unavailable',
+  'index_version_gone',
   'index_unavailable',
   'index_corrupt',
   'request_bad_cursor',

@@ -1,5 +1,6 @@
 // Running retrievers: what a run reads is begun together, so that a warm run waits for the table twice and no more.
 import type { NsCtx } from '../../context.ts';
+import { invalid } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import { makeCursor, readCursor } from '../../page.ts';
 import type {
@@ -105,7 +106,8 @@ async function findAll(ctx: NsCtx, ids: readonly string[]): Promise<StoredCollec
 /** Cursors that hold for this retriever, these inputs and these filters only. */
 function tokensOf(ctx: NsCtx, name: string, request: ExecuteRequest): PageTokens {
   const list = `run ${ctx.ns.namespaceId} ${name}`;
-  const shape = { filters: [request.inputs, request.filters ?? null] };
+  const { inputs, filters, index_versions } = request;
+  const shape = { filters: [inputs, filters ?? null, ...(index_versions ? [index_versions] : [])] };
   return {
     seal: (position) => makeCursor(ctx, list, shape, position),
     open: async (token) => Number(await readCursor(ctx, list, shape, token)),
@@ -124,7 +126,10 @@ interface RunOptions {
 }
 
 async function run(ctx: NsCtx, options: RunOptions, request: ExecuteRequest): Promise<ExecutionResult> {
-  const { definition, collections, reads, retrieverId } = options;
+  const { definition, collections, retrieverId } = options;
+  const reads = request.index_versions
+    ? new RunReads(ctx, checkVersions(request.index_versions, collections))
+    : options.reads;
   const time_limit_ms = Math.min(options.maxTimeMs ?? runTimeMsMax, runTimeMsMax);
   const port = new IndexSearchPort(ctx, { collections, reads });
   const result = await runRetriever(
@@ -152,6 +157,24 @@ async function run(ctx: NsCtx, options: RunOptions, request: ExecuteRequest): Pr
       ? { plan: explainRetriever(definition, await countRows(reads, definition, collections)) }
       : {}),
   };
+}
+
+/** @throws AppError retriever_input_invalid for a collection that the retriever does not read */
+function checkVersions(
+  versions: Readonly<Record<string, number>>,
+  collections: readonly StoredCollection[],
+): Readonly<Record<string, number>> {
+  const strange = Object.keys(versions).filter((id) => !collections.some((one) => one.id === id));
+  if (strange.length === 0) return versions;
+  throw invalid(
+    'retriever_input_invalid',
+    strange.map((id) => ({
+      type: 'value_error',
+      location: ['body', 'index_versions', id],
+      message: `"${id.slice(0, 100)}" is not the id of a collection that this retriever reads`,
+      fix: 'take ids and versions from stage_statistics of an earlier run',
+    })),
+  );
 }
 
 /** How many documents the collections that a definition reads show; counted by their heads. */

@@ -21,17 +21,25 @@ function begun<T>(promise: Promise<T>): Promise<T> {
  */
 export class RunReads {
   readonly #ctx: NsCtx;
+  readonly #versions: Readonly<Record<string, number>>;
   readonly #views = new Map<string, Promise<IndexView>>();
   readonly #snapshots = new Map<string, Promise<Snapshot | undefined>>();
   readonly #plugins = new Map<string, Promise<StoredPlugin>>();
 
-  constructor(ctx: NsCtx) {
+  /** @param versions by collection id: which version to read; the current one of all others */
+  constructor(ctx: NsCtx, versions: Readonly<Record<string, number>> = {}) {
     this.#ctx = ctx;
+    this.#versions = versions;
   }
 
-  /** @throws AppError index_unavailable, index_corrupt */
+  #versionOf(collectionId: string): number | undefined {
+    return Object.hasOwn(this.#versions, collectionId) ? this.#versions[collectionId] : undefined;
+  }
+
+  /** @throws AppError index_version_gone, index_unavailable, index_corrupt */
   view(collectionId: string): Promise<IndexView> {
-    const known = this.#views.get(collectionId) ?? begun(openIndex(this.#ctx, collectionId));
+    const version = this.#versionOf(collectionId);
+    const known = this.#views.get(collectionId) ?? begun(openIndex(this.#ctx, collectionId, { version }));
     this.#views.set(collectionId, known);
     return known;
   }
@@ -62,6 +70,7 @@ export class RunReads {
     } catch (error) {
       // Segments stay for 48 h after a compaction, so one that is gone means that this environment slept in between.
       if (!(error instanceof AppError && error.cause instanceof BlobMissing)) throw error;
+      if (this.#versionOf(collectionId) !== undefined) throw error;
       const newer = await openIndex(this.#ctx, collectionId);
       if (newer.head.version === view.head.version) throw error;
       this.#views.set(collectionId, Promise.resolve(newer));

@@ -324,7 +324,18 @@ export class CandidateScan implements KernelTenant {
     norms: number,
   ): void {
     const { run } = this.#kernel;
-    run.setRows(dtypeNumbers[dtype], metricNumbers[metric], rows, padDims, part, at, aux, scales, residuals, norms);
+    run.setRows(
+      dtypeNumbers[dtype],
+      metricNumbers[metric],
+      rows,
+      padDims,
+      part,
+      at,
+      aux,
+      scales,
+      residuals,
+      norms,
+    );
   }
 
   /** Walks over the rows, with one query that in place `query`, else with the first `queries`. */
@@ -347,7 +358,11 @@ export class CandidateScan implements KernelTenant {
   }
 
   /** Puts query codes down, padded to a multiple of four queries, which share the loading of a row. */
-  #uploadIntegers(codes: readonly QueryCode[], padDims: number, place: ((j: number) => number) | undefined): void {
+  #uploadIntegers(
+    codes: readonly QueryCode[],
+    padDims: number,
+    place: ((j: number) => number) | undefined,
+  ): void {
     const { bytes, run } = this.#kernel;
     const places = codes.length === 1 ? 1 : Math.ceil(codes.length / 4) * 4;
     const block = new Int16Array(bytes.buffer, run.layout.INTEGERS_AT, places * padDims).fill(0);
@@ -367,12 +382,22 @@ export class CandidateScan implements KernelTenant {
     if (this.#metric === 'euclid') {
       const e0 = 2 * slack * norm * norm;
       const coarseSlack =
-        e0 + (2 * perNorm + auxShare * longest) * longest + 2 * coarseShare * (2 * keyRange + longest * longest);
+        e0 +
+        (2 * perNorm + auxShare * longest) * longest +
+        2 * coarseShare * (2 * keyRange + longest * longest);
       const doubled = { perResidual: 2 * perResidual, perNorm: 2 * perNorm };
       this.#setBounds(q, { e0, e2: auxShare, ...doubled, step, coarseAdd, coarseSlack });
     } else {
       const coarseSlack = (perNorm * longest + 2 * coarseShare * keyRange) / step;
-      this.#setBounds(q, { e0: 0, perResidual, perNorm, step, coarseAdd, coarseFactor: 1 / step, coarseSlack });
+      this.#setBounds(q, {
+        e0: 0,
+        perResidual,
+        perNorm,
+        step,
+        coarseAdd,
+        coarseFactor: 1 / step,
+        coarseSlack,
+      });
     }
   }
 
@@ -397,7 +422,10 @@ export class CandidateScan implements KernelTenant {
     set(layout.Q_E0, bounds.e0);
     set(layout.Q_E1, bounds.e1 ?? 0);
     set(layout.Q_E2, bounds.e2 ?? 0);
-    set(layout.Q_CAP, this.#metric === 'cosine' ? this.#queries[query]!.norm * (1 - slack) : Number.POSITIVE_INFINITY);
+    set(
+      layout.Q_CAP,
+      this.#metric === 'cosine' ? this.#queries[query]!.norm * (1 - slack) : Number.POSITIVE_INFINITY,
+    );
     set(layout.Q_COARSE_FACTOR, bounds.coarseFactor ?? 1);
     set(layout.Q_COARSE_SLACK, bounds.coarseSlack);
     set(layout.Q_STEP, bounds.step ?? 0);

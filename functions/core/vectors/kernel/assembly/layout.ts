@@ -55,7 +55,7 @@ export const Q_OVERFLOWN: usize = 112;
 /** Rows that a batch stages, or a list takes, at a time. */
 export const BLOCK_ROWS: u32 = 64;
 /** Rows of each of the two streams of a scan between selections. */
-export const STREAM_ROWS: u32 = 128;
+export const STREAM_ROWS: u32 = 32;
 
 export const STATE_AT: usize = 1024;
 /** f32[BLOCK_ROWS]: scales of staged float rows. */

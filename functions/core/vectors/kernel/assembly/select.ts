@@ -148,6 +148,7 @@ function consider(query: u32, row: u32, dot: usize, scale: usize): void {
     if (((load<u32>(BITMAP_AT + (<usize>(bit >> 5) << 2)) >> (bit & 31)) & 1) == 0) return;
   }
   const state = stateOf(query);
+  if (load<u32>(state, Q_OVERFLOWN)) return;
   const offset = <usize>row << 2;
   let key: f64;
   let error: f64;
