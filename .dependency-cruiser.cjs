@@ -114,7 +114,7 @@ module.exports = {
     }, { path: [`${core}http/openapi[^/]*\\.ts$`, '(^|/)zod-openapi/'] }),
     // A cycle of types alone is none when the code runs.
     forbid('no-cycles', 'Two files that need each other are one.', {}, { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } }),
-    forbid('resolvable', 'An import that leads nowhere.', { path: '^(functions|infra|local|bench|docs|test)/' }, { couldNotResolve: true }),
+    forbid('resolvable', 'An import that leads nowhere.', { path: '^(cli|functions|infra|local|bench|docs|test)/' }, { couldNotResolve: true }),
     ...sliceRules,
   ],
   options: {

@@ -20,6 +20,11 @@ export interface Inputs {
   readonly lanceBytesPerS: number;
   /** Warm and cold answers of S3 Vectors. */
   readonly s3VectorsMs: { readonly warm: number; readonly cold: number };
+  /**
+   * Whether a large index is spread over so many functions that vectors are in memory beside their codes, as far as
+   * there are functions. The planner (functions/core/fan-out/plan.ts) takes as few as hold the codes.
+   */
+  readonly spreadVectors: boolean;
 }
 
 export const prices = {
@@ -40,15 +45,15 @@ export const prices = {
 
 /** What Granary and AWS set as bounds. */
 export const limits = {
-  /** A function of this memory has one vCPU. */
-  functionMegabytes: 1_769,
-  /** Half of it is for vectors and codes (functions/core/vectors/vector-memory.ts). */
-  functionBytes: 1_769 * 2 ** 19,
-  /** Functions that one query may call: the concurrency of an account that nobody has raised. */
-  functionsMax: 1_000,
-  /** Above this many, calls go through functions in between. */
-  treeAbove: 64,
-  /** Reads at the same time when rows are scored again. */
+  /** Memory of `query` and of each scan function (infra/stage.ts). */
+  functionMegabytes: 3_008,
+  /** Half of it is for codes and vectors (functions/core/vectors/vector-memory.ts). */
+  arenaBytes: 3_008 * 2 ** 19,
+  /** Codes that one function takes (functions/core/aws/ports.ts). */
+  scanBytes: 1.2e9,
+  /** Scan functions that a stage can have (infra/stage.ts). */
+  functionsMax: 64,
+  /** Reads at the same time when rows are scored again (functions/core/vectors/segment-vectors.ts). */
   parallelReads: 16,
   s3VectorsMax: 2e9,
   /** The gateway waits no longer. */
@@ -101,12 +106,10 @@ export function estimate(backend: Backend, rows: number, dims: number, inputs: I
 type Estimator = (rows: number, dims: number, inputs: Inputs) => Estimate | undefined;
 
 const estimates: Readonly<Record<Backend, Estimator>> = {
-  // By itself while the codes fit; the vectors behind them are in memory too as long as there is room.
+  // By itself while one function takes the codes; the vectors are in memory too as long as there is room.
   scan: (rows, dims, inputs) => {
-    const both = rows * (codeBytes(dims) + vectorBytes(dims));
-    const rerankFrom = both <= limits.functionBytes ? 'memory' : 'store';
-    const resident = rerankFrom === 'memory' ? both : rows * codeBytes(dims);
-    if (resident > limits.functionBytes) return undefined;
+    if (rows * codeBytes(dims) > limits.scanBytes) return undefined;
+    const rerankFrom = rerankPlace(rows, dims);
     const rerank = reranking(inputs, dims, rerankFrom);
     const warmMs = inputs.invokeMs + scanMs(rows, dims, inputs) + rerank.ms;
     return {
@@ -121,10 +124,28 @@ const estimates: Readonly<Record<Backend, Estimator>> = {
     };
   },
   'fan-out': (rows, dims, inputs) => {
-    const ways = (['memory', 'store'] as const)
-      .map((rerankFrom) => fanOut(rows, dims, inputs, rerankFrom))
-      .filter((way) => way !== undefined);
-    return ways.sort((a, b) => a.per1000 - b.per1000)[0];
+    const least = Math.ceil((rows * codeBytes(dims)) / limits.scanBytes);
+    const both = Math.ceil((rows * (codeBytes(dims) + vectorBytes(dims))) / limits.arenaBytes);
+    const functions = inputs.spreadVectors && both <= limits.functionsMax ? both : least;
+    // What one function can do is not given to others.
+    if (functions === 1 || functions > limits.functionsMax) return undefined;
+    const share = rows / functions;
+    const rerankFrom = rerankPlace(share, dims);
+    // Each function finds its own k best, so each scores its own candidates again.
+    const rerank = reranking(inputs, dims, rerankFrom);
+    const innerMs = inputs.invokeMs + scanMs(share, dims, inputs) + rerank.ms;
+    const warmMs = inputs.invokeMs + innerMs;
+    return {
+      backend: 'fan-out',
+      functions,
+      rerankFrom,
+      warmMs,
+      coldMs: 2 * (inputs.initMs + inputs.invokeMs) + coldScanMs(share, dims, inputs),
+      // The function that asks waits meanwhile.
+      per1000: 1000 * (lambdaCost(warmMs) + functions * (lambdaCost(innerMs) + rerank.dollars)),
+      storageMonth: ownStorage(rows, dims),
+      exact: true,
+    };
   },
   's3-vectors': (rows, dims, inputs) => {
     if (rows > limits.s3VectorsMax) return undefined;
@@ -159,32 +180,9 @@ const estimates: Readonly<Record<Backend, Estimator>> = {
   },
 };
 
-function fanOut(
-  rows: number,
-  dims: number,
-  inputs: Inputs,
-  rerankFrom: 'memory' | 'store',
-): Estimate | undefined {
-  const perRow = codeBytes(dims) + (rerankFrom === 'memory' ? vectorBytes(dims) : 0);
-  const functions = Math.ceil((rows * perRow) / limits.functionBytes);
-  if (functions > limits.functionsMax) return undefined;
-  const share = rows / functions;
-  // Each function finds its own k best, so each scores its own candidates again.
-  const rerank = reranking(inputs, dims, rerankFrom);
-  const innerMs = inputs.invokeMs + scanMs(share, dims, inputs) + rerank.ms;
-  const isTree = functions > limits.treeAbove;
-  const between = isTree ? Math.ceil(Math.sqrt(functions)) : 0;
-  const warmMs = inputs.invokeMs + (isTree ? inputs.invokeMs : 0) + innerMs;
-  return {
-    backend: 'fan-out',
-    functions,
-    rerankFrom,
-    warmMs,
-    coldMs: (isTree ? 3 : 2) * (inputs.initMs + inputs.invokeMs) + coldScanMs(share, dims, inputs),
-    per1000: 1000 * ((1 + between) * lambdaCost(warmMs) + functions * (lambdaCost(innerMs) + rerank.dollars)),
-    storageMonth: ownStorage(rows, dims),
-    exact: true,
-  };
+/** Where rows that are scored again come from, in a function that has so many. */
+function rerankPlace(rows: number, dims: number): 'memory' | 'store' {
+  return rows * (codeBytes(dims) + vectorBytes(dims)) <= limits.arenaBytes ? 'memory' : 'store';
 }
 
 function scanMs(rows: number, dims: number, { codeBytesPerS, lambdaReadBytesPerS }: Inputs): number {

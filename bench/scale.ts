@@ -2,6 +2,7 @@
 //
 //   npm run bench:scale                        from the last `npm run bench:vectors`, else from recorded figures
 //   npm run bench:scale -- --network-mb-s 600  with another bandwidth between S3 and a function
+//   npm run bench:scale -- --spread-vectors    as if a large index were spread until vectors fit beside their codes
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -14,6 +15,7 @@ const { values: asked } = parseArgs({
   options: {
     /** Sustained; design of the vector store, section 11. Bursts may reach 600. Not yet measured on AWS. */
     'network-mb-s': { type: 'string', default: '75' },
+    'spread-vectors': { type: 'boolean', default: false },
   },
 });
 
@@ -57,6 +59,7 @@ const inputs: Inputs = {
   // Design, section 1: what LanceDB has been seen to scan on S3.
   lanceBytesPerS: 0.27e9,
   s3VectorsMs: { warm: 100, cold: 1_000 },
+  spreadVectors: asked['spread-vectors'],
 };
 
 function count(rows: number): string {
@@ -126,7 +129,7 @@ console.log(
   `Kernel: int8 codes at ${measured.int8} GB/s, ${measured.reranked} rows scored again (${measured.source}).`,
 );
 console.log(
-  `A Lambda of 1 vCPU reads at most ${inputs.lambdaReadBytesPerS / 1e9} GB/s from memory and ${network} MB/s from S3.`,
+  `One vCPU of a Lambda reads at most ${inputs.lambdaReadBytesPerS / 1e9} GB/s from memory and ${network} MB/s from S3.`,
 );
 console.log(
   'Latency is that of the query function, without gateway. Nothing of this has been measured on AWS.',

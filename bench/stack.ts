@@ -16,33 +16,48 @@ export const plugin = { name: 'ngram_embed', version: '1.0.0', id: 'ngram_embed_
 export const pluginFolder: string = join(projectFolder, 'examples', plugin.name);
 export const featureUri = `mixpeek://${plugin.name}@${plugin.version}/${plugin.name}_v1_embedding`;
 
-export interface BenchStack {
+/** A plugin as the API names it, and where its files are: `<folder>/manifest.py` and so on. */
+export interface BenchPlugin {
+  readonly name: string;
+  readonly version: string;
+  readonly id: string;
+  readonly folder: string;
+}
+
+/** An emulator of its own with the app deployed and a key. */
+export interface BenchDeployment {
   readonly emulator: Emulator;
   readonly deployment: Deployment;
   /** From the synth to the filled-in stacks, milliseconds. */
   readonly deployMs: number;
   readonly client: Client;
   readonly apiKey: string;
+  /** For temporary files; gone after `close`. */
+  readonly folder: string;
+  /** Ends the emulator and removes everything that was written; safe to repeat. */
+  close(): Promise<void>;
+}
+
+export interface BenchStack extends BenchDeployment {
   /** Base URL of the echo Lambda's gateway. */
   readonly echoUrl: string;
   /** `/v1/namespaces/<id>`, with the plugin deployed. */
   readonly namespace: string;
-  close(): Promise<void>;
 }
 
-function packPlugin(folder: string): Uint8Array<ArrayBuffer> {
-  const archive = join(folder, 'plugin.zip');
-  execFileSync(projectPython, ['-m', 'zipfile', '-c', archive, pluginFolder]);
-  return new Uint8Array(readFileSync(archive));
-}
-
-async function usePlugin(client: Client, namespace: string, archive: Uint8Array<ArrayBuffer>): Promise<void> {
-  const { name, version, id } = plugin;
+/** Packs a plugin, uploads and deploys it in a namespace. */
+export async function installPlugin(
+  { client, folder }: BenchDeployment,
+  namespace: string,
+  { name, version, id, folder: source }: BenchPlugin,
+): Promise<void> {
+  const file = join(folder, `${name}.zip`);
+  execFileSync(projectPython, ['-m', 'zipfile', '-c', file, source]);
   const upload: Json = await client.call('POST', `${namespace}/plugins/uploads`, { name, version });
   const put = await fetch(upload.presigned_url, {
     method: 'PUT',
     headers: { 'Content-Type': 'application/zip' },
-    body: archive,
+    body: new Uint8Array(readFileSync(file)),
   });
   if (!put.ok) throw new Error(`the upload of ${name} was refused: ${put.status} ${await put.text()}`);
   await client.call('POST', `${namespace}/plugins/uploads/${upload.upload_id}/confirm`);
@@ -50,7 +65,7 @@ async function usePlugin(client: Client, namespace: string, archive: Uint8Array<
 }
 
 /** @param say gets a line for each thing that takes a while */
-export async function makeStack(say: (line: string) => void): Promise<BenchStack> {
+export async function makeDeployment(say: (line: string) => void): Promise<BenchDeployment> {
   const stateFolder = mkdtempSync(join(tmpdir(), 'granary-bench-'));
   const close = async () => {
     await stopEmulator(stateFolder);
@@ -62,16 +77,28 @@ export async function makeStack(say: (line: string) => void): Promise<BenchStack
     const begin = performance.now();
     const deployment = await deploy({ endpoint: emulator.endpoint, stateFolder, onStep: say });
     const deployMs = performance.now() - begin;
-    say('making the echo Lambda and its gateway');
-    const echoUrl = await makeEcho(emulator.endpoint, deployment);
     const apiKey = await firstKey(emulator.endpoint, deployment);
     const client = makeClient(deployment.baseUrl, apiKey);
-    const made: Json = await client.call('POST', '/v1/namespaces', { namespace_name: 'bench' });
-    const namespace = `/v1/namespaces/${made.namespace_id}`;
-    await usePlugin(client, namespace, packPlugin(stateFolder));
-    return { emulator, deployment, deployMs, client, apiKey, echoUrl, namespace, close };
+    return { emulator, deployment, deployMs, client, apiKey, folder: stateFolder, close };
   } catch (error) {
     await close();
+    throw error;
+  }
+}
+
+/** @param say gets a line for each thing that takes a while */
+export async function makeStack(say: (line: string) => void): Promise<BenchStack> {
+  const made = await makeDeployment(say);
+  try {
+    const { client, deployment, emulator } = made;
+    say('making the echo Lambda and its gateway');
+    const echoUrl = await makeEcho(emulator.endpoint, deployment);
+    const { namespace_id }: Json = await client.call('POST', '/v1/namespaces', { namespace_name: 'bench' });
+    const namespace = `/v1/namespaces/${namespace_id}`;
+    await installPlugin(made, namespace, { ...plugin, folder: pluginFolder });
+    return { ...made, echoUrl, namespace };
+  } catch (error) {
+    await made.close();
     throw error;
   }
 }

@@ -67,6 +67,7 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
         alert,
         cluster,
         namespace,
+        compact,
         sweep,
         delivery.deliver,
         api.api,

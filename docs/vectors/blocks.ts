@@ -16,7 +16,7 @@ export function findBlock(page: string, name: string): { readonly from: number; 
   const begin = `<!-- printed: ${name} -->\n\`\`\`text\n`;
   const at = page.indexOf(begin);
   const from = at + begin.length;
-  const to = page.indexOf('\n```', from);
+  const to = page.indexOf('\n```', from - 1);
   if (at < 0 || to < 0) throw new Error(`the page has no block "${begin.trim()}"`);
   return { from, to };
 }

@@ -15,7 +15,11 @@ export function exampleSegment(): Uint8Array<ArrayBuffer> {
     metric: 'cosine',
     codes: true,
     rows: [
-      { id: 'doc_a', vector: [3, 4, 0], columns: columns({ category: 'news', price: 9.5, tags: ['x', 'y'] }) },
+      {
+        id: 'doc_a',
+        vector: [3, 4, 0],
+        columns: columns({ category: 'news', price: 9.5, tags: ['x', 'y'] }),
+      },
       { id: 'doc_b', vector: [0, 0, 2], columns: columns({ category: 'sport', tags: 'x' }) },
       { id: 'doc_c', vector: [0, 0, 0], columns: columns({ category: 'news', price: 2, tags: ['y'] }) },
       { id: 'doc_d', vector: [1, 1, 1], columns: columns({ category: 'art', price: -1, tags: 'z' }) },
@@ -35,7 +39,9 @@ function examplePatch(): Uint8Array<ArrayBuffer> {
 
 /** One row with a column too many to have a section of its own. */
 function exampleOfManyColumns(): Uint8Array<ArrayBuffer> {
-  const columns = new Map(Array.from({ length: 257 }, (_, i) => [`c${String(i).padStart(3, '0')}`, i] as const));
+  const columns = new Map(
+    Array.from({ length: 257 }, (_, i) => [`c${String(i).padStart(3, '0')}`, i] as const),
+  );
   return encodeSegment({ kind: 'data', dims: 0, metric: null, rows: [{ id: 'doc_a', columns }] }).bytes;
 }
 
@@ -138,6 +144,9 @@ export function otherSections(): string {
     ...named(many, ['sparse']),
     '',
     'a dead-row list: row 1 of 4',
-    Buffer.from(list).toString('hex').replace(/(.{8})/g, '$1 ').trim(),
+    Buffer.from(list)
+      .toString('hex')
+      .replace(/(.{8})/g, '$1 ')
+      .trim(),
   ].join('\n');
 }

@@ -239,6 +239,10 @@ const planted: Readonly<Record<string, readonly (readonly [from: string, to: str
     [`${resources}/alerts/n2.ts`, `${resources}/clusters/service.ts`],
   ],
   'slice-webhooks': [[`${resources}/webhooks/n1.ts`, `${resources}/objects/service.ts`]],
+  'slice-transfers': [
+    [`${resources}/transfers/n1.ts`, `${resources}/batches/service.ts`],
+    [`${resources}/transfers/n2.ts`, `${resources}/documents/store.ts`],
+  ],
   'slice-service': [[`${resources}/service/n1.ts`, `${resources}/keys/service.ts`]],
 };
 

@@ -184,6 +184,17 @@ class World {
     return found ?? { ...(await search(snapshot, asked)), backend: 'segments', exact: true };
   }
 
+  /** As another process, which has read nothing yet. */
+  forget(): void {
+    const index = new Proxy(this.ports.index, {
+      get: (target, name) => {
+        const member: unknown = Reflect.get(target, name);
+        return typeof member === 'function' ? member.bind(target) : member;
+      },
+    });
+    Object.assign(this.ports, { index });
+  }
+
   /** Other limits than those of the backend. */
   limit(limits: Partial<VectorBackend['limits']>): void {
     const backend = this.backend as { limits: VectorBackend['limits'] };
@@ -389,6 +400,30 @@ export function vectorBackendSuite(title: string, options: SuiteOptions): void {
       w.check(few, [query], k, isRare);
     });
 
+    it('finds the rows that pass where all near ones do not', async () => {
+      const w = await world();
+      const next = numbers(5);
+      const near = (sign: number) => [sign, next() / 9, next() / 9, next() / 9];
+      const rows = (prefix: string, count: number, sign: number, topic: string) =>
+        Object.fromEntries(
+          Array.from({ length: count }, (_, i) => [
+            `${prefix}${i}`,
+            { vector: near(sign), fields: { topic } },
+          ]),
+        );
+      await w.put({ ...rows('near', 600, 1, 'common'), ...rows('far', 60, -1, 'rare') });
+      await sync(w);
+      const query = [1, 0, 0, 0];
+      const result = await w.search({ queries: [query], k: 5, filter: rare });
+      answeredBy(result);
+      w.check(result, [query], 5, isRare);
+      // Neither do rows that died, or have been written anew elsewhere, keep others from being found.
+      await w.remove(...Array.from({ length: 300 }, (_, i) => `near${i}`));
+      await w.put(rows('near', 600, -1, 'common'));
+      w.check(await w.search({ queries: [query], k: 5, filter: rare }), [query], 5, isRare);
+      w.check(await w.search({ queries: [query], k: 5 }), [query], 5);
+    });
+
     it('scans where the copy cannot name enough rows that pass', async () => {
       const w = await world();
       await w.put({
@@ -536,20 +571,34 @@ export function vectorBackendSuite(title: string, options: SuiteOptions): void {
       const w = await world();
       await w.put(randomRows(40, 4));
       await sync(w);
-      await w.put(randomRows(20, 4, 3));
+      await w.put(randomRows(20, 4, 3, 'new'));
       setCrashHook((at) => {
         if (at === 'index.sync.after_put') throw new Error('killed');
       });
       await expect(w.sync()).rejects.toThrow('killed');
       setCrashHook(undefined);
       const { blobs } = await w.ports.index.list(`${w.ctx.ns.namespaceId}/copies/`);
-      for (const { key } of blobs) await w.ports.index.delete(key);
+      expect(blobs.map(({ key }) => key.split('/').at(-1))).toEqual(['1.json', '2.json']);
+      await w.ports.index.delete(blobs[1]!.key);
+      w.forget();
       w.ports.clock.advance(6 * 60_000);
-      await w.remove('doc_00001');
-      // In this process the manifests are still remembered; a new key is not.
+      // What the dead worker put and nobody has any more.
+      await w.remove('new_00000', 'doc_00001');
       await sync(w);
       const queries = [[0.1, 0.9, -0.3, 0.2]];
       w.check(await w.search({ queries, k: 10 }), queries, 10);
+    });
+
+    it('goes on comparing every row where that was interrupted', async () => {
+      const w = await world();
+      w.limit({ rowsPerPut: 5 });
+      await w.put(randomRows(40, 4));
+      await sync(w);
+      const lost = [...w.rows.keys()].slice(0, 20);
+      await w.backend!.remove(w.index, lost);
+      await w.put(randomRows(12, 4, 3, 'new'));
+      expect(await w.sync({ everything: true, untilMs: 0 })).toMatchObject({ done: false, put: 5 });
+      await sync(w);
     });
 
     it('stops when its time is over and goes on at the next call', async () => {
@@ -585,6 +634,20 @@ export function vectorBackendSuite(title: string, options: SuiteOptions): void {
       expect(results.filter(({ done }) => done).length).toBe(1);
       expect(results.filter(({ busy }) => busy).length).toBe(2);
       expect(await w.backend!.count(w.index)).toBe(30);
+    });
+
+    it('publishes nothing when another worker has taken over', async () => {
+      const w = await world();
+      await w.put(randomRows(30, 4));
+      const key = w.ctx.ns.copy(collection, name);
+      setCrashHook((at) => {
+        if (at !== 'index.sync.before_publish') return;
+        void w.ports.table.write([{ update: key, set: { lease_id: 'other' } }]);
+      });
+      expect(await w.sync()).toMatchObject({ done: false, busy: true });
+      setCrashHook(undefined);
+      expect((await w.open()).head.copies).toEqual({});
+      expect((await w.ports.table.get(key))!.lease_id).toBe('other');
     });
 
     it('repairs a copy that lost rows or has rows that nobody knows, when every row is compared', async () => {

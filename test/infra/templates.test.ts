@@ -48,7 +48,7 @@ describe.each(stages)('in the stage %s', (name) => {
   it('work on indexes has a queue of its own, of which a run takes one job', () => {
     const queue = synthesised.one('AWS::SQS::Queue', 'IndexJobsQueue');
     const mapping = ofType('AWS::Lambda::EventSourceMapping').find(
-      ({ Properties }) => Properties.EventSourceArn['Fn::GetAtt'][0] === queue.id,
+      ({ Properties }) => Properties.EventSourceArn['Fn::GetAtt']?.[0] === queue.id,
     );
     expect(mapping?.Properties.BatchSize).toBe(1);
     const worker = functionOf(synthesised, 'compact');

@@ -1,5 +1,6 @@
 // Whether a query function scans a feature by itself, or which scan functions do.
 import type { FeatureManifest, SegmentRef } from '../vectors/manifest.ts';
+import { isVectorSection } from '../vectors/segment-format.ts';
 import { functionFor } from './rendezvous.ts';
 
 /** The segments that one scan function scans. */
@@ -18,12 +19,18 @@ export function residentBytes({ sections }: Pick<SegmentRef, 'sections'>): numbe
   return sections.reduce((sum, { name, len }) => (wanted.has(name) ? sum + len : sum), 0);
 }
 
+/** Bytes of a segment with which nothing is read from the store any more: codes and vectors. */
+function allBytes({ sections }: Pick<SegmentRef, 'sections'>): number {
+  return sections.reduce((sum, { name, len }) => (isVectorSection(name) ? sum + len : sum), 0);
+}
+
 /**
  * The scan functions of a feature; undefined if it fits into the memory of the function that asks, which is then
  * faster by an invocation.
  *
- * As few functions take part as can hold it all: each one more costs an invocation and a place where something can
- * go wrong.
+ * One function does with the codes, and reads the vectors of the few rows that it must score. Where several are
+ * needed anyway, as many take part as hold codes and vectors: those reads would take longer and cost more than the
+ * invocations.
  *
  * @param bytesEach what one function holds
  * @param functions how many there are; 0 for none
@@ -36,7 +43,8 @@ export function planShards(
   const data = feature.segments.filter(({ kind }) => kind === 'data');
   const bytes = data.reduce((sum, ref) => sum + residentBytes(ref), 0);
   if (functions === 0 || bytes <= bytesEach) return undefined;
-  const taking = Math.min(functions, Math.ceil(bytes / bytesEach));
+  const all = data.reduce((sum, ref) => sum + allBytes(ref), 0);
+  const taking = Math.min(functions, Math.ceil(all / bytesEach));
   const shards = new Map<number, string[]>();
   for (const { key } of data) {
     const one = functionFor(key, taking);

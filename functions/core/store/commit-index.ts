@@ -17,7 +17,7 @@ import { forgetOld } from './collect-garbage.ts';
 import { foldDeltas } from './fold-deltas.ts';
 import { headWrite, toHead } from './index-head.ts';
 import { checkFresh, manifestKey, segmentKey } from './index-keys.ts';
-import { dueTasks, requestWork, wantedWork } from './index-work.ts';
+import { dueTasks, requestAfterwards, requestWork, wantedWork } from './index-work.ts';
 import { loadManifest, loadSegment, readFault } from './open-index.ts';
 import type { Item, Write } from './table.ts';
 import { ConditionFailed } from './table.ts';
@@ -80,6 +80,8 @@ export interface CommitOptions {
 const commitTries = 20;
 /** Writes that a commit adds to its caller's, at most, by collection: head, token, that it exists, and work asked for. */
 export const writesPerCollection = 3 + dueTasks.length;
+/** What the table takes at once. */
+const transactionWritesMax = 100;
 const tokenKeepMs = 24 * 3600 * 1000;
 
 /** The sequence of the batch was taken over or aborted: it may not commit any more. */
@@ -186,8 +188,11 @@ export async function commitIndex(
       });
     }
     try {
-      await table.write([...callers, ...ours, ...requests]);
+      const room = Math.max(0, transactionWritesMax - callers.length - ours.length);
+      await table.write([...callers, ...ours, ...requests.slice(0, room)]);
       crash(`${crashPoint}.after_head`);
+      // A batch of many collections: what is lost here, the next commit asks for.
+      await requestAfterwards(ctx, requests.slice(room));
       return { repeated: false, versions };
     } catch (error) {
       if (!(error instanceof ConditionFailed)) throw error;

@@ -88,6 +88,11 @@ export function requestWork(
   });
 }
 
+/** Makes requests that had no room in the commit's transaction, unless somebody else has made them since. */
+export async function requestAfterwards(ctx: NsCtx, requests: readonly Write[]): Promise<void> {
+  for (const request of requests) await holds(ctx, [{ ...request, if: [{ absent: true }] } as Write]);
+}
+
 /** How long a job that was sent is not sent again: longer than any run of the worker. */
 export const workLeaseMs = 16 * 60 * 1000;
 

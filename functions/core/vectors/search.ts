@@ -85,7 +85,9 @@ export async function search(
   const queries = request.queries.map((query) => validateVector(query, snapshot.dims));
   const selected = selectedParts(snapshot, request);
   const rowsSelected = selected.reduce((sum, { count }) => sum + count, 0);
-  const totals = { bytesScanned: 0, reranked: 0, cold: false };
+  // Seen before anything is fetched ahead: the scan finds that in its place.
+  const cold = queries.length > 0 && selected.some((one) => isMissing(one, memory));
+  const totals = { bytesScanned: 0, reranked: 0, cold };
   const matches: Match[][] = [];
   if (queries.length > 0) prefetch(selected, 0, memory);
   for (let first = 0; first < queries.length; first += queriesPerPass) {
@@ -152,15 +154,36 @@ async function findCandidates(
     if (bits === undefined) for (let row = 0; row < part.segment.rows; row += 1) want(index, row, queries);
     else for (const row of rowsOf(bits)) want(index, row, queries);
   };
-  const scan = new CandidateScan(
-    memory.kernel,
-    snapshot.metric!,
-    snapshot.dims,
-    block.map(({ query }) => query),
-    // Excluded rows may be among the best of the scan; they must not push out others.
-    block.map(({ excluded }) => k + (excluded?.size ?? 0)),
-    minScore,
-  );
+  const scanFor = (asked: readonly Asked[]) =>
+    new CandidateScan(
+      memory.kernel,
+      snapshot.metric!,
+      snapshot.dims,
+      asked.map(({ query }) => query),
+      // Excluded rows may be among the best of the scan; they must not push out others.
+      asked.map(({ excluded }) => k + (excluded?.size ?? 0)),
+      minScore,
+    );
+  /** Scans one part by its vectors, for some queries. @returns those whose candidates are still too many */
+  const findByVectors = async ({ index, part, bits, count }: SelectedPart, queries: readonly number[]) => {
+    const vectors = part.segment.vectors!;
+    // A scan of its own: the bounds of these rows by their codes are in the other one.
+    const again = scanFor(queries.map((q) => block[q]!));
+    const complete = await vectors.scan(
+      memory,
+      (resident, cold) => {
+        totals.cold ||= cold;
+        totals.bytesScanned += count * vectors.rowBytes;
+        return resident === undefined ? [] : again.scan(index, resident, bits);
+      },
+      'vectors',
+    );
+    for (const [i, q] of queries.entries()) {
+      if (complete[i]) for (const { part: at, row } of again.candidates(i)) want(at, row, 1 << q);
+    }
+    return queries.filter((_, i) => !complete[i]);
+  };
+  const scan = scanFor(block);
   for (const [i, one] of selected.entries()) {
     const vectors = one.part.segment.vectors!;
     const isFar = !vectors.isResident(memory) && one.count < one.part.segment.rows * smallShare;
@@ -175,8 +198,14 @@ async function findCandidates(
       totals.bytesScanned += one.count * (vectors.scanBytes / vectors.padRows);
       return scan.scan(one.index, resident, one.bits);
     });
-    const incomplete = complete.reduce((bits, isComplete, q) => (isComplete ? bits : bits | (1 << q)), 0);
-    if (incomplete !== 0) wantAll(one, incomplete);
+    const open = block.flatMap((_, q) => (complete[q] ? [] : [q]));
+    if (open.length === 0) continue;
+    // Too many candidates: the codes are too coarse for these vectors. The vectors themselves say more.
+    const left = vectors.hasCodes ? await findByVectors(one, open) : open;
+    wantAll(
+      one,
+      left.reduce((bits, q) => bits | (1 << q), 0),
+    );
   }
   for (let q = 0; q < block.length; q += 1) {
     for (const { part, row } of scan.candidates(q)) want(part, row, 1 << q);
@@ -216,18 +245,19 @@ async function score(
 function prefetch(selected: readonly SelectedPart[], from: number, memory: VectorMemory): void {
   let bytes = memory.kernel.arenaBytes / 4;
   for (let i = from; i < selected.length; i += 1) {
-    const { part, count } = selected[i]!;
-    const vectors = part.segment.vectors!;
+    const one = selected[i]!;
+    const vectors = one.part.segment.vectors!;
     bytes -= vectors.residentBytes;
     if (bytes < 0) return;
-    if (
-      count <= memory.rowsWithoutScan ||
-      count < part.segment.rows * smallShare ||
-      vectors.isResident(memory)
-    )
-      continue;
-    vectors.prefetch(memory);
+    if (isMissing(one, memory)) vectors.prefetch(memory);
   }
+}
+
+/** Whether a scan of the part would have to fetch it first. */
+function isMissing({ part, count }: SelectedPart, memory: VectorMemory): boolean {
+  const { rows, vectors } = part.segment;
+  if (count <= memory.rowsWithoutScan || count < rows * smallShare) return false;
+  return !vectors!.isResident(memory);
 }
 
 /** Parts with rows to score. */

@@ -24,6 +24,13 @@ const parallelRanges = 16;
 /** Rows that are worth more than this share of the vectors are fetched by fetching all of them. */
 const shareToLoadAll = 0.25;
 
+/** What is in the memory of the kernel as one piece. `aux` is in both, since scans of both need it. */
+type Group = 'codes' | 'vectors';
+const groups: Readonly<Record<Group, readonly VectorSection[]>> = {
+  codes: ['aux', 'i8', 'i8s', 'i8r', 'i8n'],
+  vectors: ['vec', 'aux'],
+};
+
 /** Called for each row asked for; its vector is `values[at .. at + padDims)`, the row the `n`-th of those asked for. */
 export type VisitRow = (values: Float32Array, at: number, n: number) => void;
 
@@ -82,34 +89,35 @@ export class SegmentVectors {
 
   /** Bytes in the memory of the kernel once `scan` has been called. */
   get residentBytes(): number {
-    const [first, last] = this.#scanRange();
-    return last.off + last.len - first.off;
+    return this.#group(this.#scanned).bytes;
   }
 
   isResident({ arena }: VectorMemory): boolean {
-    return arena.has(this.#scanKey());
+    return arena.has(this.#group(this.#scanned).key);
   }
 
   /** Begins to load what a scan needs. What goes wrong shows when the scan asks again. */
   prefetch(memory: VectorMemory): void {
-    this.#load(memory, () => undefined).catch(() => undefined);
+    this.#load(memory, this.#scanned, () => undefined).catch(() => undefined);
   }
 
   /**
-   * Runs `work` with the rows in the memory of the kernel: codes where there are some, else vectors. Nothing may keep
-   * the addresses.
+   * Runs `work` with the rows in the memory of the kernel. Nothing may keep the addresses.
    *
    * @param work gets undefined for rows that float32 arithmetic is no good for: visit them instead
+   * @param by what to have there; by default codes where there are some, else vectors
    * @throws VectorError segment_corrupt, segment_too_large; and what the source throws
    */
   async scan<T>(
     memory: VectorMemory,
     work: (resident: ResidentRows | undefined, cold: boolean) => T,
+    by: Group = this.#scanned,
   ): Promise<T> {
-    return this.#load(memory, (at, cold) => {
-      const [first] = this.#scanRange();
+    return this.#load(memory, by, (at, cold) => {
+      const { first } = this.#group(by);
       const address = (name: VectorSection) => at + this.#sections.get(name)!.off - first.off;
-      const vectors = this.hasCodes ? undefined : { at: address('vec'), dtype: this.#header.dtype };
+      const coded = by === 'codes';
+      const vectors = coded ? undefined : { at: address('vec'), dtype: this.#header.dtype };
       this.#normRange ??= this.#measure(memory, address('aux'), vectors!.at);
       if (!isKernelSafe(this.#normRange)) return work(undefined, cold);
       return work(
@@ -121,7 +129,7 @@ export class SegmentVectors {
           metric: this.metric,
           aux: address('aux'),
           vectors,
-          codes: this.hasCodes
+          codes: coded
             ? {
                 at: address('i8'),
                 scales: address('i8s'),
@@ -156,18 +164,11 @@ export class SegmentVectors {
     }
     this.#visits += 1;
     const { arena, kernel } = memory;
-    const scanned = !this.hasCodes && arena.has(this.#scanKey());
-    const key = scanned ? this.#scanKey() : `${this.#key} vec`;
-    const all = scanned ? this.residentBytes : vec.len;
+    const { key, bytes: all } = this.#group('vectors');
     const hasRoom = arena.bytesUsed + all <= kernel.arenaBytes;
     const isCheaper = rows.length >= this.rows * shareToLoadAll && all <= kernel.arenaBytes;
     if (arena.has(key) || isCheaper || (hasRoom && this.#visits > 1)) {
-      await arena.use(
-        key,
-        all,
-        (target) => this.#fill(scanned ? ['vec', 'aux'] : ['vec'], target),
-        (at) => this.#visitAt(kernel.bytes, at, rows, visit),
-      );
+      await this.#load(memory, 'vectors', (at) => this.#visitAt(kernel.bytes, at, rows, visit));
       return;
     }
     await this.#visitRanges(rows, visit);
@@ -182,19 +183,21 @@ export class SegmentVectors {
     return found;
   }
 
-  #scanKey(): string {
-    return `${this.#key} ${this.hasCodes ? 'codes' : 'vectors'}`;
+  get #scanned(): Group {
+    return this.hasCodes ? 'codes' : 'vectors';
   }
 
-  /** First and last section that a scan needs: one range of the file. */
-  #scanRange(): [SectionRef, SectionRef] {
-    const get = (name: VectorSection) => this.#sections.get(name)!;
-    return this.hasCodes ? [get('aux'), get('i8n')] : [get('vec'), get('aux')];
+  /** Neighbouring sections that are read and kept together. */
+  #group(group: Group): { readonly key: string; readonly first: SectionRef; readonly bytes: number } {
+    const names = groups[group];
+    const first = this.#sections.get(names[0]!)!;
+    const last = this.#sections.get(names.at(-1)!)!;
+    return { key: `${this.#key} ${group}`, first, bytes: last.off + last.len - first.off };
   }
 
-  #load<T>(memory: VectorMemory, work: (at: number, cold: boolean) => T): Promise<T> {
-    const names = this.hasCodes ? (['aux', 'i8', 'i8s', 'i8r', 'i8n'] as const) : (['vec', 'aux'] as const);
-    return memory.arena.use(this.#scanKey(), this.residentBytes, (target) => this.#fill(names, target), work);
+  #load<T>(memory: VectorMemory, by: Group, work: (at: number, cold: boolean) => T): Promise<T> {
+    const { key, bytes } = this.#group(by);
+    return memory.arena.use(key, bytes, (target) => this.#fill(groups[by], target), work);
   }
 
   /** Reads neighbouring sections into memory and verifies each. */

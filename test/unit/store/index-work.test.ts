@@ -246,3 +246,30 @@ describe('what a manifest leaves to be done', () => {
     expect(await world.row('compact')).toBeDefined();
   });
 });
+
+describe('a commit of as many collections as a batch may have', () => {
+  it('asks for the work of each, though one transaction has no room for all', async () => {
+    const ids = Array.from({ length: 20 }, (_, i) => `col_${i}`);
+    for (const each of ids)
+      await world.table.write([{ put: { ...ctx.ns.resource('COLLECTION', each), id: each } }]);
+    const writes = ids.map((each) => ({ put: { ...ctx.ns.object('bkt', each), n: 1 } }));
+    const commit = async (token: string) => {
+      const changes = await Promise.all(
+        ids.map(async (each) => {
+          const segment = await putSegment(ctx, each, {
+            kind: 'data',
+            dims: 0,
+            metric: null,
+            rows: [{ id: token }],
+          });
+          const additions = [{ uri: documentsUri, dims: 0, metric: null, segment }];
+          return { collection_id: each, document_delta: 1, additions };
+        }),
+      );
+      await commitIndex(ctx, changes, { token, writes });
+    };
+    await commit('first');
+    await commit('second');
+    for (const each of ids) expect(await world.table.get(ctx.ns.indexWork(each, 'collect'))).toBeDefined();
+  });
+});

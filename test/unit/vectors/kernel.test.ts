@@ -353,24 +353,70 @@ describe('CandidateScan', () => {
     }
   });
 
+  it('keeps every row whose interval reaches that of the best, also if its float32 score does not', () => {
+    // The best comes first. Neighbouring rows differ by one float32 step; the errors of two rows together are many steps wide.
+    const table = tableOf(
+      ladder(64, (i) => 1 + (63 - i) * 2 ** -23),
+      2,
+    );
+    const g = 12 * 2 ** -24;
+    for (const [metric, query, perStep] of [
+      ['dot', along, 2 ** -23],
+      ['euclid', Float32Array.of(4, 0), 6 * 2 ** -23],
+    ] as const) {
+      const { resident } = place(kernel, kernel.arenaAt, table, metric, 'f32');
+      const scan = new CandidateScan(kernel, metric, 2, [query], [1], Number.NEGATIVE_INFINITY);
+      scan.scan(0, resident, undefined);
+      const error = (metric === 'dot' ? 1 : 2) * g * query[0]! * Math.SQRT2;
+      const reached = Math.floor((0.9 * 2 * error) / perStep);
+      expect(reached).toBeGreaterThan(12);
+      expect(rowsFound(scan)).toEqual(expect.arrayContaining(Array.from({ length: reached }, (_, i) => i)));
+      expect(rowsFound(scan).length).toBeLessThan(1.2 * reached + 2);
+    }
+  });
+
   it('does not tell rows apart whose cosine is cut to 1', () => {
     // Codes and query are exact, so nothing but the cut hides that some of these are above 1 by different amounts.
-    const dims = 1_000;
-    const vectors = Array.from({ length: 64 }, (_, i) => {
-      return Float32Array.from({ length: dims }, (_value, j) => (j < i % 8 ? 126 : 127) * 2 ** (i >> 3));
+    const dims = 1_020;
+    const vectors = Array.from({ length: 16 }, (_, i) => {
+      return Float32Array.from({ length: dims }, (_value, j) => (j < i % 2 ? 126 : 127) * 2 ** (i >> 1));
     });
     const table = tableOf(vectors, dims);
     const query = new Float32Array(dims).fill(queryCodeMax(table.padDims));
     const scores = scoresOf(table, 'cosine', query);
     const best = bestOf(scores, 1, Number.NEGATIVE_INFINITY, undefined);
     expect(scores[best[0]!]).toBe(1);
-    expect(new Set(best.map((row) => row % 8)).size).toBeGreaterThan(1);
+    expect(new Set(best.map((row) => row % 2)).size).toBe(2);
     for (const storage of storages) {
       const { resident } = place(kernel, kernel.arenaAt, table, 'cosine', storage);
       const scan = new CandidateScan(kernel, 'cosine', dims, [query], [1], Number.NEGATIVE_INFINITY);
       expect(scan.scan(0, resident, undefined)).toEqual([true]);
       const found = rowsFound(scan);
       for (const row of best) expect(found).toContain(row);
+    }
+  });
+
+  it('allows for the rounding of the query to int16', () => {
+    // Both rows are their own codes. The query rounds 1.4 steps to 1 where the better row is not 0, and 0.6 steps to 1
+    // where the other is, which has twice as many of those.
+    const step = 1 / queryCodeMax(16);
+    const query = Float32Array.of(1, ...new Array(4).fill(1.4 * step), ...new Array(8).fill(0.6 * step));
+    const better = Float32Array.of(127, ...new Array(4).fill(127), ...new Array(8).fill(0));
+    const other = Float32Array.of(127, ...new Array(4).fill(0), ...new Array(8).fill(127));
+    const table = tableOf([better, other], 13);
+    expect(bestOf(scoresOf(table, 'dot', query), 1, Number.NEGATIVE_INFINITY, undefined)).toEqual([0]);
+    for (const queries of [[query], [query, query]]) {
+      const { resident } = place(kernel, kernel.arenaAt, table, 'dot', 'i8');
+      const scan = new CandidateScan(
+        kernel,
+        'dot',
+        13,
+        queries,
+        queries.map(() => 1),
+        Number.NEGATIVE_INFINITY,
+      );
+      scan.scan(0, resident, undefined);
+      expect(rowsFound(scan)).toContain(0);
     }
   });
 

@@ -9,6 +9,7 @@ import { search } from '../../../functions/core/vectors/search.ts';
 import { selectRows, unknownFields } from '../../../functions/core/vectors/select-rows.ts';
 import { fieldsOf, openSnapshot, vectorOf } from '../../../functions/core/vectors/snapshot.ts';
 import { dimsMax, type Metric, validateVector } from '../../../functions/core/vectors/vector.ts';
+import { makeVectorMemory } from '../../../functions/core/vectors/vector-memory.ts';
 
 function snapshotOf(metric: Metric | null, rows: { id: string; vector?: number[]; document?: unknown }[]) {
   const dims = rows[0]?.vector?.length ?? 0;
@@ -95,6 +96,14 @@ describe('requests', () => {
       reranked: 0,
       cold: false,
     });
+  });
+
+  test('the first search of a segment is cold, the next is not; scoring a few rows fetches nothing', async () => {
+    const memory = makeVectorMemory(2 ** 20);
+    const request = { queries: [[1, 0]], k: 3 };
+    expect((await search(snapshot, { ...request, include: ['doc_07'] }, memory)).cold).toBe(false);
+    expect((await search(snapshot, request, memory)).cold).toBe(true);
+    expect((await search(snapshot, request, memory)).cold).toBe(false);
   });
 
   test('an empty index answers with nothing', async () => {

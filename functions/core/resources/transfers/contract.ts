@@ -161,7 +161,7 @@ export const routes = {
     tag,
     summary: 'Export documents, with their vectors if asked for, to a file',
     description:
-      'Up to 20,000 documents and 64 MB of vectors are written before the answer (200). More become a task (202): ask for the export, or the task, until it is done. Files are kept for 7 days.',
+      'Up to 20,000 documents and 16 MB of vectors are written before the answer (200). More become a task (202): ask for the export, or the task, until it is done. Files are kept for 7 days.',
     permission: 'read',
     rate: 'compute',
     body: ExportBody,

@@ -41,7 +41,7 @@ import { findTransfer, jobOf, putTransfer, transferKeys } from './store.ts';
 export type { StoredExport, StoredImport } from './store.ts';
 
 /** What one call of the API can write within its 29 seconds; more is a task. */
-const exportNow = { documents: 20_000, vectorBytes: 64 * 2 ** 20, passes: 3 } as const;
+const exportNow = { documents: 20_000, vectorBytes: 16 * 2 ** 20, passes: 3 } as const;
 const importNow = { rows: 5_000, fileBytes: 32 * 2 ** 20, pieceBytes: 64 * 2 ** 20 } as const;
 /** Unpacked bytes of one row group that the worker reads. */
 const pieceBytesMax = 256 * 2 ** 20;

@@ -14,6 +14,13 @@
 // products, Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Products below float32's range lose
 // at most 2^-150 each: row norms are at least 2^-40, so `slack` covers them.
 //
+// float32 and bfloat16 rows, several queries. Rows and queries become int16 of length N = 32,000 for the time of the
+// pass: c = round(f x) with f = N / |x|, e = round(q / t) with t = |q| / N. A product then costs half as much, and
+// |c||e| < 2^31 bounds every partial sum (Cauchy and Schwarz), so int32 is exact. Each place of f x - c is at most 0.502
+// (assembly/stage.ts), so with r = 0.502 sqrt(dims), delta = |q - t e| and s = 1/f, float32, the same inequality as for
+// codes gives |q.x - s t (c.e)| <= s (|q| r + delta (N + r)), plus 2^-23 of |q|(N + r) s for the rounding of s. Where
+// that is too wide, rows that differ little lie far from the origin, each query is tried again by itself.
+//
 // int8 rows: see codes.ts. The rounding of s t (c.e) and of the rotation, both float64, is far below `slack`.
 //
 // slack = 1e-9 (of |q||x|) covers all float64 roundings, here and in the final score: those are below
