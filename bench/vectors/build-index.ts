@@ -2,10 +2,10 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { segmentBytesTarget } from '../../functions/core/vectors/compact.ts';
 import { encodeSegment } from '../../functions/core/vectors/encode-segment.ts';
 import type { FeatureManifest, SegmentRef } from '../../functions/core/vectors/manifest.ts';
 import { openStoredSegment, type Segment } from '../../functions/core/vectors/open-segment.ts';
+import { segmentBytesTarget } from '../../functions/core/vectors/segment-format.ts';
 import { openSnapshot, type Snapshot } from '../../functions/core/vectors/snapshot.ts';
 import { paddedDims } from '../../functions/core/vectors/vector.ts';
 import type { DataSet } from './data-file.ts';

@@ -5,9 +5,10 @@ import type { DocumentBody } from '../../functions/core/resources/documents/stor
 import { writeRows } from '../../functions/core/resources/documents/write-rows.ts';
 import { commitIndex, putSegment } from '../../functions/core/store/commit-index.ts';
 import { openSequence, readHead } from '../../functions/core/store/index-head.ts';
-import { segmentBytesTarget, segmentRowsMax } from '../../functions/core/vectors/compact.ts';
+import { segmentRowsMax } from '../../functions/core/vectors/compact.ts';
 import type { SegmentRow } from '../../functions/core/vectors/encode-segment.ts';
 import { type Addition, documentsUri } from '../../functions/core/vectors/manifest.ts';
+import { segmentBytesTarget } from '../../functions/core/vectors/segment-format.ts';
 import { paddedDims } from '../../functions/core/vectors/vector.ts';
 import { normalNumbers } from '../random.ts';
 

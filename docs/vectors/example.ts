@@ -82,7 +82,7 @@ function length(values: ArrayLike<number>): number {
 }
 
 const fixed = (value: number, width: number, digits: number) => value.toFixed(digits).padStart(width);
-const list = (found: readonly number[] | undefined) => (found ? found.join(', ') : 'gave up');
+const list = (found: readonly number[] | undefined) => (found ? found.join(', ') : 'gives up');
 
 /** The eight rows: each number of the int8 bound, the float32 bound beside it, the candidates of the kernel. */
 function rowsTable(): string[] {
@@ -189,7 +189,7 @@ function overflowLines(): string[] {
     const vectors = new Float32Array(count * padDims);
     for (let i = 0; i < count; i += 1) vectors.set(rows[1]!, i * padDims);
     const found = keptBy(place(vectors, count, dims, true), query, 1);
-    return `${count} equal rows, k = 1: ${found ? `${found.length} candidates` : 'gave up, every row is scored'}`;
+    return `${count} equal rows, k = 1: ${found ? `${found.length} candidates` : 'the kernel gives up'}`;
   });
 }
 

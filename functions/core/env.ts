@@ -24,7 +24,8 @@ export const environmentValues = {
   TAXONOMY_WORKFLOW: 'ARN of the taxonomy state machine',
   NAMESPACE_WORKFLOW: 'ARN of the namespace-delete state machine',
   SCAN_FUNCTIONS: 'JSON: names of the functions that share the scan of large indexes, [] for none',
-  VECTOR_BACKENDS: 'JSON: the vector backends of the stage and how to reach them, {} for none (see core/aws/backends.ts)',
+  VECTOR_BACKENDS:
+    'JSON: the vector backends of the stage and how to reach them, {} for none (see core/aws/backends.ts)',
   LABEL_MODEL: 'JSON: the model that names clusters, {} for none (see core/labels)',
 } as const;
 

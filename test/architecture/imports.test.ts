@@ -74,7 +74,10 @@ describe('the code', () => {
     const modules = seen.modules
       .map(({ source }) => source)
       .filter((source) => source.endsWith('.ts') && !source.includes('node_modules/'));
-    const files = present.flatMap((folder) => typescriptFiles(join(root, folder)));
+    // AssemblyScript is another language in files of the same name; its compiler resolves its imports.
+    const files = present
+      .flatMap((folder) => typescriptFiles(join(root, folder)))
+      .filter((file) => !file.startsWith('functions/core/vectors/kernel/assembly/'));
     expect(modules.sort()).toEqual(files.sort());
     expect(files.length).toBeGreaterThan(150);
   });

@@ -15,6 +15,7 @@ import type { NsCtx } from '../../functions/core/context.ts';
 import { inNamespace, makeContext } from '../../functions/core/context.ts';
 import { setCrashHook } from '../../functions/core/crash.ts';
 import { newId } from '../../functions/core/ids.ts';
+import { compactIndex } from '../../functions/core/store/compact-index.ts';
 import {
   commitIndex,
   deleteRows,
@@ -53,7 +54,7 @@ interface Answer extends SearchResult {
 }
 
 /** The rows as a map in memory, and the index that must answer like it. */
-class World {
+export class World {
   readonly ctx: NsCtx;
   readonly ports: TestPorts;
   readonly backend: VectorBackend | undefined;
@@ -273,7 +274,8 @@ function numbers(seed: number): () => number {
   };
 }
 
-function randomRows(count: number, dims: number, seed = 1, prefix = 'doc'): Given {
+/** Rows `<prefix>_00000` and on, every tenth of the topic `rare`. */
+export function randomRows(count: number, dims: number, seed = 1, prefix = 'doc'): Given {
   const next = numbers(seed);
   return Object.fromEntries(
     Array.from({ length: count }, (_, i) => [
@@ -700,6 +702,25 @@ export function vectorBackendSuite(title: string, options: SuiteOptions): void {
       await expect(w.backend!.count(other)).rejects.toMatchObject({ code: 'index_missing' });
       expect((await w.open()).head.copies).toEqual({});
       expect(await readCopies(w.ctx, collection)).toEqual([]);
+    });
+
+    it('does not copy again what a compaction has only moved', async () => {
+      const w = await world();
+      for (let i = 0; i < 20; i++) await w.put(randomRows(5, 4, i, `batch${i}`));
+      await w.patch('batch3_00001', { topic: 'rare' });
+      await w.remove('batch4_00001', 'batch5_00002');
+      await sync(w);
+      await w.put({ batch6_00001: { vector: [1, 1, 0, 0] } });
+      const before = (await w.open()).head.version;
+      await compactIndex(w.ctx, collection, { untilMs: Number.POSITIVE_INFINITY });
+      expect((await w.open()).head.version).toBeGreaterThan(before);
+      const queries = [[0.2, 0.4, -0.1, 0.9]];
+      const result = await w.search({ queries, k: 10 });
+      answeredBy(result);
+      w.check(result, queries, 10);
+      expect(await w.sync()).toMatchObject({ done: true, put: 1, removed: 0 });
+      await sync(w);
+      w.check(await w.search({ queries, k: 10 }), queries, 10);
     });
 
     it('lists every row with its number, page by page', async () => {

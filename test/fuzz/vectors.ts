@@ -33,7 +33,9 @@ async function main(): Promise<void> {
   const runs = Number(values.runs);
   const firstSeed = values.seed === undefined ? Date.now() % 2 ** 31 : Number(values.seed);
   if (!Number.isSafeInteger(runs) || runs < 1 || !Number.isSafeInteger(firstSeed)) {
-    console.error(`--runs is a number from 1 and --seed a whole number, got ${values.runs} and ${values.seed}`);
+    console.error(
+      `--runs is a number from 1 and --seed a whole number, got ${values.runs} and ${values.seed}`,
+    );
     process.exit(2);
   }
   const slices: Slice[] = [];

@@ -3,7 +3,7 @@
 // candidates is the backend's word, and then the answer says that it is not exact.
 import type { NsCtx } from '../context.ts';
 import type { IndexHead } from '../store/index-head.ts';
-import { noBits, rowsOf, setBit } from '../vectors/bits.ts';
+import { countBits, hasBit, noBits, rowsOf, setBit } from '../vectors/bits.ts';
 import { type SearchRequest, type SearchResult, search } from '../vectors/search.ts';
 import { count, selectRows } from '../vectors/select-rows.ts';
 import type { Snapshot } from '../vectors/snapshot.ts';
@@ -19,7 +19,7 @@ import { seqAfter } from './sync.ts';
 export interface SearchPlace {
   readonly collectionId: string;
   readonly featureUri: string;
-  readonly head: Pick<IndexHead, 'copies'>;
+  readonly head: Pick<IndexHead, 'copies' | 'version'>;
 }
 
 export interface CopySearchResult extends SearchResult {
@@ -105,6 +105,8 @@ async function copyOf(
   const version = copies && Object.hasOwn(copies, featureUri) ? copies[featureUri] : undefined;
   const backend = ctx.ports.backends?.[name];
   if (version === undefined || backend === undefined) return undefined;
+  // The copy has lost what an older version still shows.
+  if (version > head.version) return undefined;
   return {
     name,
     version,
@@ -126,14 +128,22 @@ interface Question {
   readonly fresh: readonly string[];
 }
 
-/** Splits the rows that qualify by the first sequence number that the copy does not know. */
+/**
+ * Splits the rows that qualify by the first sequence number that the copy does not know. Row by row only in the few
+ * segments that hold both kinds, for this is done for each query.
+ */
 function makeQuestion(snapshot: Snapshot, request: SearchRequest, firstFresh: number): Question {
   const selected = selectRows(snapshot, request.filter);
   const fresh: string[] = [];
   let covered = 0;
   const coveredBits = snapshot.parts.map(({ segment, baseSeq, firstRow }, i) => {
+    const qualifying = selected[i]!;
+    if (baseSeq + segment.header.seqMax < firstFresh) {
+      covered += countBits(qualifying);
+      return { bits: qualifying, firstRow };
+    }
     const bits = noBits(segment.rows);
-    for (const local of rowsOf(selected[i]!)) {
+    for (const local of rowsOf(qualifying)) {
       if (baseSeq + segment.seq(local) >= firstFresh) fresh.push(snapshot.idOf(firstRow + local));
       else {
         setBit(bits, local);
@@ -147,8 +157,7 @@ function makeQuestion(snapshot: Snapshot, request: SearchRequest, firstFresh: nu
     const row = snapshot.rowOf(id);
     if (row === undefined) return false;
     const { bits, firstRow } = partAt.get(snapshot.partOf(row))!;
-    const local = row - firstRow;
-    return (bits[local >>> 5]! & (1 << (local & 31))) !== 0;
+    return hasBit(bits, row - firstRow);
   };
   return { covered, isCovered, fresh };
 }

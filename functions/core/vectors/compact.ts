@@ -1,12 +1,9 @@
 // Compaction: the live rows of a snapshot, rewritten as few segments without deletions and patches.
 import { type EncodedSegment, encodeSegment, type SegmentRow } from './encode-segment.ts';
-import { isVectorSection } from './segment-format.ts';
+import { isVectorSection, segmentBytesTarget } from './segment-format.ts';
 import type { Snapshot } from './snapshot.ts';
 import { paddedDims } from './vector.ts';
 import { type VectorMemory, vectorMemory } from './vector-memory.ts';
-
-/** Size of a segment that scans, loads and compactions are tuned for (vector store design, section 3). */
-export const segmentBytesTarget = 64 * 2 ** 20;
 
 /** Rows of a segment that is written: while it is made each of them is an object in memory. */
 export const segmentRowsMax = 2 ** 18;

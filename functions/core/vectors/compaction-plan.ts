@@ -1,6 +1,7 @@
 // When a feature is worth compacting, and which of its segments are rewritten then.
-import { segmentBytesTarget, segmentRowsMax } from './compact.ts';
+import { segmentRowsMax } from './compact.ts';
 import type { FeatureManifest, SegmentRef } from './manifest.ts';
+import { segmentBytesTarget } from './segment-format.ts';
 import type { Snapshot } from './snapshot.ts';
 
 /** The limits of compaction; tests lower them. */

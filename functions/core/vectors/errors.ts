@@ -30,9 +30,7 @@ export type VectorErrorCode =
   /** One commit has more rows than its share of sequence numbers. */
   | 'commit_too_large'
   /** Segments that were compacted are no longer in the manifest: start the compaction again. */
-  | 'compaction_stale'
-  /** A compaction would drop deletions or patches that older, kept segments still need. */
-  | 'compaction_partial';
+  | 'compaction_stale';
 
 /** An error of the vector store; `objectName` is the stored object to blame, where there is one. */
 export class VectorError extends Error {

@@ -218,49 +218,6 @@ export function applyCompaction(
   };
 }
 
-/**
- * The next manifest after a compaction that read only some segments of a feature: `removed` ones give way to `added`
- * ones, whose rows carry absolute sequence numbers. Removed keys that no other feature uses are retired.
- *
- * @throws VectorError compaction_stale if a removed segment is not there any more: start the compaction again;
- * compaction_partial if a removed deletion or patch is newer than rows that stay
- */
-export function replaceSegments(
-  manifest: Manifest,
-  uri: string,
-  removed: readonly string[],
-  added: readonly StoredSegment[],
-  nowMs: number,
-): Manifest {
-  const feature = Object.hasOwn(manifest.features, uri) ? manifest.features[uri] : undefined;
-  const gone = new Set(removed);
-  const present = new Set(feature?.segments.map(({ key }) => key));
-  const lost = removed.find((key) => !present.has(key));
-  if (feature === undefined || lost !== undefined) {
-    throw new VectorError(
-      'compaction_stale',
-      `${uri} does not hold this segment any more.`,
-      lost ?? removed[0],
-    );
-  }
-  const from = { ...feature, segments: feature.segments.filter(({ key }) => gone.has(key)) };
-  const kept = feature.segments.filter(({ key }) => !gone.has(key));
-  for (const segment of from.segments) {
-    if (segment.tombs === 0 && segment.kind !== 'columns') continue;
-    const newest = segment.base_seq + segment.seq_max;
-    const needy = kept.find(({ kind, base_seq }) => kind === 'data' && base_seq <= newest);
-    if (needy !== undefined) {
-      const message = `Its deletions and patches still apply to ${needy.key}: compact both or neither.`;
-      throw new VectorError('compaction_partial', message, segment.key);
-    }
-  }
-  const rewritten = from.segments.filter(({ kind }) => kind === 'data').map(({ key }) => key);
-  const next = applyCompaction(manifest, uri, { from, rewritten, added, dead: new Map() }, nowMs);
-  // Nothing is known of the segments that were not read.
-  const { settled_seq: _none, ...unsettled } = next.features[uri]!;
-  return { ...next, features: { ...next.features, [uri]: unsettled } };
-}
-
 /** The same with other features; what these do not use any more is retired. */
 function retire(manifest: Manifest, features: Manifest['features'], nowMs: number): Manifest {
   const used = usedKeys(features);

@@ -4,6 +4,7 @@ import { andInto, type Bits, countBits, noBits, rowsOf, setBit } from './bits.ts
 import { VectorError } from './errors.ts';
 import { CandidateScan } from './kernel/candidate-scan.ts';
 import { scorerOf } from './score.ts';
+import { segmentBytesTarget } from './segment-format.ts';
 import { selectRows } from './select-rows.ts';
 import type { Part, Snapshot } from './snapshot.ts';
 import { TopK } from './top-k.ts';
@@ -18,6 +19,10 @@ const queriesPerPass = 16;
 
 /** So small a share of a segment that is not in memory is read row by row. */
 const smallShare = 0.02;
+
+/** Segments whose rows are fetched at the same time, while each is asked for so few that they take little memory. */
+const partsAtOnce = 16;
+const fewRows = 64;
 
 export interface SearchRequest {
   /** Each with as many values as the feature has dimensions, finite; any length, also zero. */
@@ -201,7 +206,7 @@ async function findCandidates(
     const open = block.flatMap((_, q) => (complete[q] ? [] : [q]));
     if (open.length === 0) continue;
     // Too many candidates: the codes are too coarse for these vectors. The vectors themselves say more.
-    const left = vectors.hasCodes ? await findByVectors(one, open) : open;
+    const left = vectors.hasCodes && vectors.vectorsFit(memory) ? await findByVectors(one, open) : open;
     wantAll(
       one,
       left.reduce((bits, q) => bits | (1 << q), 0),
@@ -224,20 +229,34 @@ async function score(
 ): Promise<TopK[]> {
   const tops = block.map(() => new TopK(k, minScore, (row) => snapshot.idOf(row)));
   const scorers = block.map(({ query }) => scorerOf(snapshot.metric!, query));
-  for (const [index, wanted] of candidates) {
+  // One segment a search: the others go on being read row by row, which takes one round trip for all of them.
+  const budget = { bytes: segmentBytesTarget };
+  const scorePart = async ([index, wanted]: readonly [number, Map<number, number>]) => {
     const { segment, firstRow } = snapshot.parts[index]!;
     const rows = Uint32Array.from(wanted.keys()).sort();
     totals.reranked += rows.length;
     totals.bytesScanned += rows.length * segment.vectors!.rowBytes;
-    await segment.vectors!.visit(memory, rows, (values, at, n) => {
-      const row = rows[n]!;
-      const queries = wanted.get(row)!;
-      for (let q = 0; q < block.length; q += 1) {
-        if ((queries & (1 << q)) === 0 || block[q]!.excluded?.has(firstRow + row)) continue;
-        tops[q]!.offer(scorers[q]!(values, at), firstRow + row);
-      }
-    });
-  }
+    const cold = await segment.vectors!.visit(
+      memory,
+      rows,
+      (values, at, n) => {
+        const row = rows[n]!;
+        const queries = wanted.get(row)!;
+        for (let q = 0; q < block.length; q += 1) {
+          if ((queries & (1 << q)) === 0 || block[q]!.excluded?.has(firstRow + row)) continue;
+          tops[q]!.offer(scorers[q]!(values, at), firstRow + row);
+        }
+      },
+      budget,
+    );
+    totals.cold ||= cold;
+  };
+  // Rows that are not in memory cost a round trip by segment, so segments with few are asked at the same time.
+  const parts = [...candidates];
+  const few = parts.filter(([, wanted]) => wanted.size <= fewRows);
+  for (let i = 0; i < few.length; i += partsAtOnce)
+    await Promise.all(few.slice(i, i + partsAtOnce).map(scorePart));
+  for (const part of parts) if (part[1].size > fewRows) await scorePart(part);
   return tops;
 }
 

@@ -34,6 +34,9 @@ export type VectorSection = (typeof vectorSections)[number];
 export type VectorStorage = 'f32' | 'bf16';
 export const vectorStorages: readonly VectorStorage[] = ['f32', 'bf16'];
 
+/** Size of a segment that scans, loads and compactions are tuned for (vector store design, section 3). */
+export const segmentBytesTarget = 64 * 2 ** 20;
+
 /** Sequence numbers of one commit: `version * 2^24` is its first (vector store design, section 8.3). */
 export const seqsPerVersion = 2 ** 24;
 

@@ -24,6 +24,17 @@ const parallelRanges = 16;
 /** Rows that are worth more than this share of the vectors are fetched by fetching all of them. */
 const shareToLoadAll = 0.25;
 
+/**
+ * Reads of single rows after which all vectors are fetched: each takes a round trip, 20 to 40 ms, and all of a segment
+ * together are worth about eight of them.
+ */
+const readsWorthLoading = 8;
+
+/** Bytes that may still be fetched only to have them next time. */
+export interface LoadBudget {
+  bytes: number;
+}
+
 /** What is in the memory of the kernel as one piece. `aux` is in both, since scans of both need it. */
 type Group = 'codes' | 'vectors';
 const groups: Readonly<Record<Group, readonly VectorSection[]>> = {
@@ -55,7 +66,7 @@ export class SegmentVectors {
   /** Names the content in the memory of the kernel. */
   readonly #key: string;
   #normRange: readonly [min: number, max: number] | undefined;
-  #visits = 0;
+  #rangeReads = 0;
 
   /**
    * @param header of a segment with vectors
@@ -90,6 +101,11 @@ export class SegmentVectors {
   /** Bytes in the memory of the kernel once `scan` has been called. */
   get residentBytes(): number {
     return this.#group(this.#scanned).bytes;
+  }
+
+  /** Whether all vectors fit into the memory of the kernel at once. */
+  vectorsFit({ kernel }: VectorMemory): boolean {
+    return this.#group('vectors').bytes <= kernel.arenaBytes;
   }
 
   isResident({ arena }: VectorMemory): boolean {
@@ -148,30 +164,42 @@ export class SegmentVectors {
   /**
    * Calls `visit` for each row, in the order of `rows`, with its vector as float32.
    *
-   * Reads from memory what is there. Else it reads just these rows, or all vectors if that is cheaper or, from the
-   * second time on, if there is room to keep them.
+   * Reads from memory what is there. Else it reads just these rows, or all vectors if that is cheaper; and once single
+   * rows were read often enough to have cost as much, all of them to keep, if there is room.
    *
    * @param rows ascending
+   * @param budget what may be spent on keeping vectors for later; what is spent is taken off. Nothing if left out
+   * @returns whether all vectors had to be fetched first
    * @throws VectorError segment_corrupt, segment_too_large; and what the source throws
    */
-  async visit(memory: VectorMemory, rows: ArrayLike<number>, visit: VisitRow): Promise<void> {
-    if (rows.length === 0) return;
+  async visit(
+    memory: VectorMemory,
+    rows: ArrayLike<number>,
+    visit: VisitRow,
+    budget: LoadBudget = { bytes: 0 },
+  ): Promise<boolean> {
+    if (rows.length === 0) return false;
     const { bytes } = this.#source;
     const vec = this.#sections.get('vec')!;
     if (bytes) {
       this.#visitAt(bytes, vec.off, rows, visit);
-      return;
+      return false;
     }
-    this.#visits += 1;
     const { arena, kernel } = memory;
     const { key, bytes: all } = this.#group('vectors');
-    const hasRoom = arena.bytesUsed + all <= kernel.arenaBytes;
     const isCheaper = rows.length >= this.rows * shareToLoadAll && all <= kernel.arenaBytes;
-    if (arena.has(key) || isCheaper || (hasRoom && this.#visits > 1)) {
-      await this.#load(memory, 'vectors', (at) => this.#visitAt(kernel.bytes, at, rows, visit));
-      return;
+    const hasRoom = arena.bytesUsed + all <= kernel.arenaBytes;
+    const isWorthIt = hasRoom && all <= budget.bytes && this.#rangeReads >= readsWorthLoading;
+    if (arena.has(key) || isCheaper || isWorthIt) {
+      if (isWorthIt) budget.bytes -= all;
+      return this.#load(memory, 'vectors', (at, cold) => {
+        this.#visitAt(kernel.bytes, at, rows, visit);
+        return cold;
+      });
     }
+    this.#rangeReads += 1;
     await this.#visitRanges(rows, visit);
+    return false;
   }
 
   /** One vector without padding. */

@@ -3,44 +3,49 @@ import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { evaluate } from '../../../functions/core/conditions/evaluate.ts';
 import { parse } from '../../../functions/core/conditions/parse.ts';
+import { deltasMax } from '../../../functions/core/store/fold-deltas.ts';
 import { flattenColumns } from '../../../functions/core/vectors/columns.ts';
-import { compactRows } from '../../../functions/core/vectors/compact.ts';
-import { type EncodedSegment, encodeSegment } from '../../../functions/core/vectors/encode-segment.ts';
 import { listRows, vectorTable } from '../../../functions/core/vectors/list-rows.ts';
-import {
-  type Addition,
-  appendSegments,
-  decodeManifest,
-  emptyManifest,
-  encodeManifest,
-  type Manifest,
-  replaceSegments,
-  type StoredSegment,
-} from '../../../functions/core/vectors/manifest.ts';
-import { openStoredSegment, type Segment } from '../../../functions/core/vectors/open-segment.ts';
+import type { Manifest } from '../../../functions/core/vectors/manifest.ts';
 import { search } from '../../../functions/core/vectors/search.ts';
 import type { VectorStorage } from '../../../functions/core/vectors/segment-format.ts';
-import { columnsOf, openSnapshot, vectorOf } from '../../../functions/core/vectors/snapshot.ts';
+import { columnsOf, vectorOf } from '../../../functions/core/vectors/snapshot.ts';
 import { type Metric, metrics } from '../../../functions/core/vectors/vector.ts';
-import { makeVectorMemory, type VectorMemory } from '../../../functions/core/vectors/vector-memory.ts';
+import { type Change, type Choice, choice, FeatureStore, keysIn, memory } from './feature-store.ts';
 import { conditionTree } from './model.ts';
 
-export const uri = 'mixpeek://ngram_embed@1.0.0/ngram';
-export const ids = Array.from({ length: 12 }, (_, i) => `doc_${'zyxwvutsrqpo'[i]}`);
+const ids = Array.from({ length: 12 }, (_, i) => `doc_${'zyxwvutsrqpo'[i]}`);
 
 /** What the store must behave like. */
-export type Model = Map<string, { vector: number[]; fields: Record<string, unknown> }>;
+type Model = Map<string, { vector: number[]; fields: Record<string, unknown> }>;
 
-export type Commit =
-  | { kind: 'upsert'; rows: { id: string; vector: number[]; fields: Record<string, unknown> }[][] }
-  | { kind: 'delete'; ids: string[] }
-  | {
-      kind: 'replace';
-      deleted: string[];
-      rows: { id: string; vector: number[]; fields: Record<string, unknown> }[];
-    }
-  | { kind: 'patch'; rows: { id: string; a: string | number | undefined }[] }
-  | { kind: 'compact' };
+interface Row {
+  readonly id: string;
+  readonly vector: number[];
+  readonly fields: Record<string, unknown>;
+}
+
+/** A commit over few ids, so that most of them meet rows that are there. */
+type Commit =
+  | { readonly kind: 'upsert'; readonly rows: readonly (readonly Row[])[] }
+  | { readonly kind: 'delete'; readonly ids: readonly string[] }
+  | { readonly kind: 'replace'; readonly deleted: readonly string[]; readonly rows: readonly Row[] }
+  | { readonly kind: 'patch'; readonly rows: readonly Patch[] }
+  | { readonly kind: 'storm'; readonly rows: readonly Patch[] };
+
+interface Patch {
+  readonly id: string;
+  readonly a: string | number | undefined;
+}
+
+interface Rival {
+  readonly kind: 'rival';
+  readonly choice: Choice;
+}
+
+type Step =
+  | Commit
+  | { readonly kind: 'compact'; readonly choice: Choice; readonly meanwhile: readonly (Commit | Rival)[] };
 
 const id = fc.constantFrom(...ids);
 const fields = fc.record(
@@ -96,8 +101,39 @@ function commit(dims: number): fc.Arbitrary<Commit> {
         }),
       }),
     },
-    { weight: 1, arbitrary: fc.record({ kind: fc.constant('compact') }) },
+    {
+      weight: 1,
+      arbitrary: fc
+        .record({ id, other: id, a: fc.constantFrom('x', 3, undefined) })
+        .map(({ id: one, other, a }) => ({
+          kind: 'storm',
+          rows: Array.from({ length: deltasMax + 1 }, (_, i) => {
+            const isLast = i === deltasMax;
+            return { id: i % 2 === 0 ? one : other, a: isLast ? a : i % 7 };
+          }),
+        })),
+    },
   ) as fc.Arbitrary<Commit>;
+}
+
+function step(dims: number): fc.Arbitrary<Step> {
+  return fc.oneof(
+    { weight: 3, arbitrary: commit(dims) },
+    {
+      weight: 1,
+      arbitrary: fc.record({
+        kind: fc.constant('compact' as const),
+        choice,
+        meanwhile: fc.array(
+          fc.oneof(
+            { weight: 5, arbitrary: commit(dims) },
+            { weight: 1, arbitrary: fc.record({ kind: fc.constant('rival' as const), choice }) },
+          ),
+          { maxLength: 2 },
+        ),
+      }),
+    },
+  );
 }
 
 /** Everything that one history needs. */
@@ -109,10 +145,10 @@ export const history = fc
     fc.record({
       dims: fc.constant(dims),
       metric: fc.constant(metric),
-      commits: fc.array(commit(dims), { minLength: 1, maxLength: 8 }),
+      steps: fc.array(step(dims), { minLength: 1, maxLength: 9 }),
       storage: fc.constantFrom<VectorStorage>('f32', 'f32', 'bf16'),
       codes: fc.boolean(),
-      lostRaces: fc.array(fc.boolean(), { minLength: 8, maxLength: 8 }),
+      lostRaces: fc.array(fc.boolean(), { minLength: 9, maxLength: 9 }),
       queries: fc.array(vectors(dims), { minLength: 1, maxLength: 18 }),
       k: fc.integer({ min: 1, max: 15 }),
       filter: fc.option(fc.oneof(conditionTree, fc.constant({ field: 'a', value: 'X' })), { nil: undefined }),
@@ -123,11 +159,6 @@ export const history = fc
       minScore: fc.option(fc.constantFrom(-10, 0, 0.5, 1), { nil: undefined }),
     }),
   );
-
-/**
- * Room for a segment or two, so that most are pushed out between two uses; and no row is spared the kernel.
- */
-export const memory: VectorMemory = { ...makeVectorMemory(65_536), rowsWithoutScan: 0 };
 
 /** The score by its definition; for a cosine with the row's inverse length as the file keeps it, in float32. */
 export function naiveScore(metric: Metric, query: readonly number[], row: readonly number[]): number {
@@ -146,129 +177,28 @@ export function trueScore(metric: Metric, query: readonly number[], row: readonl
   return lengths === 0 ? 0 : dot(query, row) / lengths;
 }
 
-interface StoreOptions {
-  readonly storage: VectorStorage;
-  readonly codes: boolean;
+/** The same commit for the store. */
+function changeOf(commit: Commit): Change {
+  if (commit.kind !== 'patch' && commit.kind !== 'storm') return commit;
+  const rows = commit.rows.map(({ id: each, a }) => ({ id: each, columns: new Map([['a', a]]) }));
+  return { kind: commit.kind, rows };
 }
 
-export class Store {
-  manifest: Manifest = emptyManifest();
-  readonly objects = new Map<string, Uint8Array>();
-  readonly dims: number;
-  readonly metric: Metric;
-
-  readonly options: StoreOptions;
-
-  constructor(dims: number, metric: Metric, options: StoreOptions = { storage: 'f32', codes: false }) {
-    this.dims = dims;
-    this.metric = metric;
-    this.options = options;
-  }
-
-  put({ bytes, description }: EncodedSegment) {
-    const key = `seg/${this.objects.size}.vseg`;
-    this.objects.set(key, bytes);
-    return { ...description, key };
-  }
-
-  /** Segments are read as from a bucket: first what is not vectors, then what a search asks for. */
-  async snapshot(of: Manifest = this.manifest) {
-    const manifest = decodeManifest(encodeManifest(of), 'man/1.json');
-    const feature = manifest.features[uri] ?? { dims: this.dims, metric: this.metric, segments: [] };
-    const segments = new Map<string, Segment>();
-    for (const ref of feature.segments) {
-      const bytes = this.objects.get(ref.key)!;
-      const readInto = async (at: number, target: Uint8Array) => {
-        target.set(bytes.subarray(at, at + target.byteLength));
-      };
-      segments.set(ref.key, await openStoredSegment({ readInto }, ref.key, ref, 0));
-    }
-    return openSnapshot(feature, segments);
-  }
-
-  /** Commits; with a lost race the next manifest was first made from an outdated one and is made again. */
-  append(additions: readonly Addition[], lostRace: boolean) {
-    if (lostRace) {
-      appendSegments(this.manifest, additions);
-      const other = this.put(
-        encodeSegment({ kind: 'data', dims: 1, metric: 'dot', rows: [{ id: 'doc_other', vector: [1] }] }),
-      );
-      this.manifest = appendSegments(this.manifest, [
-        { uri: 'mixpeek://other@1.0.0/f', dims: 1, metric: 'dot', segment: other },
-      ]);
-    }
-    this.manifest = appendSegments(this.manifest, additions);
-  }
-
-  async apply(change: Commit, lostRace: boolean) {
-    const { dims, metric } = this;
-    const toFeature = (segment: EncodedSegment) => ({ uri, dims, metric, segment: this.put(segment) });
-    const data = (
-      rows: readonly { id: string; vector: number[]; fields: Record<string, unknown> }[],
-      tombs: string[],
-    ) =>
-      toFeature(
-        encodeSegment({
-          kind: 'data',
-          dims,
-          metric,
-          rows: rows.map((row) => ({ id: row.id, vector: row.vector, columns: flattenColumns(row.fields) })),
-          tombs: tombs.map((each) => ({ id: each })),
-          ...this.options,
-        }),
-      );
-    if (change.kind === 'upsert')
-      this.append(
-        change.rows.map((rows) => data(rows, [])),
-        lostRace,
-      );
-    if (change.kind === 'replace') this.append([data(change.rows, change.deleted)], lostRace);
-    if (change.kind === 'delete') {
-      const tombs = change.ids.map((each) => ({ id: each }));
-      const segment = this.put(encodeSegment({ kind: 'delta', dims: 0, metric: null, rows: [], tombs }));
-      this.append([{ every: true, segment }], lostRace);
-    }
-    if (change.kind === 'patch') {
-      const rows = change.rows.map((row) => ({ id: row.id, columns: new Map([['a', row.a]]) }));
-      const segment = this.put(encodeSegment({ kind: 'columns', dims: 0, metric: null, rows }));
-      this.append([{ every: true, segment }], lostRace);
-    }
-    if (change.kind === 'compact' && this.manifest.features[uri] !== undefined) {
-      const inputs = this.manifest.features[uri].segments.map(({ key }) => key);
-      const added: StoredSegment[] = [];
-      for await (const segment of compactRows(await this.snapshot(), 2_000, memory))
-        added.push(this.put(segment));
-      if (lostRace) {
-        const late = encodeSegment({
-          kind: 'columns',
-          dims: 0,
-          metric: null,
-          rows: [{ id: ids[0]!, columns: new Map([['a', 'late']]) }],
-        });
-        this.append([{ every: true, segment: this.put(late) }], false);
-      }
-      this.manifest = replaceSegments(this.manifest, uri, inputs, added, 0);
-    }
-  }
-}
-
-function applyToModel(model: Model, change: Commit, lostRace: boolean, exists: boolean) {
-  const put = (row: { id: string; vector: number[]; fields: Record<string, unknown> }) =>
-    model.set(row.id, { vector: row.vector, fields: { ...row.fields } });
-  const patch = (each: string, a: unknown) => {
-    const row = model.get(each);
-    if (row === undefined) return;
-    row.fields = { ...row.fields, a };
-    if (a === undefined) delete row.fields.a;
-  };
+function applyToModel(model: Model, change: Commit): void {
+  const put = (row: Row) => model.set(row.id, { vector: row.vector, fields: { ...row.fields } });
   if (change.kind === 'upsert') for (const rows of change.rows) for (const row of rows) put(row);
   if (change.kind === 'delete') for (const each of change.ids) model.delete(each);
   if (change.kind === 'replace') {
     for (const each of change.deleted) model.delete(each);
     for (const row of change.rows) put(row);
   }
-  if (change.kind === 'patch') for (const row of change.rows) patch(row.id, row.a);
-  if (change.kind === 'compact' && lostRace && exists) patch(ids[0]!, 'late');
+  if (change.kind !== 'patch' && change.kind !== 'storm') return;
+  for (const { id: each, a } of change.rows) {
+    const row = model.get(each);
+    if (row === undefined) continue;
+    row.fields = { ...row.fields, a };
+    if (a === undefined) delete row.fields.a;
+  }
 }
 
 function check(what: string, got: unknown, expected: unknown): void {
@@ -279,7 +209,7 @@ function check(what: string, got: unknown, expected: unknown): void {
 
 /** Searches, lists and reads one version of the store, and compares each answer with the model's. */
 async function compare(
-  store: Store,
+  store: FeatureStore,
   version: Manifest,
   model: Model,
   { metric, queries, k, filter: tree, exclude, include, minScore }: History,
@@ -325,15 +255,29 @@ const copyOf = (model: Model): Model =>
 
 /** Runs a history; its end and one version on the way must answer like the model. @throws Error that says what differs */
 export async function checkHistory(one: History): Promise<void> {
-  const { dims, metric, commits, lostRaces, storage, codes } = one;
-  const store = new Store(dims, metric, { storage, codes });
+  const { dims, metric, steps, lostRaces, storage, codes } = one;
+  const store = new FeatureStore(dims, metric, { storage, codes });
   const model: Model = new Map();
   let middle: readonly [Manifest, Model] = [store.manifest, new Map()];
-  for (const [i, change] of commits.entries()) {
-    applyToModel(model, change, lostRaces[i]!, store.manifest.features[uri] !== undefined);
-    await store.apply(change, lostRaces[i]!);
-    if (i === Math.floor(commits.length / 2)) middle = [store.manifest, copyOf(model)];
+  for (const [i, each] of steps.entries()) {
+    if (each.kind === 'compact') {
+      const { choice: own, meanwhile } = each;
+      await store.compact({
+        choice: own,
+        meanwhile: meanwhile.map((other) => (other.kind === 'rival' ? other : changeOf(other))),
+      });
+      for (const other of meanwhile) if (other.kind !== 'rival') applyToModel(model, other);
+    } else {
+      await store.commit(changeOf(each), lostRaces[i]!);
+      applyToModel(model, each);
+    }
+    if (i === Math.floor(steps.length / 2)) middle = [store.manifest, copyOf(model)];
   }
   await compare(store, store.manifest, model, one);
   await compare(store, middle[0], middle[1], { ...one, queries: one.queries.slice(0, 1) });
+  check('ids that settled segments hold twice', await store.unsettledIds(store.manifest), []);
+  // Nothing was collected yet, so all that was ever in use is in use or waits for the collector.
+  const named = keysIn(store.manifest);
+  const lost = [...keysIn(middle[0])].filter((key) => !named.has(key));
+  check('keys that nobody knows any more', lost, []);
 }

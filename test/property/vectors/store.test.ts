@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { mergeMatches, search } from '../../../functions/core/vectors/search.ts';
 import { metrics } from '../../../functions/core/vectors/vector.ts';
-import { checkHistory, history, memory, Store, trueScore } from './history.ts';
+import { FeatureStore, memory } from './feature-store.ts';
+import { checkHistory, history, trueScore } from './history.ts';
 
 /** `npm run fuzz:vectors` runs a million; these are for every test run. */
 const histories = 10_000;
@@ -34,9 +35,9 @@ test('any real vectors are ranked as by double precision, up to the rounding of 
       ),
       async ([metric, rows, query, k]) => {
         const dims = query.length;
-        const store = new Store(dims, metric);
+        const store = new FeatureStore(dims, metric);
         const named = rows.map((vector, i) => ({ id: `doc_${i}`, vector, fields: {} }));
-        await store.apply({ kind: 'upsert', rows: [named.slice(0, 7), named.slice(7)] }, false);
+        await store.commit({ kind: 'upsert', rows: [named.slice(0, 7), named.slice(7)] }, false);
         const [matches] = (await search(await store.snapshot(), { queries: [query], k }, memory)).matches;
         const exact = new Map(named.map(({ id: each, vector }) => [each, trueScore(metric, query, vector)]));
         const size = metric === 'cosine' ? 1 : Math.max(1, ...[...exact.values()].map(Math.abs), dims * 1e6);
@@ -66,15 +67,15 @@ test('the answer does not depend on how rows are spread over segments or collect
       async (metric, rows, cut) => {
         const named = rows.map((vector, i) => ({ id: `doc_${i % 10}${i}`, vector, fields: {} }));
         const request = { queries: rows.slice(0, 3), k: 6 };
-        const one = new Store(7, metric);
-        await one.apply({ kind: 'upsert', rows: [named] }, false);
-        const many = new Store(7, metric);
-        await many.apply({ kind: 'upsert', rows: [named.slice(cut), [], named.slice(0, cut)] }, false);
-        const left = new Store(7, metric);
-        await left.apply({ kind: 'upsert', rows: [named.slice(0, cut)] }, false);
-        const right = new Store(7, metric);
-        await right.apply({ kind: 'upsert', rows: [named.slice(cut)] }, false);
-        const answer = async (store: Store) =>
+        const one = new FeatureStore(7, metric);
+        await one.commit({ kind: 'upsert', rows: [named] }, false);
+        const many = new FeatureStore(7, metric);
+        await many.commit({ kind: 'upsert', rows: [named.slice(cut), [], named.slice(0, cut)] }, false);
+        const left = new FeatureStore(7, metric);
+        await left.commit({ kind: 'upsert', rows: [named.slice(0, cut)] }, false);
+        const right = new FeatureStore(7, metric);
+        await right.commit({ kind: 'upsert', rows: [named.slice(cut)] }, false);
+        const answer = async (store: FeatureStore) =>
           (await search(await store.snapshot(), request, memory)).matches;
         const whole = await answer(one);
         expect(await answer(many)).toEqual(whole);

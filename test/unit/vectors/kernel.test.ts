@@ -564,3 +564,41 @@ describe('Kernel', () => {
     expect(committed.length).toBeLessThan(20_000);
   });
 });
+
+describe('a k larger than the heap of the kernel', () => {
+  it('rules nothing out for its query, and takes nothing from the query beside it', () => {
+    const rows = 24_000;
+    const dims = 16;
+    const random = generator(11);
+    const vectors = Float32Array.from({ length: rows * dims }, () => random() - 0.5);
+    const [vectorsAt, auxAt] = put(vectors, new Float32Array(rows));
+    const resident: ResidentRows = {
+      rows,
+      padRows: rows,
+      dims,
+      padDims: dims,
+      metric: 'dot',
+      aux: auxAt!,
+      vectors: { at: vectorsAt!, dtype: 'f32' },
+      normMax: 4,
+    };
+    const queries = [0, 1, 2].map(() => Float32Array.from({ length: dims }, () => random() - 0.5));
+    const scan = new CandidateScan(
+      kernel,
+      'dot',
+      dims,
+      queries,
+      [21_000, 10, 20_481],
+      Number.NEGATIVE_INFINITY,
+    );
+    const complete = scan.scan(0, resident, undefined);
+    expect(complete[1]).toBe(true);
+    for (const q of [0, 2]) expect(complete[q] ? scan.candidates(q).length : rows).toBe(rows);
+    const scores = Array.from({ length: rows }, (_, row) =>
+      dot(queries[1]!, vectors.subarray(row * dims, (row + 1) * dims)),
+    );
+    const best = Array.from({ length: rows }, (_, row) => row).sort((a, b) => scores[b]! - scores[a]!);
+    const found = new Set(scan.candidates(1).map(({ row }) => row));
+    expect(best.slice(0, 10).filter((row) => !found.has(row))).toEqual([]);
+  });
+});

@@ -1,11 +1,20 @@
 // Manifests: sequence bases, features, compaction against what came later, retired segments.
 import { describe, expect, test } from 'vitest';
+import { type Bits, countBits } from '../../../functions/core/vectors/bits.ts';
 import { compactRows } from '../../../functions/core/vectors/compact.ts';
-import { encodeSegment, type SegmentInput } from '../../../functions/core/vectors/encode-segment.ts';
+import { type DeadRowsRef, encodeDeadRows, openDeadRows } from '../../../functions/core/vectors/dead-rows.ts';
+import {
+  type EncodedSegment,
+  encodeSegment,
+  type SegmentInput,
+} from '../../../functions/core/vectors/encode-segment.ts';
+import { deadRowsOf, foldPatches } from '../../../functions/core/vectors/kept-segments.ts';
 import {
   type Addition,
   appendDeltas,
   appendSegments,
+  applyCompaction,
+  type Compaction,
   collectableKeys,
   decodeManifest,
   documentsUri,
@@ -14,7 +23,6 @@ import {
   forgetRetired,
   keysOf,
   type Manifest,
-  replaceSegments,
   type StoredSegment,
 } from '../../../functions/core/vectors/manifest.ts';
 import { openSegment, type Segment } from '../../../functions/core/vectors/open-segment.ts';
@@ -24,6 +32,7 @@ const uri = 'mixpeek://text_embed@1.0.0/embedding';
 const base = 2 ** 24;
 
 const objects = new Map<string, Segment>();
+const deadLists = new Map<string, Bits>();
 
 function stored(key: string, input: Partial<SegmentInput>): StoredSegment {
   const { bytes, description } = encodeSegment({ kind: 'data', dims: 0, metric: null, rows: [], ...input });
@@ -50,7 +59,8 @@ const patch = (key: string, id: string, a: string) =>
   stored(key, { kind: 'columns', rows: [{ id, columns: new Map([['a', a]]) }] });
 const keys = (manifest: Manifest, feature = uri) =>
   manifest.features[feature]!.segments.map(({ key }) => key);
-const snapshotOf = (manifest: Manifest, feature = uri) => openSnapshot(manifest.features[feature]!, objects);
+const snapshotOf = (manifest: Manifest, feature = uri) =>
+  openSnapshot(manifest.features[feature]!, objects, deadLists);
 const fails = (code: string, objectName?: string) =>
   expect.objectContaining(objectName === undefined ? { code } : { code, objectName });
 
@@ -125,26 +135,47 @@ describe('appending', () => {
   });
 });
 
-async function compacted(snapshot: Snapshot, key: string): Promise<StoredSegment[]> {
-  const stored: StoredSegment[] = [];
-  for await (const { bytes, description } of compactRows(snapshot)) {
-    objects.set(key, openSegment(bytes, key));
-    stored.push({ ...description, key });
+/** What a compaction makes of a feature that rewrites these segments, by default all of them. */
+async function compactionOf(
+  manifest: Manifest,
+  key: string,
+  { feature = uri, rewritten }: { feature?: string; rewritten?: readonly string[] } = {},
+): Promise<Compaction> {
+  const from = manifest.features[feature]!;
+  const snapshot = snapshotOf(manifest, feature);
+  const data = from.segments.filter(({ kind }) => kind === 'data');
+  const isRewritten = (i: number) => rewritten?.includes(data[i]!.key) ?? true;
+  const parts = [...data.keys()].filter(isRewritten);
+  const kept = [...data.keys()].filter((i) => !isRewritten(i));
+  const added: StoredSegment[] = [];
+  const put = ({ bytes, description }: EncodedSegment, name: string) => {
+    objects.set(name, openSegment(bytes, name));
+    added.push({ ...description, key: name });
+  };
+  for await (const segment of compactRows(snapshot, undefined, undefined, { parts })) put(segment, key);
+  const patches = foldPatches(snapshot, kept);
+  if (patches) put(patches, `${key} patches`);
+  const dead = new Map<string, DeadRowsRef>();
+  for (const i of kept) {
+    const bits = deadRowsOf(snapshot, i);
+    const { key: of, rows } = data[i]!;
+    if (countBits(bits) === 0) continue;
+    const { bytes, description } = encodeDeadRows(bits, rows);
+    const ref = { ...description, key: `${key} dead in ${of}` };
+    deadLists.set(ref.key, openDeadRows(bytes, ref, rows));
+    dead.set(of, ref);
   }
-  return stored;
+  return { from, rewritten: parts.map((i) => data[i]!.key), added, dead };
 }
 
 describe('compaction', () => {
   test('replaced segments retire when no feature uses them any more', async () => {
     const start = appendSegments(emptyManifest(), [data('r1', 'a', 'b'), documents('r2', 'a', 'b')]);
     const shared = appendDeltas(start, [tombs('r3', 'a')]);
-    const compact = async (manifest: Manifest, feature: string, key: string) => {
-      const added = await compacted(snapshotOf(manifest, feature), key);
-      return replaceSegments(manifest, feature, keys(manifest, feature), added, 1_000);
-    };
-    const one = await compact(shared, uri, 'r4');
+    const one = applyCompaction(shared, uri, await compactionOf(shared, 'r4'), 1_000);
     expect(one.retired).toEqual([{ key: 'r1', since_ms: 1_000 }]);
-    const both = await compact(one, documentsUri, 'r5');
+    const other = await compactionOf(one, 'r5', { feature: documentsUri });
+    const both = applyCompaction(one, documentsUri, other, 1_000);
     expect(both.retired.map(({ key }) => key).sort()).toEqual(['r1', 'r2', 'r3']);
     expect(keysOf(both)).toEqual(new Set(['r1', 'r2', 'r3', 'r4', 'r5']));
     expect(snapshotOf(both).liveCount).toBe(1);
@@ -154,36 +185,108 @@ describe('compaction', () => {
     expect(both.version).toBe(4);
   });
 
+  test('segments that stay list their dead rows, so that the deletions can go and nothing comes back', async () => {
+    const start = appendSegments(emptyManifest(), [data('l1', 'a', 'b', 'c'), data('l2', 'b')]);
+    const deleted = appendDeltas(start, [tombs('l3', 'a', 'b'), patch('l4', 'c', 'new')]);
+    const next = applyCompaction(
+      deleted,
+      uri,
+      await compactionOf(deleted, 'l5', { rewritten: ['l2'] }),
+      1_000,
+    );
+    expect(keys(next)).toEqual(['l5 patches', 'l1']);
+    expect(next.features[uri]!.segments[1]!.dead).toMatchObject({ key: 'l5 dead in l1', rows: 2 });
+    expect(next.retired.map(({ key }) => key)).toEqual(['l2', 'l3', 'l4']);
+    expect(keysOf(next)).toContain('l5 dead in l1');
+    expect(snapshotOf(next).liveCount).toBe(1);
+    expect(columnsOf(snapshotOf(next), 'c')).toEqual(new Map([['a', 'new']]));
+    // A list that grew retires the one before.
+    const more = appendDeltas(next, [tombs('l6', 'c')]);
+    const last = applyCompaction(more, uri, await compactionOf(more, 'l7', { rewritten: [] }), 2_000);
+    expect(keys(last)).toEqual(['l1']);
+    expect(last.retired.map(({ key }) => key)).toContain('l5 dead in l1');
+    expect(snapshotOf(last).liveCount).toBe(0);
+  });
+
+  test('it says up to which sequence number segments are settled among each other', async () => {
+    const start = appendSegments(emptyManifest(), [data('u1', 'a', 'b'), data('u2', 'a')]);
+    expect(start.features[uri]!.settled_seq).toBeUndefined();
+    const compaction = await compactionOf(start, 'u3', { rewritten: ['u2'] });
+    const later = appendSegments(start, [data('u4', 'b')]);
+    // What came meanwhile is not.
+    expect(applyCompaction(later, uri, compaction, 0).features[uri]!.settled_seq).toBe(base + 2);
+  });
+
   test('what was committed during a compaction stays on top of its result', async () => {
     const start = appendSegments(emptyManifest(), [data('d1', 'a', 'b')]);
-    const added = await compacted(snapshotOf(start), 'd4');
+    const compaction = await compactionOf(start, 'd4');
     const later = appendDeltas(start, [tombs('d2', 'a'), patch('d3', 'b', 'late')]);
-    const snapshot = snapshotOf(replaceSegments(later, uri, ['d1'], added, 0));
+    const snapshot = snapshotOf(applyCompaction(later, uri, compaction, 0));
     expect(snapshot.liveCount).toBe(1);
     expect(columnsOf(snapshot, 'b')).toEqual(new Map([['a', 'late']]));
   });
 
-  test('a row carries the sequence number of its last patch, so an older patch cannot come back over it', async () => {
-    const start = appendSegments(emptyManifest(), [data('p1', 'a')]);
-    const patched = appendDeltas(start, [patch('p2', 'a', 'old'), patch('p3', 'a', 'new')]);
-    const added = await compacted(snapshotOf(patched), 'p4');
-    const snapshot = snapshotOf(replaceSegments(patched, uri, ['p1', 'p3'], added, 0));
-    expect(columnsOf(snapshot, 'a')).toEqual(new Map([['a', 'new']]));
-  });
+  test.each([
+    ['a row that was rewritten', undefined],
+    ['a row that stays', []],
+  ])(
+    '%s has the number of its last patch, so an older patch cannot come back over it',
+    async (what, rewritten) => {
+      const name = what.replaceAll(' ', '_');
+      const start = appendSegments(emptyManifest(), [data(`p1 ${name}`, 'a')]);
+      const first = appendDeltas(start, [patch(`p2 ${name}`, 'a', 'old')]);
+      const patched = appendDeltas(first, [patch(`p3 ${name}`, 'a', 'new')]);
+      const compaction = await compactionOf(
+        patched,
+        `p4 ${name}`,
+        rewritten === undefined ? {} : { rewritten },
+      );
+      // The older one stays, in a merged form that the compaction has not read.
+      const merged = stored(`p5 ${name}`, {
+        kind: 'columns',
+        absolute: true,
+        rows: [{ id: 'a', seq: 2 * base, columns: new Map([['a', 'old']]) }],
+      });
+      const feature = patched.features[uri]!;
+      const segments = feature.segments.map((ref) =>
+        ref.key === `p2 ${name}` ? { ...merged, base_seq: 0 } : ref,
+      );
+      const meanwhile = { ...patched, features: { [uri]: { ...feature, segments } } };
+      const next = applyCompaction(meanwhile, uri, compaction, 0);
+      expect(keys(next)).toContain(`p5 ${name}`);
+      expect(columnsOf(snapshotOf(next), 'a')).toEqual(new Map([['a', 'new']]));
+    },
+  );
 
-  test('it starts again if an input is gone, and is refused if it would bring deleted rows back', () => {
-    const start = appendDeltas(appendSegments(emptyManifest(), [data('s1', 'a'), data('s2', 'b')]), [
+  test('it starts again if an input is gone or others listed more of its rows as dead', async () => {
+    const start = appendDeltas(appendSegments(emptyManifest(), [data('s1', 'a', 'c'), data('s2', 'b')]), [
       tombs('s3', 'a'),
     ]);
-    expect(() => replaceSegments(start, uri, ['s1', 'gone'], [], 0)).toThrow(
-      fails('compaction_stale', 'gone'),
+    const own = await compactionOf(start, 's4');
+    const rewrote = applyCompaction(start, uri, await compactionOf(start, 's5', { rewritten: ['s2'] }), 0);
+    expect(() => applyCompaction(rewrote, uri, own, 0)).toThrow(fails('compaction_stale', 's1'));
+    const partly = await compactionOf(start, 's6', { rewritten: ['s2'] });
+    expect(() => applyCompaction(rewrote, uri, partly, 0)).toThrow(fails('compaction_stale', 's1'));
+    const all = applyCompaction(start, uri, await compactionOf(start, 's7'), 0);
+    expect(() => applyCompaction(all, uri, own, 0)).toThrow(fails('compaction_stale', 's1'));
+    expect(() => applyCompaction(start, 'mixpeek://no@1.0.0/f', own, 0)).toThrow(fails('compaction_stale'));
+  });
+
+  test('it is refused if it replaces what it did not read, or what it wrote is not compacted', async () => {
+    const start = appendSegments(emptyManifest(), [data('q1', 'a'), data('q2', 'b')]);
+    const own = await compactionOf(start, 'q3', { rewritten: ['q1'] });
+    expect(() => applyCompaction(start, uri, { ...own, rewritten: ['q1', 'q9'] }, 0)).toThrow(
+      fails('feature_mismatch', 'q9'),
     );
-    expect(() => replaceSegments(start, 'mixpeek://no@1.0.0/f', ['s1'], [], 0)).toThrow(
-      fails('compaction_stale'),
+    const list = { key: 'q4', bytes: 20, rows: 1, crc32: 0 };
+    for (const key of ['q1', 'q9']) {
+      const both = { ...own, dead: new Map([[key, list]]) };
+      expect(() => applyCompaction(start, uri, both, 0)).toThrow(fails('feature_mismatch', key));
+    }
+    const relative = stored('q5', { dims: 2, metric: 'cosine', rows: rowsOf('b') });
+    expect(() => applyCompaction(start, uri, { ...own, added: [relative] }, 0)).toThrow(
+      fails('feature_mismatch', 'q5'),
     );
-    expect(() => replaceSegments(start, uri, ['s2', 's3'], [], 0)).toThrow(fails('compaction_partial', 's3'));
-    const relative = stored('s4', { dims: 2, metric: 'cosine', rows: rowsOf('b') });
-    expect(() => replaceSegments(start, uri, ['s2'], [relative], 0)).toThrow(fails('feature_mismatch', 's4'));
   });
 });
 

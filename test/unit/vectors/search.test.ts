@@ -4,7 +4,11 @@ import { parse } from '../../../functions/core/conditions/parse.ts';
 import { diffColumns, flattenColumns } from '../../../functions/core/vectors/columns.ts';
 import { encodeSegment } from '../../../functions/core/vectors/encode-segment.ts';
 import { listRows, vectorTable } from '../../../functions/core/vectors/list-rows.ts';
-import { openSegment } from '../../../functions/core/vectors/open-segment.ts';
+import {
+  openSegment,
+  openStoredSegment,
+  type Segment,
+} from '../../../functions/core/vectors/open-segment.ts';
 import { search } from '../../../functions/core/vectors/search.ts';
 import { selectRows, unknownFields } from '../../../functions/core/vectors/select-rows.ts';
 import { fieldsOf, openSnapshot, vectorOf } from '../../../functions/core/vectors/snapshot.ts';
@@ -104,6 +108,42 @@ describe('requests', () => {
     expect((await search(snapshot, { ...request, include: ['doc_07'] }, memory)).cold).toBe(false);
     expect((await search(snapshot, request, memory)).cold).toBe(true);
     expect((await search(snapshot, request, memory)).cold).toBe(false);
+  });
+
+  test('rows that are not in memory are fetched from all segments at once; fetching all vectors is cold', async () => {
+    let open = 0;
+    let most = 0;
+    const segments = new Map<string, Segment>();
+    const refs = [];
+    for (const part of [0, 1, 2]) {
+      const rows = Array.from({ length: 40 }, (_, i) => ({ id: `doc_${part}_${i}`, vector: [i, part] }));
+      const { bytes, description } = encodeSegment({ kind: 'data', dims: 2, metric: 'dot', rows });
+      const key = `seg/${part}`;
+      const readInto = async (at: number, target: Uint8Array) => {
+        open += 1;
+        most = Math.max(most, open);
+        await new Promise((resolve) => setImmediate(resolve));
+        target.set(bytes.subarray(at, at + target.length));
+        open -= 1;
+      };
+      refs.push({ ...description, key, base_seq: part * 100 });
+      segments.set(key, await openStoredSegment({ readInto }, key, description, 0));
+    }
+    const stored = openSnapshot({ dims: 2, metric: 'dot', segments: refs }, segments);
+    const memory = makeVectorMemory(2 ** 20);
+    const request = { queries: [[1, 1]], k: 2, include: ['doc_0_3', 'doc_1_3', 'doc_2_2'] };
+    most = 0;
+    const first = await search(stored, request, memory);
+    expect(first.matches[0]!.map(({ id }) => id)).toEqual(['doc_1_3', 'doc_2_2']);
+    expect({ most, cold: first.cold }).toEqual({ most: 3, cold: false });
+    // Rows that are asked for again and again are worth having all vectors in memory.
+    const cold: boolean[] = [];
+    for (let i = 0; i < 12; i += 1) cold.push((await search(stored, request, memory)).cold);
+    expect(cold.filter(Boolean)).toHaveLength(1);
+    expect(cold[0]).toBe(false);
+    most = 0;
+    await search(stored, request, memory);
+    expect(most).toBe(0);
   });
 
   test('an empty index answers with nothing', async () => {

@@ -67,7 +67,7 @@ interface Query {
   readonly values: Float64Array;
   readonly norm: number;
   /** The kernel cannot hold it: its candidates are never complete. */
-  readonly tooLong: boolean;
+  readonly beyondKernel: boolean;
   readonly k: number;
   readonly minKey: number;
 }
@@ -129,12 +129,12 @@ export class CandidateScan implements KernelTenant {
     this.#enter();
     const { layout } = this.#kernel.run;
     const count = selected === undefined ? rows.rows : countBits(selected);
-    for (const [q, { k, tooLong }] of this.#queries.entries()) {
+    for (const [q, { k, beyondKernel }] of this.#queries.entries()) {
       const state = this.#stateOf(q);
       const limit = Math.max(candidatesAlways(k), Math.ceil(count * candidateShareMax));
       this.#set(state + layout.Q_LIMIT, Math.min(limit, layout.CANDIDATES_MAX));
       this.#set(state + layout.Q_PART_START, this.#get(state + layout.Q_COUNT));
-      this.#set(state + layout.Q_OVERFLOWN, tooLong ? 1 : 0);
+      this.#set(state + layout.Q_OVERFLOWN, beyondKernel ? 1 : 0);
     }
     if (count > 0) {
       const many = this.#queries.length > 1;
@@ -148,9 +148,9 @@ export class CandidateScan implements KernelTenant {
       if (codes !== undefined) this.#scanCodes(part, rows, selected);
       else if (many) this.#scanStaged(part, rows, selected);
       else this.#scanFloats(part, rows, selected, 0);
-      for (const [q, { norm, tooLong }] of this.#queries.entries()) {
+      for (const [q, { norm, beyondKernel }] of this.#queries.entries()) {
         // With a zero query all scores are equal, to whatever precision.
-        if (before === undefined || !this.#isOverflown(q) || tooLong || norm === 0) continue;
+        if (before === undefined || !this.#isOverflown(q) || beyondKernel || norm === 0) continue;
         this.#restore(q, before[q]!);
         this.#scanFloats(part, rows, selected, q);
       }
@@ -194,7 +194,8 @@ export class CandidateScan implements KernelTenant {
       }
       const state = this.#stateOf(q);
       kernel.bytes.fill(0, state, state + layout.QUERY_BYTES);
-      this.#set(state + layout.Q_K, Math.min(query.k, 2 ** 32 - 1));
+      // A heap that cannot hold k rules nothing out: without one, tau stays where it began.
+      this.#set(state + layout.Q_K, query.k > layout.HEAP_MAX ? 0 : query.k);
       this.#view.setFloat64(state + layout.Q_TAU, query.minKey, true);
     }
     this.#saved = undefined;
@@ -268,9 +269,9 @@ export class CandidateScan implements KernelTenant {
     const { at, dtype } = rows.vectors!;
     const { layout } = this.#kernel.run;
     this.#setRows(part, rows, dtype, at, 0, 0, 0);
-    this.#staged ??= this.#queries.map(({ values, tooLong }) => {
+    this.#staged ??= this.#queries.map(({ values, beyondKernel }) => {
       const padded = new Float64Array(padDims);
-      if (!tooLong) padded.set(values);
+      if (!beyondKernel) padded.set(values);
       return encodeQueryOfNorm(padded, layout.STAGE_NORM);
     });
     this.#uploadIntegers(this.#staged, padDims, dtype === 'f32' ? stagedPlace : undefined);
@@ -412,9 +413,9 @@ export class CandidateScan implements KernelTenant {
     const known = this.#codes.get(seed);
     if (known !== undefined) return known;
     const rotation = seed === null ? undefined : new Rotation(seed, padDims);
-    const codes = this.#queries.map(({ values, tooLong }) => {
+    const codes = this.#queries.map(({ values, beyondKernel }) => {
       const row = new Float64Array(padDims);
-      if (!tooLong) row.set(values);
+      if (!beyondKernel) row.set(values);
       rotation?.apply(row);
       return encodeQuery(row);
     });
@@ -499,8 +500,14 @@ function prepare(metric: Metric, dims: number, given: Float32Array, k: number, m
     values = values.map((value) => value * scale);
     norm *= scale;
   }
-  const tooLong = metric === 'euclid' && norm > euclidNormMax;
-  return { values, norm, tooLong, k, minKey: minKeyOf(metric, norm, scale, minScore) };
+  const beyondKernel = metric === 'euclid' && norm > euclidNormMax;
+  return {
+    values,
+    norm,
+    beyondKernel,
+    k,
+    minKey: minKeyOf(metric, norm, scale, minScore),
+  };
 }
 
 /** No row with a lower upper bound scores `minScore` or more. */
