@@ -117,6 +117,7 @@ export function encodeSegment(input: SegmentInput): EncodedSegment {
       bytes: jsonBytes(tombs.map(({ id }, i) => [id, tombSeqs[i]])),
     });
   }
+  if (vectors) sections.push({ name: 'vecc', enc: 'u32', bytes: bytesOf(vectors.rowChecksums) });
   sections.push(
     ...encodeColumns(
       rows.map((row) => row.columns),
@@ -199,6 +200,8 @@ interface EncodedVectors {
   readonly sections: readonly EncodedSection[];
   readonly rotationSeed: number | null;
   readonly normRange: readonly [min: number, max: number];
+  /** By row: the crc32 of its bytes in `vec`, for rows that are read by themselves. */
+  readonly rowChecksums: Uint32Array;
 }
 
 function encodeVectors(
@@ -234,6 +237,11 @@ function encodeVectors(
     max = Math.max(max, Math.sqrt(squared));
   });
   const normRange = [max === 0 ? 0 : min, max] as const;
+  const stored = bytesOf(rounded ?? vectors);
+  const rowBytes = padDim * (rounded ? 2 : 4);
+  const rowChecksums = Uint32Array.from(rows, (_, row) =>
+    crc32(stored.subarray(row * rowBytes, (row + 1) * rowBytes)),
+  );
   const sections: EncodedSection[] = [
     rounded
       ? { name: 'vec', enc: 'bf16', bytes: bytesOf(rounded) }
@@ -241,7 +249,7 @@ function encodeVectors(
     { name: 'aux', enc: 'f32', bytes: bytesOf(aux) },
   ];
   // Codes of lengths that a float32 cannot square would be of no use: such segments are scanned in double precision.
-  if (!coded || !isKernelSafe(normRange)) return { sections, rotationSeed: null, normRange };
+  if (!coded || !isKernelSafe(normRange)) return { sections, rotationSeed: null, normRange, rowChecksums };
   const { codes, scales, residuals, norms, rotationSeed } = encodeCodes(vectors, rows.length, dims, padDim);
   sections.push(
     { name: 'i8', enc: 'i8', bytes: bytesOf(codes) },
@@ -249,7 +257,7 @@ function encodeVectors(
     { name: 'i8r', enc: 'f32', bytes: bytesOf(residuals) },
     { name: 'i8n', enc: 'f32', bytes: bytesOf(norms) },
   );
-  return { sections, rotationSeed, normRange };
+  return { sections, rotationSeed, normRange, rowChecksums };
 }
 
 function encodeIds(rows: readonly SegmentRow[]): EncodedSection[] {

@@ -254,7 +254,8 @@ export class Segment {
     this.rows = header.rows;
     this.dims = header.dim;
     const { rows } = header;
-    this.vectors = header.dim > 0 ? new SegmentVectors(objectName, header, source) : undefined;
+    this.vectors =
+      header.dim > 0 ? new SegmentVectors(objectName, header, source, this.#rowChecksums()) : undefined;
     this.hashes = asU32(this.#section('idh', 'u64', rows * 8));
     this.hashRows = asU32(this.#section('idp', 'u32', rows * 4));
     this.idOffsets = asU32(this.#section('ido', 'u32', (rows + 1) * 4));
@@ -338,6 +339,12 @@ export class Segment {
       }
       return { id, seq };
     });
+  }
+
+  /** undefined where the file has none, or where only its ids were read. */
+  #rowChecksums(): Uint32Array | undefined {
+    if (!this.#sections.has('vecc')) return undefined;
+    return asU32(this.#section('vecc', 'u32', this.rows * 4));
   }
 
   #section(name: string, enc: string, length: number): Uint8Array {

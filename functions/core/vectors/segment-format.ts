@@ -10,7 +10,7 @@
  * Sections: vec f32 or bf16 [padRows][padDim] as given; aux f32 [padRows] (cosine: inverse length, euclid: squared
  * length); i8 int8 [padRows][padDim] with i8s, i8r, i8n f32 [padRows]: scale, residual length, decoded length;
  * idh u64 [rows] sorted id hashes with idp u32 [rows] their rows; ido u32 [rows + 1] offsets into ids (UTF-8);
- * seq u64 [rows]; tomb JSON [[id, seq]...]; for a column `col:<name>` (f64, or u8, u16, u32 codes),
+ * seq u64 [rows]; tomb JSON [[id, seq]...]; vecc u32 [rows] the crc32 of each row of vec; for a column `col:<name>` (f64, or u8, u16, u32 codes),
  * `col:<name>:dict` (JSON list of values), `col:<name>:list` (u32 [rows + 1] offsets, then codes),
  * `col:<name>:missing` and `col:<name>:cleared` (bitmaps); `sparse` JSON for rare columns.
  * A segment without vectors (rows of documents, patches, tombstones) has dim 0 and neither vec nor aux.

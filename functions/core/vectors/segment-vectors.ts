@@ -63,6 +63,7 @@ export class SegmentVectors {
   readonly #header: SegmentHeader;
   readonly #sections: ReadonlyMap<string, SectionRef>;
   readonly #source: SegmentSource;
+  readonly #rowChecksums: Uint32Array | undefined;
   /** Names the content in the memory of the kernel. */
   readonly #key: string;
   #normRange: readonly [min: number, max: number] | undefined;
@@ -70,13 +71,15 @@ export class SegmentVectors {
 
   /**
    * @param header of a segment with vectors
+   * @param rowChecksums by row, the crc32 of its bytes; files of the first version have none
    * @throws VectorError segment_corrupt if a section is missing or has a wrong length
    */
-  constructor(objectName: string, header: SegmentHeader, source: SegmentSource) {
+  constructor(objectName: string, header: SegmentHeader, source: SegmentSource, rowChecksums?: Uint32Array) {
     const { rows, padRows, dim, padDim, metric, dtype } = header;
     this.#objectName = objectName;
     this.#header = header;
     this.#source = source;
+    this.#rowChecksums = rowChecksums;
     this.#sections = new Map(header.sections.map((section) => [section.name, section]));
     this.rows = rows;
     this.padRows = padRows;
@@ -287,6 +290,7 @@ export class SegmentVectors {
         const { buffer } = read[j]!;
         for (let n = from; n < to; n += 1) {
           const at = (rows[n]! - first) * this.padDims;
+          this.#verify(rows[n]!, new Uint8Array(buffer, (rows[n]! - first) * rowBytes, rowBytes));
           const values =
             this.#header.dtype === 'f32'
               ? new Float32Array(buffer, at * 4, this.padDims)
@@ -294,6 +298,14 @@ export class SegmentVectors {
           visit(values, 0, n);
         }
       });
+    }
+  }
+
+  /** A row that was read by itself: the checksum of its section covers only all of them. */
+  #verify(row: number, bytes: Uint8Array): void {
+    const expected = this.#rowChecksums?.[row];
+    if (expected !== undefined && crc32(bytes) !== expected) {
+      throw this.#corrupt(`Row ${row} of section vec does not match its checksum.`);
     }
   }
 

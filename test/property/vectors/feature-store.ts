@@ -98,7 +98,7 @@ export const choice: fc.Arbitrary<Choice> = fc.oneof(
   }),
 );
 
-/** How vectors are written, where the file that is written leaves it open. */
+/** How vectors are written; what is left out is as `encodeSegment` chooses. */
 export interface Writing {
   readonly storage?: VectorStorage | undefined;
   readonly codes?: boolean | undefined;
@@ -119,15 +119,19 @@ export class FeatureStore {
   readonly dims: number;
   readonly metric: Metric;
   readonly #writing: Writing;
+  readonly #memory: VectorMemory;
 
-  constructor(dims: number, metric: Metric, writing: Writing = { storage: 'f32', codes: false }) {
+  /** @param workspace where compactions read vectors */
+  constructor(
+    dims: number,
+    metric: Metric,
+    writing: Writing = { storage: 'f32', codes: false },
+    workspace: VectorMemory = memory,
+  ) {
     this.dims = dims;
     this.metric = metric;
     this.#writing = writing;
-  }
-
-  get exists(): boolean {
-    return this.manifest.features[uri] !== undefined;
+    this.#memory = workspace;
   }
 
   /** The feature of a version, opened. */
@@ -298,7 +302,7 @@ export class FeatureStore {
     const parts = places.filter((i) => rewritten.includes(data[i]!.key));
     const kept = places.filter((i) => !parts.includes(i));
     const added: StoredSegment[] = [];
-    for await (const segment of compactRows(snapshot, segmentBytesTarget, memory, { parts }))
+    for await (const segment of compactRows(snapshot, segmentBytesTarget, this.#memory, { parts }))
       added.push(this.#put(segment));
     const patches = foldPatches(snapshot, kept);
     if (patches) added.push(this.#put(patches));

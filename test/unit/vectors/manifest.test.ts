@@ -26,7 +26,7 @@ import {
   type StoredSegment,
 } from '../../../functions/core/vectors/manifest.ts';
 import { openSegment, type Segment } from '../../../functions/core/vectors/open-segment.ts';
-import { columnsOf, openSnapshot, type Snapshot } from '../../../functions/core/vectors/snapshot.ts';
+import { columnsOf, openSnapshot } from '../../../functions/core/vectors/snapshot.ts';
 
 const uri = 'mixpeek://text_embed@1.0.0/embedding';
 const base = 2 ** 24;

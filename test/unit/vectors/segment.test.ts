@@ -106,6 +106,7 @@ test('the file follows its layout: magic, header, sections at 4096 and at multip
     'ido',
     'ids',
     'seq',
+    'vecc',
     'col:n',
     'col:t',
     'col:t:dict',
