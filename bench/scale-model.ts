@@ -21,8 +21,8 @@ export interface Inputs {
   /** Warm and cold answers of S3 Vectors. */
   readonly s3VectorsMs: { readonly warm: number; readonly cold: number };
   /**
-   * Whether a large index is spread over so many functions that vectors are in memory beside their codes, as far as
-   * there are functions. The planner (functions/core/fan-out/plan.ts) takes as few as hold the codes.
+   * Whether an index whose codes fit into one function is spread over several as soon as its vectors do not fit beside
+   * them. The planner (functions/core/fan-out/plan.ts) leaves it to one, which reads some rows from S3.
    */
   readonly spreadVectors: boolean;
 }
@@ -125,10 +125,11 @@ const estimates: Readonly<Record<Backend, Estimator>> = {
   },
   'fan-out': (rows, dims, inputs) => {
     const least = Math.ceil((rows * codeBytes(dims)) / limits.scanBytes);
-    const both = Math.ceil((rows * (codeBytes(dims) + vectorBytes(dims))) / limits.arenaBytes);
-    const functions = inputs.spreadVectors && both <= limits.functionsMax ? both : least;
-    // What one function can do is not given to others.
-    if (functions === 1 || functions > limits.functionsMax) return undefined;
+    const both = Math.ceil((rows * (codeBytes(dims) + vectorBytes(dims))) / limits.scanBytes);
+    // As many as hold codes and vectors, where several are needed anyway and there are so many.
+    const functions = both <= limits.functionsMax ? both : least;
+    if (functions > limits.functionsMax || functions === 1) return undefined;
+    if (least === 1 && !inputs.spreadVectors) return undefined;
     const share = rows / functions;
     const rerankFrom = rerankPlace(share, dims);
     // Each function finds its own k best, so each scores its own candidates again.

@@ -2,7 +2,7 @@
 //
 //   npm run bench:scale                        from the last `npm run bench:vectors`, else from recorded figures
 //   npm run bench:scale -- --network-mb-s 600  with another bandwidth between S3 and a function
-//   npm run bench:scale -- --spread-vectors    as if a large index were spread until vectors fit beside their codes
+//   npm run bench:scale -- --spread-vectors    as if one function gave up as soon as vectors do not fit beside codes
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';

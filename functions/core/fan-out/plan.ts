@@ -29,8 +29,8 @@ function allBytes({ sections }: Pick<SegmentRef, 'sections'>): number {
  * faster by an invocation.
  *
  * One function does with the codes, and reads the vectors of the few rows that it must score. Where several are
- * needed anyway, as many take part as hold codes and vectors: those reads would take longer and cost more than the
- * invocations.
+ * needed anyway, as many take part as hold codes and vectors, if there are so many: those reads would take longer and
+ * cost more than the invocations (`npm run bench:scale`).
  *
  * @param bytesEach what one function holds
  * @param functions how many there are; 0 for none
@@ -44,7 +44,9 @@ export function planShards(
   const bytes = data.reduce((sum, ref) => sum + residentBytes(ref), 0);
   if (functions === 0 || bytes <= bytesEach) return undefined;
   const all = data.reduce((sum, ref) => sum + allBytes(ref), 0);
-  const taking = Math.min(functions, Math.ceil(all / bytesEach));
+  const least = Math.min(functions, Math.ceil(bytes / bytesEach));
+  const both = Math.ceil(all / bytesEach);
+  const taking = both <= functions ? both : least;
   const shards = new Map<number, string[]>();
   for (const { key } of data) {
     const one = functionFor(key, taking);

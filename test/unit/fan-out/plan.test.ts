@@ -68,6 +68,15 @@ describe('the plan', () => {
     expect(shards.length).toBeLessThanOrEqual(3);
     expect(shards.flatMap(({ segments }) => segments).sort()).toEqual(parts.map(({ key }) => key).sort());
     expect(new Set(shards.map((shard) => shard.function)).size).toBe(shards.length);
+  });
+
+  test('takes more functions than codes need where vectors then fit beside them, and there are so many', () => {
+    const coded = keys(12).map((key) => segment(key, 400, true));
+    const codes = coded.reduce((sum, one) => sum + residentBytes(one), 0);
+    const functionsOf = (count: number) =>
+      Math.max(...planShards(feature(coded), codes / 2, count)!.map((shard) => shard.function)) + 1;
+    expect(functionsOf(3)).toBeLessThanOrEqual(2);
+    expect(functionsOf(32)).toBeGreaterThan(3);
     expect(planShards(feature(parts), 1, 4)!.every((shard) => shard.function < 4)).toBe(true);
   });
 });
