@@ -36,7 +36,7 @@ import { openSnapshot, type Snapshot } from '../../../functions/core/vectors/sna
 import type { Metric } from '../../../functions/core/vectors/vector.ts';
 import { makeVectorMemory, type VectorMemory } from '../../../functions/core/vectors/vector-memory.ts';
 
-export const uri = 'mixpeek://ngram_embed@1.0.0/ngram';
+const uri = 'mixpeek://ngram_embed@1.0.0/ngram';
 
 /**
  * Room for a segment or two, so that most are pushed out between two uses; and no row is spared the kernel.
@@ -79,7 +79,7 @@ export interface CompactStep {
 }
 
 /** Limits around the size of segments of a few rows, which is 3 to 5 kB, so that plans differ. */
-export const compactionRules: fc.Arbitrary<CompactionRules> = fc.record({
+const rules: fc.Arbitrary<CompactionRules> = fc.record({
   deltaBytesMax: fc.constantFrom(0, 5_000, 1_000_000),
   looseSegmentsMax: fc.integer({ min: 0, max: 3 }),
   looseSegmentsKept: fc.integer({ min: 0, max: 3 }),
@@ -90,7 +90,7 @@ export const compactionRules: fc.Arbitrary<CompactionRules> = fc.record({
 });
 
 export const choice: fc.Arbitrary<Choice> = fc.oneof(
-  fc.record({ by: fc.constant('plan' as const), rules: compactionRules }),
+  fc.record({ by: fc.constant('plan' as const), rules }),
   fc.record({
     by: fc.constant('place' as const),
     rewritten: fc.array(fc.boolean(), { minLength: 1, maxLength: 6 }),

@@ -6,7 +6,7 @@ import { mergeMatches, type SearchRequest, search } from '../../../functions/cor
 import type { VectorStorage } from '../../../functions/core/vectors/segment-format.ts';
 import { type Metric, metrics } from '../../../functions/core/vectors/vector.ts';
 import { makeVectorMemory, type VectorMemory } from '../../../functions/core/vectors/vector-memory.ts';
-import { type Choice, choice, FeatureStore, type Row } from './feature-store.ts';
+import { type Change, type Choice, choice, FeatureStore, type Meanwhile, type Row } from './feature-store.ts';
 import { bell, generator } from './kernel-rows.ts';
 
 /** Room for two segments of the largest, so that some are pushed out; and no row is spared the kernel. */
@@ -226,11 +226,10 @@ class Play {
     if (what.kind === 'write') await this.#write(what);
     else if (what.kind === 'compact') {
       const { choice: own, meanwhile } = what;
-      const rival = { kind: 'rival' as const, choice: own };
-      const others = { nothing: () => [], rival: () => [rival] };
-      const change = meanwhile === 'delete' || meanwhile === 'patch' ? [this.#change(meanwhile, 0.05)] : [];
-      const other = meanwhile === 'nothing' || meanwhile === 'rival' ? others[meanwhile]() : change;
-      await this.store.compact({ choice: own, meanwhile: other });
+      const others: Meanwhile[] = [];
+      if (meanwhile === 'rival') others.push({ kind: 'rival', choice: own });
+      if (meanwhile === 'delete' || meanwhile === 'patch') others.push(this.#change(meanwhile, 0.05));
+      await this.store.compact({ choice: own, meanwhile: others });
     } else await this.store.commit(this.#change(what.kind, what.share), false);
   }
 
@@ -239,7 +238,7 @@ class Play {
     return [...this.model.keys()].filter(() => this.#random() < part);
   }
 
-  #change(kind: 'delete' | 'patch', part: number) {
+  #change(kind: 'delete' | 'patch', part: number): Change {
     const ids = this.some(part);
     if (kind === 'delete') {
       for (const id of ids) this.model.delete(id);
