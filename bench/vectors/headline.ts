@@ -172,6 +172,10 @@ function addFigures(
     report.add(name, factor * timesFaster(one, other), { runs: one.calls });
 
   add('f32_vs_read_limit', f32, limitB);
+  // Plain SIMD loads 16 bytes at a time, which reads less than the 64 that this CPU may have.
+  const narrow = readers.filter((name) => name.startsWith('w16'));
+  if (narrow.length > 0)
+    add('f32_vs_read_limit_16_bytes', f32, get(`read_${bestReader(narrow, (name) => get(`read_${name}`))}`));
   add('f32_vs_naive_js', f32, get('naive_js'));
   for (const rival of ['usearch', 'lancedb', 'faiss', 'numpy'])
     if (samples.has(rival)) add(`f32_vs_${rival}`, f32, get(rival));

@@ -1,5 +1,6 @@
 // Lists: what a request asked for, a page of it, and cursors that nobody can forge or carry to another list.
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import type { Condition } from './conditions/condition.ts';
 import { evaluate } from './conditions/evaluate.ts';
 import { parseCondition } from './conditions/parse.ts';
 import type { Ctx, NsCtx } from './context.ts';
@@ -135,10 +136,7 @@ export function compareValues(a: unknown, b: unknown): number {
 
 /** A test of rows from `search` (a part of any of `searched` fields, `*` matches anything) and `filters`. */
 export function rowTest(input: ListInput, searched: readonly string[]): (row: unknown) => boolean {
-  const condition =
-    input.filters === undefined || input.filters === null
-      ? undefined
-      : parseListFilter(input.filters, input.case_sensitive ?? false);
+  const condition = parseFilters(input.filters, input.case_sensitive);
   const parts = (input.search ?? '').toLowerCase().split('*');
   const found = (text: string) => {
     let from = 0;
@@ -159,8 +157,17 @@ export function rowTest(input: ListInput, searched: readonly string[]): (row: un
   };
 }
 
-function parseListFilter(filters: unknown, caseSensitive: boolean) {
-  const parsed = parseCondition(filters, { caseSensitive });
+/**
+ * The filter of a body; undefined if it has none.
+ *
+ * @throws AppError request_invalid, with every fault under `body.filters`
+ */
+export function parseFilters(
+  filters: unknown,
+  caseSensitive: boolean | null | undefined,
+): Condition | undefined {
+  if (filters === undefined || filters === null) return undefined;
+  const parsed = parseCondition(filters, { caseSensitive: caseSensitive ?? false });
   if (parsed.ok) return parsed.condition;
   throw invalid(
     'request_invalid',

@@ -2,12 +2,10 @@
 // needs them, while those of the index itself go with their versions.
 import type { NsCtx } from '../context.ts';
 import { BlobMissing } from '../store/blobs.ts';
-import { loadDeadRows, loadManifest, loadSegment } from '../store/open-index.ts';
-import type { Bits } from '../vectors/bits.ts';
+import { loadManifest, openFeature } from '../store/open-index.ts';
 import { VectorError } from '../vectors/errors.ts';
 import { encodeManifest, type FeatureManifest, type Manifest } from '../vectors/manifest.ts';
-import type { Segment } from '../vectors/open-segment.ts';
-import { openSnapshot, type Snapshot } from '../vectors/snapshot.ts';
+import type { Snapshot } from '../vectors/snapshot.ts';
 
 /** Beside the collections: what lies below one and is named by no head is collected as garbage. */
 const folderOf = (ctx: NsCtx, collectionId: string, backend: string) =>
@@ -57,20 +55,7 @@ export async function openVersion(
     const manifest = await loadManifest(ctx, manifestKey);
     const feature = Object.hasOwn(manifest.features, uri) ? manifest.features[uri]! : undefined;
     if (!feature) return undefined;
-    const segments = new Map<string, Segment>();
-    const dead = new Map<string, Bits>();
-    for (let i = 0; i < feature.segments.length; i += 8) {
-      const refs = feature.segments.slice(i, i + 8);
-      const opened = await Promise.all(
-        refs.map((ref) => Promise.all([loadSegment(ctx, ref), loadDeadRows(ctx, ref)])),
-      );
-      for (const [j, [segment, list]] of opened.entries()) {
-        const ref = refs[j]!;
-        segments.set(ref.key, segment);
-        if (ref.dead && list) dead.set(ref.dead.key, list);
-      }
-    }
-    return { feature, snapshot: openSnapshot(feature, segments, dead) };
+    return { feature, snapshot: await openFeature(ctx, feature) };
   } catch (error) {
     if (error instanceof BlobMissing) return undefined;
     if (error instanceof VectorError && error.code === 'segment_missing') return undefined;

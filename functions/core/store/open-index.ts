@@ -8,6 +8,7 @@ import {
   decodeManifest,
   documentsUri,
   emptyManifest,
+  type FeatureManifest,
   type Manifest,
   readableVersions,
   type SegmentRef,
@@ -99,6 +100,24 @@ export async function loadDeadRows(ctx: NsCtx, { dead, rows }: SegmentRef): Prom
   });
 }
 
+/** The rows of a feature with everything that its manifest names read. */
+export async function openFeature(ctx: NsCtx, feature: FeatureManifest): Promise<Snapshot> {
+  const segments = new Map<string, Segment>();
+  const dead = new Map<string, Bits>();
+  for (let i = 0; i < feature.segments.length; i += parallelReads) {
+    const refs = feature.segments.slice(i, i + parallelReads);
+    const opened = await Promise.all(
+      refs.map((ref) => Promise.all([loadSegment(ctx, ref), loadDeadRows(ctx, ref)])),
+    );
+    for (const [j, [segment, list]] of opened.entries()) {
+      const ref = refs[j]!;
+      segments.set(ref.key, segment);
+      if (ref.dead && list) dead.set(ref.dead.key, list);
+    }
+  }
+  return openSnapshot(feature, segments, dead);
+}
+
 async function loadSnapshot(
   ctx: NsCtx,
   manifestKey: string,
@@ -108,20 +127,7 @@ async function loadSnapshot(
   if (!Object.hasOwn(manifest.features, uri)) return undefined;
   const feature = manifest.features[uri]!;
   return cachesOf(ctx.ports.index).snapshots.get(`${manifestKey} ${uri}`, async () => {
-    const segments = new Map<string, Segment>();
-    const dead = new Map<string, Bits>();
-    for (let i = 0; i < feature.segments.length; i += parallelReads) {
-      const refs = feature.segments.slice(i, i + parallelReads);
-      const opened = await Promise.all(
-        refs.map((ref) => Promise.all([loadSegment(ctx, ref), loadDeadRows(ctx, ref)])),
-      );
-      for (const [j, [segment, list]] of opened.entries()) {
-        const ref = refs[j]!;
-        segments.set(ref.key, segment);
-        if (ref.dead && list) dead.set(ref.dead.key, list);
-      }
-    }
-    const snapshot = openSnapshot(feature, segments, dead);
+    const snapshot = await openFeature(ctx, feature);
     const rows = snapshot.parts.reduce((sum, part) => sum + part.segment.rows, 0);
     // Hash table, live bits and id texts that searches leave behind; the vectors belong to the segments.
     return { value: snapshot, bytes: 4_096 + rows * 120 };

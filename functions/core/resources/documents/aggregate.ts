@@ -4,6 +4,7 @@ import { allOf, evaluate, parseCondition } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import type { FieldFault } from '../../errors.ts';
 import { invalid } from '../../errors.ts';
+import { parseFilters } from '../../page.ts';
 import { guarded } from '../../store/guarded.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
 import type { Group, MeasureFunction } from '../../vectors/aggregate.ts';
@@ -12,7 +13,7 @@ import { VectorError } from '../../vectors/errors.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import { compareScalars } from '../../vectors/value-order.ts';
 import type { StoredCollection } from '../collections/service.ts';
-import { parseFilter, readField, warnOfUnknown } from './filter.ts';
+import { readField, warnOfUnknown } from './filter.ts';
 
 /** More groups than this are refused: they would fill the memory and nobody's page. */
 const groupsMax = 100_000;
@@ -57,7 +58,7 @@ export async function aggregateDocuments(
   collection: StoredCollection,
   input: AggregateInput,
 ): Promise<AggregateReply> {
-  const filter = parseFilter(input.filters, input.case_sensitive);
+  const filter = parseFilters(input.filters, input.case_sensitive);
   const fields = input.group_by.map(({ field }, i) => readField(field, ['group_by', i, 'field']));
   const measures = input.aggregations.map((one, i) => {
     const key = one.field == null && one.distinct_field != null ? 'distinct_field' : 'field';

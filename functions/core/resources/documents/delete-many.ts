@@ -7,6 +7,7 @@ import { now } from '../../context.ts';
 import { crash } from '../../crash.ts';
 import { invalid } from '../../errors.ts';
 import { newId } from '../../ids.ts';
+import { parseFilters } from '../../page.ts';
 import { audit } from '../../store/audit.ts';
 import { guarded } from '../../store/guarded.ts';
 import { announce } from '../../store/outbox.ts';
@@ -18,7 +19,7 @@ import { flattenColumns } from '../../vectors/columns.ts';
 import { listRows } from '../../vectors/list-rows.ts';
 import { count, unknownFields } from '../../vectors/select-rows.ts';
 import type { StoredCollection } from '../collections/service.ts';
-import { parseFilter } from './filter.ts';
+
 import { createdColumn } from './service.ts';
 import type { DocumentRow, Slot } from './store.ts';
 import { isBeingReplaced, readBody, rewriteSlot, toRow, visibleSlot } from './store.ts';
@@ -111,7 +112,7 @@ function refuse(type: string, message: string, fix: string): never {
 }
 
 function readDeleteFilter(input: DeleteManyInput): Condition {
-  const filter = parseFilter(input.filters, input.case_sensitive);
+  const filter = parseFilters(input.filters, input.case_sensitive);
   if (!filter) throw new Error('neither ids nor a filter came through the contract');
   if (fieldsOf(filter).length > 0) return filter;
   return refuse(

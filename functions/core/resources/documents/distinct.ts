@@ -1,13 +1,13 @@
 // The distinct values of a field over the documents that a filter lets through, with how many documents hold each.
 import type { NsCtx } from '../../context.ts';
 import type { PageReply } from '../../page.ts';
-import { pageOffset, pageReply, readCursor } from '../../page.ts';
+import { pageOffset, pageReply, parseFilters, readCursor } from '../../page.ts';
 import { guarded } from '../../store/guarded.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
 import type { ValueCount } from '../../vectors/facets.ts';
 import { distinct } from '../../vectors/facets.ts';
 import type { StoredCollection } from '../collections/service.ts';
-import { parseFilter, readField, warnOfUnknown } from './filter.ts';
+import { readField, warnOfUnknown } from './filter.ts';
 
 /** A page ends at this many bytes of JSON, with a cursor (decisions, section 2). */
 const pageBytesMax = 4_000_000;
@@ -47,7 +47,7 @@ export async function distinctValues(
 ): Promise<DistinctReply> {
   const { prefix, order, limit } = input;
   const field = readField(input.field, ['field']);
-  const filter = parseFilter(input.filters, input.case_sensitive);
+  const filter = parseFilters(input.filters, input.case_sensitive);
   const list = `distinct ${collection.id} ${field} ${order}`;
   const page = {
     filters: input.filters,

@@ -1,29 +1,10 @@
 // Filters of requests about documents: parsed with every fault at its place, and unknown fields named.
 import type { Condition } from '../../conditions/index.ts';
-import { canonicalField, fieldFault, fields as fieldsOf, parseCondition } from '../../conditions/index.ts';
+import { canonicalField, fieldFault, fields as fieldsOf } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { invalid } from '../../errors.ts';
 import { unknownNames } from '../../vectors/select-rows.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
-
-/** @throws AppError request_invalid with the faults under `body.filters` */
-export function parseFilter(
-  filters: unknown,
-  caseSensitive: boolean | null | undefined,
-): Condition | undefined {
-  if (filters === undefined || filters === null) return undefined;
-  const parsed = parseCondition(filters, { caseSensitive: caseSensitive ?? false });
-  if (parsed.ok) return parsed.condition;
-  throw invalid(
-    'request_invalid',
-    parsed.faults.map((fault) => ({
-      type: 'filter_invalid',
-      location: ['body', 'filters', ...fault.path],
-      message: fault.message,
-      ...(fault.fix === undefined ? {} : { fix: fault.fix }),
-    })),
-  );
-}
 
 /** The one name of a field that a body names. @throws AppError request_invalid for one that nobody may read */
 export function readField(field: string, location: readonly (string | number)[]): string {

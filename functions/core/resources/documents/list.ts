@@ -4,14 +4,14 @@ import { canonicalField, conditionLimits, parseCondition } from '../../condition
 import type { NsCtx } from '../../context.ts';
 import { invalid } from '../../errors.ts';
 import type { ListInput, PageReply } from '../../page.ts';
-import { pageOffset, pageReply, pageSize, readCursor } from '../../page.ts';
+import { pageOffset, pageReply, pageSize, parseFilters, readCursor } from '../../page.ts';
 import { guarded } from '../../store/guarded.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
 import { featuresOf } from '../collections/service.ts';
-import { parseFilter, warnOfUnknown } from './filter.ts';
+import { warnOfUnknown } from './filter.ts';
 import type { StoredDocument } from './service.ts';
 import { createdColumn, getDocuments } from './service.ts';
 
@@ -40,7 +40,7 @@ function searchCondition(snapshot: Snapshot, search: string): Condition | undefi
 
 /** Ids of the documents that a list asks for, in its order, all of them. */
 function select(ctx: NsCtx, snapshot: Snapshot, input: ListInput): string[] {
-  const filter = parseFilter(input.filters, input.case_sensitive);
+  const filter = parseFilters(input.filters, input.case_sensitive);
   const sort = input.sorts ?? (input.sort ? [input.sort] : []);
   warnOfUnknown(
     ctx,
@@ -78,7 +78,7 @@ export async function listDocuments(
   const vectorBytes = numbers * numberBytes;
   const list = `documents ${collection.id}`;
   const offset = input.cursor ? Number(await readCursor(ctx, list, input, input.cursor)) : pageOffset(input);
-  parseFilter(input.filters, input.case_sensitive); // A wrong filter is wrong on an empty collection too.
+  parseFilters(input.filters, input.case_sensitive); // A wrong filter is wrong on an empty collection too.
   const snapshot = await documentsSnapshot(ctx, collection.id);
   const ids = snapshot ? guarded(() => select(ctx, snapshot, input)) : [];
   const wanted = ids.slice(offset, offset + pageSize(input));

@@ -3,14 +3,15 @@
 import { createHash } from 'node:crypto';
 import { isoTime } from '../../clock.ts';
 import type { Condition } from '../../conditions/index.ts';
-import { canonicalField, fields as fieldsOfCondition, parseCondition } from '../../conditions/index.ts';
+import { canonicalField, fields as fieldsOfCondition } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
-import { AppError, invalid } from '../../errors.ts';
+import { AppError } from '../../errors.ts';
 import { csvWriter } from '../../interchange/csv.ts';
 import { jsonLinesWriter } from '../../interchange/json-lines.ts';
 import { parquetRowWriter } from '../../interchange/parquet-writer.ts';
 import type { ExchangeRow, JsonObject, RowWriter, VectorColumn } from '../../interchange/row.ts';
 import { layoutOf } from '../../interchange/row.ts';
+import { parseFilters } from '../../page.ts';
 import { documentsUri, type IndexView, openIndex, readHead, reading } from '../../store/vector-index.ts';
 import type { ColumnValue } from '../../vectors/columns.ts';
 import { flattenColumns } from '../../vectors/columns.ts';
@@ -29,22 +30,6 @@ const documentsAtOnce = 256;
 /** A group of rows ends at either; a row group of a Parquet file is one such group. */
 const groupBytesMax = 8 * 2 ** 20;
 const groupRowsMax = 10_000;
-
-/** @throws AppError request_invalid, with the place in the filter tree */
-export function parseExportFilter(filters: unknown, caseSensitive: boolean): Condition | undefined {
-  if (filters === undefined || filters === null) return undefined;
-  const parsed = parseCondition(filters, { caseSensitive });
-  if (parsed.ok) return parsed.condition;
-  throw invalid(
-    'request_invalid',
-    parsed.faults.map((fault) => ({
-      type: 'filter_invalid',
-      location: ['body', 'filters', ...fault.path],
-      message: fault.message,
-      ...(fault.fix === undefined ? {} : { fix: fault.fix }),
-    })),
-  );
-}
 
 /** The field at the root of documents that a name means. */
 const rootOf = (name: string) => canonicalField(name).split('.', 1)[0]!;
@@ -71,7 +56,7 @@ interface Source {
 }
 
 async function openSource(ctx: NsCtx, collection: StoredCollection, request: ExportRequest): Promise<Source> {
-  const filter = parseExportFilter(
+  const filter = parseFilters(
     request.filters === null ? null : JSON.parse(request.filters),
     request.case_sensitive,
   );

@@ -11,6 +11,7 @@ import { AppError, errorTable, invalid, isAppError } from '../../errors.ts';
 import type { IndexJob } from '../../events.ts';
 import { derivedId, newId } from '../../ids.ts';
 import { FileFault } from '../../interchange/row.ts';
+import { parseFilters } from '../../page.ts';
 import { audit } from '../../store/audit.ts';
 import { BlobConflict, BlobMissing } from '../../store/blobs.ts';
 import { announce, enqueue } from '../../store/outbox.ts';
@@ -32,7 +33,7 @@ import type { RowRules } from './check-rows.ts';
 import { rulesFor } from './check-rows.ts';
 import type { ExportBody, ImportBody, ImportUploadBody } from './contract.ts';
 import { importBytesMax } from './contract.ts';
-import { parseExportFilter, writeExport } from './export.ts';
+import { writeExport } from './export.ts';
 import type { Inspection, OpenFile } from './import.ts';
 import { bytesOf, inspectFile, openFile, writeFile } from './import.ts';
 import type { ImportFormat, StoredExport, StoredImport, StoredTransfer } from './store.ts';
@@ -90,7 +91,7 @@ export async function startExport(
   body: z.output<typeof ExportBody>,
 ): Promise<StoredExport> {
   const collection = await getCollection(ctx, idOrName);
-  parseExportFilter(body.filters, body.case_sensitive ?? false);
+  parseFilters(body.filters, body.case_sensitive);
   const head = await readHead(ctx, collection.id);
   const documents = Math.min(head.document_count, body.sample_size ?? Number.MAX_SAFE_INTEGER);
   const dims = body.include_vectors
