@@ -24,6 +24,8 @@ const environment: Record<string, string> = {
   ...Object.fromEntries(Object.keys(environmentValues).map((name) => [name, name.toLowerCase()])),
   RATE_LIMITS: '{}',
   LABEL_MODEL: '{}',
+  SCAN_FUNCTIONS: '[]',
+  VECTOR_BACKENDS: '{}',
   ALLOW_LOOPBACK: 'false',
   REALTIME_PLUGINS: 'false',
   LOG_LEVEL: 'INFO',
