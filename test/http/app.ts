@@ -1,5 +1,6 @@
 // The whole API in one process over memory stores: requests go through the real dispatcher, replies are checked
 // against their contracts.
+import { createHash } from 'node:crypto';
 import type { APIGatewayProxyEvent } from 'aws-lambda';
 import { virtualClock } from '../../functions/core/clock.ts';
 import type { NsCtx } from '../../functions/core/context.ts';
@@ -64,10 +65,7 @@ export function makeTestPorts(
     random: {
       bytes: (count) => {
         counter += 1;
-        return Uint8Array.from(
-          { length: count },
-          (_, i) => (Math.imul(counter * 31 + i * 7 + 1, 0x9e3779b1) >>> 13) & 0xff,
-        );
+        return createHash('shake256', { outputLength: count }).update(String(counter)).digest();
       },
     },
     log,
