@@ -43,6 +43,6 @@ if (process.env.GRANARY_TEST_OUTPUTS === undefined) {
     );
     return inNamespace(ctx, newId('namespace'));
   };
-  vectorIndexSuite('DynamoDB and S3', makeNamespace);
+  vectorIndexSuite('DynamoDB and S3', makeNamespace, { compacts: true });
   groupCommitSuite('DynamoDB and S3', makeNamespace);
 }
