@@ -1,6 +1,6 @@
 // Whether a query function scans a feature by itself, or which scan functions do.
 import type { FeatureManifest, SegmentRef } from '../vectors/manifest.ts';
-import { isVectorSection } from '../vectors/segment-format.ts';
+import { isVectorSection, sectionGroups } from '../vectors/segment-format.ts';
 import { functionFor } from './rendezvous.ts';
 
 /** The segments that one scan function scans. */
@@ -10,13 +10,10 @@ export interface Shard {
   readonly segments: readonly string[];
 }
 
-const codeSections = new Set(['i8', 'i8s', 'i8r', 'i8n', 'aux']);
-const vectorSections = new Set(['vec', 'aux']);
-
 /** Bytes of a segment that a scan holds in memory: codes where there are some, else vectors. */
 export function residentBytes({ sections }: Pick<SegmentRef, 'sections'>): number {
-  const wanted = sections.some(({ name }) => name === 'i8') ? codeSections : vectorSections;
-  return sections.reduce((sum, { name, len }) => (wanted.has(name) ? sum + len : sum), 0);
+  const wanted = sectionGroups[sections.some(({ name }) => name === 'i8') ? 'codes' : 'vectors'];
+  return sections.reduce((sum, { name, len }) => (wanted.some((one) => one === name) ? sum + len : sum), 0);
 }
 
 /** Bytes of a segment with which nothing is read from the store any more: codes and vectors. */

@@ -4,6 +4,7 @@ import type { NsCtx } from '../context.ts';
 import { AppError } from '../errors.ts';
 import type { FunctionCaller } from '../ports.ts';
 import { type Match, mergeMatches, type SearchRequest } from '../vectors/search.ts';
+import { unknownToAll } from '../vectors/select-rows.ts';
 import { hedge, Latencies } from './hedge.ts';
 import { encodeVector, type ScanReply, type ScanRequest } from './messages.ts';
 import type { Shard } from './plan.ts';
@@ -83,7 +84,7 @@ export async function scatter(
     }
     // Every block selects the same rows.
     result.rowsSelected = replies.reduce((sum, { value }) => sum + value.rows_selected, 0);
-    unknown = inAll(replies.map(({ value }) => value.unknown_fields));
+    unknown = unknownToAll(replies.map(({ value }) => value.unknown_fields));
     for (let q = 0; q < block.length; q += 1) {
       const lists = replies.map(({ value }) =>
         (value.matches[q] ?? []).map(([id, score]) => ({ id, score })),
@@ -106,9 +107,4 @@ async function ask(caller: FunctionCaller, message: ScanRequest, timeoutMs: numb
       internal: `a scan of ${message.segments.length} segments of ${message.collection_id} failed: ${String(error)}`,
     });
   }
-}
-
-function inAll(lists: readonly (readonly string[])[]): string[] {
-  const [first = [], ...others] = lists;
-  return first.filter((name) => others.every((list) => list.includes(name)));
 }

@@ -191,8 +191,7 @@ async function findCandidates(
   const scan = scanFor(block);
   for (const [i, one] of selected.entries()) {
     const vectors = one.part.segment.vectors!;
-    const isFar = !vectors.isResident(memory) && one.count < one.part.segment.rows * smallShare;
-    if (one.count <= memory.rowsWithoutScan || isFar) {
+    if (isScoredAtOnce(one, memory)) {
       wantAll(one, everyQuery);
       continue;
     }
@@ -272,11 +271,15 @@ function prefetch(selected: readonly SelectedPart[], from: number, memory: Vecto
   }
 }
 
-/** Whether a scan of the part would have to fetch it first. */
-function isMissing({ part, count }: SelectedPart, memory: VectorMemory): boolean {
+/** Whether the selected rows of a part are scored without a scan: there are few, or too few to fetch the part for. */
+function isScoredAtOnce({ part, count }: SelectedPart, memory: VectorMemory): boolean {
   const { rows, vectors } = part.segment;
-  if (count <= memory.rowsWithoutScan || count < rows * smallShare) return false;
-  return !vectors!.isResident(memory);
+  return count <= memory.rowsWithoutScan || (count < rows * smallShare && !vectors!.isResident(memory));
+}
+
+/** Whether a scan of the part would have to fetch it first. */
+function isMissing(one: SelectedPart, memory: VectorMemory): boolean {
+  return !isScoredAtOnce(one, memory) && !one.part.segment.vectors!.isResident(memory);
 }
 
 /** Parts with rows to score. */

@@ -30,6 +30,13 @@ const flagRotated = 8;
 export const vectorSections = ['vec', 'aux', 'i8', 'i8s', 'i8r', 'i8n'] as const;
 export type VectorSection = (typeof vectorSections)[number];
 
+/** What is in the memory of the kernel as one piece. `aux` is in both, since scans of both need it. */
+export type SectionGroup = 'codes' | 'vectors';
+export const sectionGroups: Readonly<Record<SectionGroup, readonly VectorSection[]>> = {
+  codes: ['aux', 'i8', 'i8s', 'i8r', 'i8n'],
+  vectors: ['vec', 'aux'],
+};
+
 /** How the values of vectors are stored: as given, or rounded to the upper half of their bits. */
 export type VectorStorage = 'f32' | 'bf16';
 export const vectorStorages: readonly VectorStorage[] = ['f32', 'bf16'];

@@ -3,7 +3,8 @@ import { crc32 } from 'node:zlib';
 import { VectorError } from './errors.ts';
 import { fromBfloat16 } from './kernel/bfloat16.ts';
 import type { ResidentRows } from './kernel/resident.ts';
-import type { SectionRef, SegmentHeader, VectorSection } from './segment-format.ts';
+import type { SectionGroup, SectionRef, SegmentHeader, VectorSection } from './segment-format.ts';
+import { sectionGroups } from './segment-format.ts';
 import { isKernelSafe, type Metric, squaredNormAt } from './vector.ts';
 import type { VectorMemory } from './vector-memory.ts';
 
@@ -34,13 +35,6 @@ const readsWorthLoading = 8;
 export interface LoadBudget {
   bytes: number;
 }
-
-/** What is in the memory of the kernel as one piece. `aux` is in both, since scans of both need it. */
-type Group = 'codes' | 'vectors';
-const groups: Readonly<Record<Group, readonly VectorSection[]>> = {
-  codes: ['aux', 'i8', 'i8s', 'i8r', 'i8n'],
-  vectors: ['vec', 'aux'],
-};
 
 /** Called for each row asked for; its vector is `values[at .. at + padDims)`, the row the `n`-th of those asked for. */
 export type VisitRow = (values: Float32Array, at: number, n: number) => void;
@@ -130,7 +124,7 @@ export class SegmentVectors {
   async scan<T>(
     memory: VectorMemory,
     work: (resident: ResidentRows | undefined, cold: boolean) => T,
-    by: Group = this.#scanned,
+    by: SectionGroup = this.#scanned,
   ): Promise<T> {
     return this.#load(memory, by, (at, cold) => {
       const { first } = this.#group(by);
@@ -214,21 +208,21 @@ export class SegmentVectors {
     return found;
   }
 
-  get #scanned(): Group {
+  get #scanned(): SectionGroup {
     return this.hasCodes ? 'codes' : 'vectors';
   }
 
   /** Neighbouring sections that are read and kept together. */
-  #group(group: Group): { readonly key: string; readonly first: SectionRef; readonly bytes: number } {
-    const names = groups[group];
+  #group(group: SectionGroup): { readonly key: string; readonly first: SectionRef; readonly bytes: number } {
+    const names = sectionGroups[group];
     const first = this.#sections.get(names[0]!)!;
     const last = this.#sections.get(names.at(-1)!)!;
     return { key: `${this.#key} ${group}`, first, bytes: last.off + last.len - first.off };
   }
 
-  #load<T>(memory: VectorMemory, by: Group, work: (at: number, cold: boolean) => T): Promise<T> {
+  #load<T>(memory: VectorMemory, by: SectionGroup, work: (at: number, cold: boolean) => T): Promise<T> {
     const { key, bytes } = this.#group(by);
-    return memory.arena.use(key, bytes, (target) => this.#fill(groups[by], target), work);
+    return memory.arena.use(key, bytes, (target) => this.#fill(sectionGroups[by], target), work);
   }
 
   /** Reads neighbouring sections into memory and verifies each. */

@@ -96,6 +96,12 @@ export function unknownFields(snapshot: Snapshot, filter: Condition): string[] {
   return unknownNames(snapshot, fields(filter));
 }
 
+/** Names that are in every list: over several snapshots a field is unknown only if none knows it. */
+export function unknownToAll(lists: readonly (readonly string[])[]): string[] {
+  const [first = [], ...others] = lists;
+  return [...new Set(first)].filter((name) => others.every((list) => list.includes(name)));
+}
+
 /** Those of the canonical field names that no live document has, neither as a value nor as the parent of one. */
 export function unknownNames(snapshot: Snapshot, names: readonly string[]): string[] {
   const known = snapshot.fields();

@@ -7,9 +7,8 @@ import { documentsUri } from '../../store/vector-index.ts';
 import type { Bits } from '../../vectors/bits.ts';
 import { andInto } from '../../vectors/bits.ts';
 import { facetOf, mergeTallies, tallyValues } from '../../vectors/facets.ts';
-import { addRowsOf, rowsWithIds, selectRows, unknownNames } from '../../vectors/select-rows.ts';
+import { addRowsOf, rowsWithIds, selectRows, unknownNames, unknownToAll } from '../../vectors/select-rows.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
-import { unknownToAll } from './unknown-fields.ts';
 
 /** What is counted over. */
 export interface FacetSource {

@@ -23,7 +23,7 @@ import { compareByKeys } from '../../retrieval/index.ts';
 import { guarded } from '../../store/guarded.ts';
 import { documentsUri, reading } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
-import { count, unknownNames } from '../../vectors/select-rows.ts';
+import { count, unknownNames, unknownToAll } from '../../vectors/select-rows.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import { vectorOf } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
@@ -34,7 +34,6 @@ import type { TextFailure } from './embed.ts';
 import { embedFault, embedTexts } from './embed.ts';
 import type { RunReads } from './run-reads.ts';
 import { type FeatureAnswer, prefetchFeature, searchFeature } from './search-feature.ts';
-import { unknownToAll } from './unknown-fields.ts';
 
 export interface SearchPortOptions {
   /** Collections that may be read. */
