@@ -2,6 +2,7 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { median } from '../measure.ts';
+import { npmPackages } from '../rivals.ts';
 import { buildIndex } from './build-index.ts';
 import { assertIdentical, assertSameHits, hitsOf } from './check.ts';
 import type { Contestant } from './contestant.ts';
@@ -10,7 +11,6 @@ import { fileOf, makeData } from './make-data.ts';
 import { arenaMegabytes, ourProgram, Programs } from './programs.ts';
 import { bestReader } from './read-limit.ts';
 import type { Bench } from './report.ts';
-import { npmPackages } from './rivals.ts';
 import type { Entry, Samples } from './rounds.ts';
 import { measureRounds, timesFaster } from './rounds.ts';
 import { batchSize, hundredthsAsked } from './settings.ts';

@@ -1,8 +1,8 @@
 // What a run collects: figures in the order of the goals, the table of times, what is missing and why.
 import type { Figure } from '../figures.ts';
 import { median } from '../measure.ts';
+import type { Rivals } from '../rivals.ts';
 import type { ReadLimit } from './read-limit.ts';
-import type { Rivals } from './rivals.ts';
 import type { Samples } from './rounds.ts';
 
 /** What every measure of a run is given. */

@@ -11,6 +11,7 @@ import { projectFolder } from '../../local/emulator.ts';
 import type { Figure } from '../figures.ts';
 import { rounded, tableOf } from '../figures.ts';
 import { commit, machine } from '../machine.ts';
+import { installRivals } from '../rivals.ts';
 import { measureGrowth } from './growth.ts';
 import { measureHeadline } from './headline.ts';
 import { measureLoad } from './load.ts';
@@ -19,7 +20,6 @@ import { makeData } from './make-data.ts';
 import { prepareReadLimit } from './read-limit.ts';
 import type { Bench } from './report.ts';
 import { Report } from './report.ts';
-import { installRivals } from './rivals.ts';
 import { measureSet } from './set.ts';
 
 const { values: asked } = parseArgs({

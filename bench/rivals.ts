@@ -1,15 +1,16 @@
-// The programs that are measured beside ours: installed apart from the project, at fixed versions.
+// The programs that are measured beside ours: installed apart from the project, at fixed versions. One environment for
+// each bench: their packages need different versions of numpy.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { projectFolder, projectPython } from '../../local/emulator.ts';
+import { projectFolder, projectPython } from '../local/emulator.ts';
 
-const pythonPackages = ['faiss-cpu==1.15.1', 'numpy==2.4.6'];
+const vectorPackages = ['faiss-cpu==1.15.1', 'numpy==2.4.6'];
+const mapPackages = ['umap-learn==0.5.12', 'numba==0.67.0', 'scikit-learn==1.9.1'];
 /** Published with the figures. */
 export const npmPackages = ['usearch@2.26.2', '@lancedb/lancedb@0.39.0', 'apache-arrow@18.1.0'];
 
 const folder = join(projectFolder, '.local', 'bench-rivals');
-const venv = join(folder, 'venv');
 const npmFolder = join(folder, 'npm');
 
 /** Where something is, or why it is not there. */
@@ -25,13 +26,7 @@ export interface Rivals {
 /** Installs what is not there yet, with a line for each. Nothing is fetched when all is there. */
 export function installRivals(say: (line: string) => void): Rivals {
   return {
-    python: install(venv, pythonPackages, join(venv, 'bin', 'python'), say, () => [
-      [projectPython, ['-m', 'venv', '--clear', venv]],
-      [
-        join(venv, 'bin', 'python'),
-        ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', ...pythonPackages],
-      ],
-    ]),
+    python: installPython('venv', vectorPackages, say),
     npm: install(npmFolder, npmPackages, npmFolder, say, () => {
       rmSync(npmFolder, { recursive: true, force: true });
       mkdirSync(npmFolder, { recursive: true });
@@ -41,6 +36,20 @@ export function installRivals(say: (line: string) => void): Rivals {
       return [['npm', ['install', '--prefix', npmFolder, ...flags, ...npmPackages]]];
     }),
   };
+}
+
+/** The interpreter that has umap-learn. */
+export function installMapRival(say: (line: string) => void): Place {
+  return installPython('umap', mapPackages, say);
+}
+
+function installPython(name: string, packages: readonly string[], say: (line: string) => void): Place {
+  const venv = join(folder, name);
+  const python = join(venv, 'bin', 'python');
+  return install(venv, packages, python, say, () => [
+    [projectPython, ['-m', 'venv', '--clear', venv]],
+    [python, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', ...packages]],
+  ]);
 }
 
 function install(
