@@ -1,4 +1,5 @@
-"""Decides whether the packages that a manifest names will be there when the plugin runs.
+"""Decides whether the packages that a manifest names will be there when the plugin runs, in a version that
+will do.
 
 Nothing is ever installed at run time: a package is part of the runtime, or it lies unpacked under
 ``vendor/``.
@@ -6,91 +7,123 @@ Nothing is ever installed at run time: a package is part of the runtime, or it l
 
 from __future__ import annotations
 
-import re
+import sys
 
 from _findings import Findings
-
-RUNTIME_PACKAGES = frozenset({"numpy", "pandas", "python-dateutil", "six"})
-"""What the runner's layer holds (pandas brings the last two)."""
-
-_NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(\[[^\]]*\])?\s*(.*)\Z", re.DOTALL)
-_NATIVE = re.compile(r"\.(?:cpython-(\d)(\d+)[a-z]*|abi3)(?:-([a-z0-9_]+))?(?:-linux-(?:gnu|musl))?\.so\Z")
-_OTHER_SYSTEMS = (".pyd", ".dylib", ".dll")
+from _requirements import BadRequirement, Requirement, parse_requirement
+from _runtime import IMPORT_NAMES, LOADED_BEFORE, runtime_versions
+from _target import Target
+from _vendored import Vendored
+from _versions import fits
 
 
-def check_dependencies(dependencies: list[dict], paths: list[str], findings: Findings) -> list[str]:
-    """Reports what is not met; returns the requirement strings as written."""
-    vendored = _vendored(paths)
+def check_dependencies(
+    dependencies: list[dict], vendored: Vendored, target: Target, own_image: bool, findings: Findings
+) -> list[str]:
+    """Reports what is not met; returns the requirement strings as written.
+
+    With an image of its own the plugin has the packages of that image, which cannot be seen from here: then
+    only the form of the requirements is checked.
+    """
     for entry in dependencies:
-        requirement, location = entry["requirement"], entry["location"]
-        match = _NAME.match(requirement)
-        if match is None or re.search(r"://|^\s*-|^\s*\.", requirement):
+        text, location = entry["requirement"], entry["location"]
+        try:
+            requirement = parse_requirement(text, target)
+        except BadRequirement as fault:
             findings.error(
                 "bad_dependency",
                 location,
-                f'dependencies: "{requirement}" is not a package name',
-                'write a name such as "numpy", with or without a version',
+                f'dependencies: "{text}": {fault}',
+                'write a package name, with or without versions, such as "numpy>=2"',
             )
             continue
-        name, rest = canonical(match.group(1)), match.group(3).split(";")[0].strip()
-        if name in vendored:
-            continue
-        if name not in RUNTIME_PACKAGES:
-            findings.error(
-                "dependency_not_available",
-                location,
-                f'dependencies: "{match.group(1)}" is not part of the runtime (which has numpy and pandas)',
-                f"unpack its wheel into the archive: pip install --target vendor --only-binary :all: '{requirement}'",
-            )
-        elif "==" in rest or "<" in rest or "~=" in rest:
-            findings.warn(
-                "version_not_pinned",
-                location,
-                f'dependencies: "{requirement}": the runtime brings its own {name}, whatever version is asked for',
-                "leave the version open, and test against the version that the runtime has",
-            )
+        if requirement.applies and not own_image:
+            _check(requirement, location, vendored, target, findings)
     return [entry["requirement"] for entry in dependencies]
 
 
-def check_native_files(paths: list[str], python: str, machine: str, findings: Findings) -> None:
-    """Reports compiled modules under vendor/ that the runner's interpreter could not load.
-
-    ``python`` is like "3.13", ``machine`` like "x86_64"; only file names with a tag can be judged.
-    """
-    for path in paths:
-        match = _NATIVE.search(path)
-        if match is None and not path.lower().endswith(_OTHER_SYSTEMS):
-            continue
-        built_for = f"{match.group(1)}.{match.group(2)}" if match and match.group(1) else python
-        on = (match.group(3) or machine) if match else "another system"
-        if built_for != python or _machine(on) != _machine(machine):
-            findings.error(
-                "native_file_does_not_fit",
-                [path, 1, 1],
-                f"{path} was built for another target; the plugin runs on Python {python}, linux {machine}",
-                "unpack the wheel for the right target: pip install --target vendor --only-binary :all: "
-                f"--python-version {python} --platform manylinux_2_28_{machine} ...",
-            )
+def _check(
+    requirement: Requirement, location: list, vendored: Vendored, target: Target, findings: Findings
+) -> None:
+    name = requirement.name
+    own = runtime_versions(target.minor).get(name)
+    package = vendored.distributions.get(name)
+    if own is not None and name in LOADED_BEFORE:
+        _check_own(requirement, own, location, target, findings)
+    elif package is not None and vendored.has_code:
+        _check_version(requirement, package.version, location, package.folder, target, findings)
+    elif name in vendored.modules:
+        _check_version(requirement, None, location, f"vendor/{requirement.written}", target, findings)
+    elif own is not None:
+        _check_own(requirement, own, location, target, findings)
+    else:
+        _not_there(requirement, location, target, findings)
 
 
-def _machine(name: str) -> str:
-    return "aarch64" if name == "arm64" else name
+def _check_own(
+    requirement: Requirement, own: str, location: list, target: Target, findings: Findings
+) -> None:
+    if fits(requirement.specifiers, own):
+        return
+    parts = own.split(".")
+    range_of_it = f'"{requirement.written}>={parts[0]}.{parts[1]},<{int(parts[0]) + 1}"'
+    instead = (
+        "; another version cannot be brought along, since the runner itself needs this one"
+        if requirement.name in LOADED_BEFORE
+        else f", or bring the other version: {_install(requirement, target)}"
+    )
+    findings.error(
+        "dependency_version",
+        location,
+        f'dependencies: "{requirement.written}{requirement.versions}": the runtime has {requirement.name} {own} '
+        f"(Python {target.python})",
+        f'write "{requirement.written}" or {range_of_it}{instead}',
+    )
 
 
-def canonical(name: str) -> str:
-    """The form of a package name in which ``Foo.Bar``, ``foo_bar`` and ``foo-bar`` are one."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _check_version(
+    requirement: Requirement,
+    version: str | None,
+    location: list,
+    place: str,
+    target: Target,
+    findings: Findings,
+) -> None:
+    if not requirement.specifiers:
+        return
+    outcome = None if version is None else fits(requirement.specifiers, version)
+    if outcome is None:
+        findings.warn(
+            "version_unknown",
+            location,
+            f'dependencies: "{requirement.written}{requirement.versions}": {place} does not say which version it is',
+            f"keep the .dist-info folder that comes with the package: {_install(requirement, target)}",
+        )
+    elif not outcome:
+        findings.error(
+            "dependency_version",
+            location,
+            f'dependencies: "{requirement.written}{requirement.versions}": {place} is {version}',
+            f"bring a version that fits: {_install(requirement, target)}",
+        )
 
 
-def _vendored(paths: list[str]) -> set[str]:
-    found = set()
-    for path in paths:
-        parts = path.split("/")
-        if parts[0] != "vendor" or len(parts) < 2:
-            continue
-        top = parts[1]
-        if top.endswith(".dist-info"):
-            found.add(canonical(top[: -len(".dist-info")].rsplit("-", 1)[0]))
-        elif len(parts) > 2 or top.endswith(".py"):
-            found.add(canonical(top.removesuffix(".py")))
-    return found
+def _not_there(requirement: Requirement, location: list, target: Target, findings: Findings) -> None:
+    if requirement.written in sys.stdlib_module_names:
+        fix = f'remove "{requirement.written}": it is part of Python and always there'
+    elif requirement.name in IMPORT_NAMES:
+        fix = f'write "{IMPORT_NAMES[requirement.name]}", the name of its package'
+    else:
+        fix = f"unpack its wheel into the archive: {_install(requirement, target)}"
+    has = ", ".join(sorted(runtime_versions(target.minor)))
+    findings.error(
+        "dependency_not_available",
+        location,
+        f'dependencies: "{requirement.written}" is neither under vendor/ nor part of the runtime (which has {has})',
+        fix,
+    )
+
+
+def _install(requirement: Requirement, target: Target) -> str:
+    wanted = f"{requirement.written}{requirement.versions}"
+    return f"pip install --upgrade --target vendor {target.pip_options()} '{wanted}'"

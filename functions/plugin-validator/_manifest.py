@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from _findings import Findings
@@ -24,11 +25,25 @@ FEATURES_MAX = 8
 DIMS_MAX = 4096
 METRICS = ("cosine", "dot", "euclid")
 BATCH_SIZE_MAX = 1000
-CONCURRENCY_MAX = 100
+CONCURRENCY_MAX = 50
+MEMORY_CLASSES = {"small": 256, "standard": 1024, "large": 2048}
+"""Megabytes that a plugin may take beyond what the runner itself needs."""
+
+SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
+SECRETS_MAX = 32
+_REPOSITORY = r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*"
+IMAGE = re.compile(
+    r"\d{12}\.dkr\.ecr\.[a-z]{2}(?:-[a-z]+)+-\d\.amazonaws\.com/"
+    rf"(?P<repository>{_REPOSITORY})(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}}|(?P<digest>@sha256:[0-9a-f]{{64}}))?\Z",
+    re.ASCII,
+)
+"""A repository of an account in Amazon ECR: Lambda runs images from nowhere else."""
+IMAGE_CHARS_MAX = 500
+REPOSITORY_CHARS_MAX = 256
 DESCRIPTION_CHARS_MAX = 2000
 
 NEEDED = ("feature_extractor_name", "version", "features")
-DECIDING = (*NEEDED, "dependencies", "compute_profile", "container_image")
+DECIDING = (*NEEDED, "dependencies", "compute_profile", "container_image", "secrets")
 """Keys that the warehouse acts on: one of these that cannot be read is an error, another one is a warning."""
 
 KNOWN = (
@@ -43,6 +58,11 @@ KNOWN = (
     "inference_type",
     "metadata",
 )
+OPTIONAL = tuple(key for key in KNOWN if key not in NEEDED and key != "metadata")
+NAME_CHARS_MAX = 64
+COMPARED_MAX = 200
+"""Comparing spellings is slow, and a manifest may assign tens of thousands of names."""
+
 CLASS_STYLE = ("input_schema", "output_schema", "parameter_schema")
 """In the class style these are models, which are ignored."""
 
@@ -86,10 +106,22 @@ INPUT_COLUMNS = (
 )
 
 
-def read_manifest(source: Source, upload_name: str, upload_version: str, findings: Findings) -> dict:
+@dataclass(frozen=True)
+class Allowed:
+    """What the stage and the namespace's plan give to plugins beyond the runtime that every one has."""
+
+    egress: bool | None = None
+    """Whether plugins that ask for it get a network; None: nobody said, so it is only remarked upon."""
+    container_images: bool = False
+    memory_classes: tuple[str, ...] = tuple(MEMORY_CLASSES)
+
+
+def read_manifest(
+    source: Source, upload_name: str, upload_version: str, allowed: Allowed, findings: Findings
+) -> dict:
     """Reads and checks a manifest. Returns what could be normalised; whether it counts is told by the
     findings."""
-    return _Manifest(source, findings).read(upload_name, upload_version)
+    return _Manifest(source, allowed, findings).read(upload_name, upload_version)
 
 
 def normalise_version(text: str) -> str | None:
@@ -99,8 +131,9 @@ def normalise_version(text: str) -> str | None:
 
 
 class _Manifest:
-    def __init__(self, source: Source, findings: Findings) -> None:
+    def __init__(self, source: Source, allowed: Allowed, findings: Findings) -> None:
         self.source = source
+        self.allowed = allowed
         self.findings = findings
         self.evaluator = Evaluator()
         self.names = self.evaluator.names
@@ -117,6 +150,7 @@ class _Manifest:
         self._spread_metadata()
         for key, fault in self.unread.items():
             self._unread(key, fault)
+        self._check_spelling()
         return {
             "feature_extractor_name": self._name(upload_name),
             "version": self._version(upload_version),
@@ -127,6 +161,7 @@ class _Manifest:
             "dependencies": self._dependencies(),
             "compute_profile": self._compute_profile(),
             "container_image": self._container_image(),
+            "secrets": self._secrets(),
             "tier": self._tier(),
             "tier_label": self._optional_text("tier_label"),
             "supported_input_types": self._texts("supported_input_types"),
@@ -199,10 +234,26 @@ class _Manifest:
     def _wrong(self, kind: str, literal: Literal, message: str, fix: str) -> None:
         self.findings.error(kind, self.source.at(literal.node), message, fix)
 
+    def _strangers(self) -> list[str]:
+        """Assigned names that are no keys, as many as are compared with the keys that are."""
+        return [n for n in self.names if n not in KNOWN and len(n) <= NAME_CHARS_MAX][:COMPARED_MAX]
+
+    def _check_spelling(self) -> None:
+        """A misspelt key that may be left out would be left out without a word."""
+        for name in self._strangers():
+            near = difflib.get_close_matches(name, OPTIONAL, 1, 0.85)
+            if near and near[0] not in self.names:
+                self.findings.warn(
+                    "unknown_key",
+                    self.source.at(self.names[name].node),
+                    f'"{name}" is no key of a manifest and has no effect',
+                    f'if "{near[0]}" is meant, write that',
+                )
+
     def _missing(self, key: str, fix: str) -> None:
         if key in self.unread or "metadata" in self.unread:
             return
-        near = difflib.get_close_matches(key, [n for n in self.names if n not in KNOWN], 1, 0.75)
+        near = difflib.get_close_matches(key, self._strangers(), 1, 0.75)
         hint = f' (did you mean this by "{near[0]}"?)' if near else ""
         where = self.source.at(self.names[near[0]].node) if near else [self.source.path, 1, 1]
         self.findings.error("missing_key", where, f"{key} is missing{hint}", fix)
@@ -324,11 +375,11 @@ class _Manifest:
     def _feature_keys(self, where: str, item: Literal) -> set[str]:
         """Reports keys that are not ours; returns the right keys in whose place they stand."""
         replaced = set()
-        for key, (_, node) in item.entries.items():
+        for number, (key, (_, node)) in enumerate(item.entries.items()):
             if key in FEATURE_KEYS or key in FEATURE_EXTRAS:
                 continue
             right = FEATURE_KEY_HINTS.get(key.lower())
-            if right is None:
+            if right is None and number < COMPARED_MAX and len(key) <= NAME_CHARS_MAX:
                 near = difflib.get_close_matches(key.lower(), FEATURE_KEYS, 1, 0.75)
                 right = near[0] if near else None
             if right is None:
@@ -435,7 +486,12 @@ class _Manifest:
         return found
 
     def _compute_profile(self) -> dict:
-        profile: dict[str, Any] = {"resource_type": "cpu", "batch_size": 64, "max_concurrency": 2}
+        profile: dict[str, Any] = {
+            "resource_type": "cpu",
+            "batch_size": 64,
+            "max_concurrency": 2,
+            "memory_class": "standard",
+        }
         literal = self.names.get("compute_profile")
         if literal is None or literal.value is None:
             return profile
@@ -463,29 +519,46 @@ class _Manifest:
                         f"compute_profile.{key}: got {_show(value)}",
                         f"an integer from 1 to {most}",
                     )
+            elif key == "memory_class":
+                profile[key] = self._memory_class(entry)
             elif "gpu" in key.lower() and value not in (None, False, 0):
                 self._gpu(entry, f"compute_profile.{key}")
-            else:
-                profile[key] = value
-                if "gpu" not in key.lower() and key not in ("memory_class", "memory_mb"):
-                    self.findings.warn(
-                        "unknown_compute_key",
-                        self.source.at(node),
-                        f'compute_profile: "{key}" has no effect here',
-                        "the keys are resource_type, batch_size, max_concurrency, memory_class, memory_mb",
-                    )
+            elif "gpu" not in key.lower():
+                self.findings.warn(
+                    "unknown_compute_key",
+                    self.source.at(node),
+                    f'compute_profile: "{key}" has no effect here',
+                    f'write "memory_class": "{_class_for(value)}"'
+                    if key in ("memory_mb", "memory")
+                    else "the keys are " + ", ".join(profile),
+                )
         return profile
+
+    def _memory_class(self, literal: Literal) -> str:
+        value, classes = literal.value, self.allowed.memory_classes
+        if isinstance(value, str) and value in MEMORY_CLASSES:
+            if value not in classes:
+                self._wrong(
+                    "memory_class_not_supported",
+                    literal,
+                    f'compute_profile.memory_class "{value}" ({MEMORY_CLASSES[value]} MB) is not offered here',
+                    "use one of " + ", ".join(f'"{c}"' for c in classes),
+                )
+            return value
+        sizes = ", ".join(f'"{name}" ({size} MB)' for name, size in MEMORY_CLASSES.items())
+        self._wrong(
+            "bad_compute_profile",
+            literal,
+            f"compute_profile.memory_class: got {_show(value)}",
+            f"one of {sizes}",
+        )
+        return "standard"
 
     def _resource_type(self, literal: Literal) -> None:
         if isinstance(literal.value, str) and "gpu" in literal.value.lower():
             self._gpu(literal, "compute_profile.resource_type")
         elif literal.value == "api":
-            self.findings.warn(
-                "network_closed",
-                self.source.at(literal.node),
-                'compute_profile.resource_type "api": plugins have no network unless this stage opens it',
-                'use "cpu" if the plugin calls no service',
-            )
+            self._api(literal)
         elif literal.value != "cpu":
             self._wrong(
                 "bad_compute_profile",
@@ -493,6 +566,18 @@ class _Manifest:
                 f"compute_profile.resource_type: got {_show(literal.value)}",
                 'use "cpu"',
             )
+
+    def _api(self, literal: Literal) -> None:
+        if self.allowed.egress:
+            return
+        where = self.source.at(literal.node)
+        fix = 'use "cpu" and bring weights along under models/, or have egress turned on for this stage'
+        if self.allowed.egress is None:
+            message = 'compute_profile.resource_type "api": plugins have no network unless the stage opens it'
+            self.findings.warn("network_closed", where, message, fix)
+        else:
+            message = 'compute_profile.resource_type "api" asks for a network, which plugins of this stage do not have'
+            self.findings.error("network_closed", where, message, fix)
 
     def _gpu(self, literal: Literal, where: str) -> None:
         self._wrong(
@@ -502,15 +587,73 @@ class _Manifest:
             'use {"resource_type": "cpu"} and a model that runs on a CPU',
         )
 
-    def _container_image(self) -> None:
+    def _container_image(self) -> str | None:
         literal = self.names.get("container_image")
-        if literal is not None and literal.value is not None:
+        if literal is None or literal.value is None:
+            return None
+        value = literal.value
+        if not self.allowed.container_images:
             self._wrong(
                 "container_image_not_supported",
                 literal,
-                "container_image is set; plugins run in the warehouse's own Python runtime, not in images of their own",
+                "container_image is set, but here plugins run in the warehouse's own Python runtime, not in images of "
+                "their own",
                 "remove container_image and put packages the runtime lacks under vendor/",
             )
+            return None
+        match = IMAGE.match(value) if isinstance(value, str) and len(value) <= IMAGE_CHARS_MAX else None
+        if match is None or not 2 <= len(match.group("repository")) <= REPOSITORY_CHARS_MAX:
+            self._wrong(
+                "bad_container_image",
+                literal,
+                f"container_image: got {_show(value)}",
+                "a private image in Amazon ECR: <account>.dkr.ecr.<region>.amazonaws.com/<repository>@sha256:<digest>, "
+                "or with :<tag>",
+            )
+            return None
+        if match.group("digest") is None:
+            self.findings.warn(
+                "image_not_pinned",
+                self.source.at(literal.node),
+                "container_image names a tag, which may mean another image tomorrow",
+                "name the image by its digest: ...@sha256:<digest>",
+            )
+        return value
+
+    def _secrets(self) -> list[str]:
+        """Names of the secrets that are given to the plugin; it gets no others."""
+        literal = self.names.get("secrets")
+        if literal is None or literal.value is None:
+            return []
+        right = 'a list of names such as ["API_TOKEN"]'
+        if not isinstance(literal.value, list):
+            self._wrong("bad_secrets", literal, f"secrets: got {_show(literal.value)}", right)
+            return []
+        if len(literal.items) > SECRETS_MAX:
+            self._wrong(
+                "bad_secrets",
+                literal,
+                f"secrets has {len(literal.items)} names",
+                f"name at most {SECRETS_MAX}",
+            )
+        names: list[str] = []
+        for index, item in enumerate(literal.items[:SECRETS_MAX]):
+            value = item.value
+            if not isinstance(value, str) or not SECRET_NAME.match(value):
+                self._wrong(
+                    "bad_secrets",
+                    item,
+                    f"secrets[{index}]: got {_show(value) if len(_show(value)) <= 66 else 'a long value'}",
+                    "the name of a secret, not its value: a capital letter, then capital letters, digits and "
+                    "underscores, at most 64 characters",
+                )
+            elif value in names:
+                self._wrong(
+                    "bad_secrets", item, f'secrets[{index}]: "{value}" is named twice', "name it once"
+                )
+            else:
+                names.append(value)
+        return names
 
     def _tier(self) -> int | None:
         literal = self.names.get("tier")
@@ -563,6 +706,13 @@ _EXAMPLES = {
     "embedding_dim": "128",
     "distance_metric": '"cosine"',
 }
+
+
+def _class_for(megabytes: Any) -> str:
+    """The smallest memory class with so many megabytes, else the largest."""
+    if type(megabytes) not in (int, float):
+        return "standard"
+    return next((name for name, size in MEMORY_CLASSES.items() if size >= megabytes), "large")
 
 
 def _properties(schema: dict) -> dict:

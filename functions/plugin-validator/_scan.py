@@ -71,10 +71,18 @@ _SAME_AS = {"posix": "os", "io.open": "open", "_io.open": "open", "nt": "os"}
 _ALIAS_ROUNDS = 8
 
 
-def scan(source: Source, findings: Findings, vendored: bool) -> None:
+SECRETS_SEEN_MAX = 100
+
+
+def scan(source: Source, findings: Findings, vendored: bool) -> list[tuple[str, list]]:
     """Scans one file. In vendored packages everything is a warning: nearly every published wheel opens
-    files."""
-    _Scan(source, findings, vendored).run()
+    files.
+
+    Returns the secrets that it asks for by name, ``container.secrets.get("API_TOKEN")``, each with its place.
+    """
+    one = _Scan(source, findings, vendored)
+    one.run()
+    return one.secrets
 
 
 class _Scan:
@@ -84,6 +92,7 @@ class _Scan:
         self.vendored = vendored
         self.aliases: dict[str, str] = {}
         self.own: set[str] = set()
+        self.secrets: list[tuple[str, list]] = []
 
     def run(self) -> None:
         nodes = list(ast.walk(self.source.tree))
@@ -221,10 +230,13 @@ class _Scan:
             self._name(node, self._resolve(node), f'getattr(..., "{got[1]}")')
             return
         called = self._resolve(node.func)
-        if called in ("__import__", "importlib.import_module") and node.args:
-            module = node.args[0]
-            if isinstance(module, ast.Constant) and isinstance(module.value, str):
-                self._import(node, module.value)
+        first = node.args[0] if node.args else None
+        if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
+            return
+        if called in ("__import__", "importlib.import_module"):
+            self._import(node, first.value)
+        elif _written(node.func).endswith(".secrets.get") and len(self.secrets) < SECRETS_SEEN_MAX:
+            self.secrets.append((first.value, self.source.at(first)))
 
     def _report(self, error: bool, kind: str, node: ast.AST, what: str, fix: str) -> None:
         say = self.findings.error if error and not self.vendored else self.findings.warn

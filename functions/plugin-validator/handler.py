@@ -5,9 +5,12 @@ Event::
 
     {"name": "text_embed", "version": "1.0.0",            # as the upload was created
      "files": [{"path": "manifest.py", "content_base64": "..."}],   # every .py, path relative to the plugin's
-     root "other_files": ["models/w.npz"],                     # every other path
+                                                        # root; METADATA and WHEEL of vendored packages
+     "other_files": ["models/w.npz"],                   # every other path
+     "allow": {"egress": false, "container_images": false, "memory_classes": ["small", "standard", "large"]},
+                                                        # optional: what this namespace's plugins may have
      "runtime": {"python": "3.13", "machine": "x86_64"}}  # optional: what the runner runs on; default: as
-     this process
+                                                        # this process
 
 Answer::
 
@@ -24,16 +27,17 @@ import ast
 import base64
 import binascii
 import json
-import platform
-import sys
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
-from _dependencies import check_dependencies, check_native_files
+from _dependencies import check_dependencies
 from _findings import Findings
-from _manifest import read_manifest
+from _manifest import MEMORY_CLASSES, Allowed, read_manifest
 from _scan import scan
 from _source import MANIFEST_BYTES_MAX, SOURCE_BYTES_MAX, Source, parse
+from _target import read_target
+from _vendored import check_native_files, read_vendored
 
 SCAN_SECONDS_MAX = 12.0
 MANIFEST_JSON_BYTES_MAX = 64 * 1024
@@ -46,22 +50,27 @@ def handler(event: dict, context: Any = None) -> dict:
     """Validates one plugin. Raises ValueError for an event of the wrong shape; never for what is in the
     files."""
     name, version, files, others = _read_event(event)
+    allowed, target = _read_allow(event.get("allow")), read_target(event.get("runtime"))
     findings = Findings()
-    contents = _decode(files, findings)
-    paths = [*contents, *others]
-    sources = _parse_and_scan(contents, findings)
-    manifest = _manifest(contents, paths, sources, name, version, findings)
-    entry = _entry(contents, paths, sources, findings)
+    decoded = _decode(files)
+    contents = {path: content for path, content in decoded.items() if path.endswith(".py")}
+    texts = {path: content for path, content in decoded.items() if path not in contents}
+    paths = [*decoded, *others]
+    parsed = _parse_and_scan(contents, findings)
+    vendored = read_vendored(paths, texts, target, findings)
+    manifest = _manifest(contents, paths, parsed.manifest, name, version, allowed, findings)
+    if manifest is not None:
+        own_image = manifest["container_image"] is not None
+        manifest["dependencies"] = check_dependencies(
+            manifest["dependencies"], vendored, target, own_image, findings
+        )
+        _check_secrets(parsed.secrets, manifest["secrets"], findings)
+        _check_size(manifest, findings)
+    entry = _entry(contents, paths, parsed.names, findings)
     has_realtime = "realtime.py" in contents
     if has_realtime:
-        _check_realtime(sources, findings)
-    runtime = event.get("runtime") or {}
-    check_native_files(
-        others,
-        runtime.get("python") or f"{sys.version_info.major}.{sys.version_info.minor}",
-        runtime.get("machine") or platform.machine(),
-        findings,
-    )
+        _check_realtime(parsed.names, findings)
+    check_native_files(others, target, findings)
     findings.close()
     ok = not findings.errors
     return {
@@ -89,7 +98,23 @@ def _read_event(event: dict) -> tuple[str, str, list[dict], list[str]]:
     return name, version, files, others
 
 
-def _decode(files: list[dict], findings: Findings) -> dict[str, bytes]:
+def _read_allow(allow: Any) -> Allowed:
+    if allow is None:
+        return Allowed()
+    classes = allow.get("memory_classes", list(MEMORY_CLASSES)) if isinstance(allow, dict) else None
+    flags = [allow.get(key, False) for key in ("egress", "container_images")] if classes is not None else []
+    if (
+        not isinstance(classes, list)
+        or not all(isinstance(one, str) and one in MEMORY_CLASSES for one in classes)
+        or not all(isinstance(flag, bool) for flag in flags)
+    ):
+        raise ValueError(
+            'allow must be {"egress": bool, "container_images": bool, "memory_classes": [small, standard, large]}'
+        )
+    return Allowed(flags[0], flags[1], tuple(classes))
+
+
+def _decode(files: list[dict]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     for entry in files:
         try:
@@ -99,9 +124,21 @@ def _decode(files: list[dict], findings: Findings) -> dict[str, bytes]:
     return contents
 
 
-def _parse_and_scan(contents: dict[str, bytes], findings: Findings) -> dict[str, Source]:
-    """Parses and scans every file; returns the trees of the three that have rules of their own."""
-    kept: dict[str, Source] = {}
+@dataclass
+class _Parsed:
+    """What is kept of the files once they were scanned. A tree is a hundred times as large as its source, so only
+    the manifest's is."""
+
+    manifest: Source | None = None
+    names: dict[str, set[str]] = field(default_factory=dict)
+    """Of each file that could be read: what is bound at its top level."""
+    secrets: list[tuple[str, list]] = field(default_factory=list)
+    """The secrets that the plugin's own code asks for, each with its place."""
+
+
+def _parse_and_scan(contents: dict[str, bytes], findings: Findings) -> _Parsed:
+    """Parses and scans every file."""
+    kept = _Parsed()
     give_up_at = time.monotonic() + SCAN_SECONDS_MAX
     # The plugin's own files first: should the time run out, vendored packages are what is missed.
     for path in sorted(contents, key=lambda p: (p.startswith("vendor/"), "/" in p, p)):
@@ -114,46 +151,53 @@ def _parse_and_scan(contents: dict[str, bytes], findings: Findings) -> dict[str,
                 "leave out packages that the plugin does not import",
             )
             break
-        inner = Findings() if vendored else findings
-        source = parse(
-            path, contents[path], inner, MANIFEST_BYTES_MAX if path == "manifest.py" else SOURCE_BYTES_MAX
-        )
-        if vendored:
-            # Published packages carry test files for other Pythons; a broken one shows when it is imported.
-            for fault in inner.errors:
-                findings.warn(fault["type"], fault["location"], fault["message"], fault["fix"])
-        if source is None:
-            continue
-        try:
-            scan(source, findings, vendored)
-        except RecursionError:
-            findings.error(
-                "source_too_deep",
-                [path, 1, 1],
-                f"{path} nests expressions too deeply to be read",
-                "split the long expression over several statements",
-            )
-        if "/" not in path:
-            kept[path] = source
+        _scan_file(path, contents[path], vendored, kept, findings)
     return kept
+
+
+def _scan_file(path: str, content: bytes, vendored: bool, kept: _Parsed, findings: Findings) -> None:
+    """Parses and scans one file. In a function of its own, so that its tree is gone before the next one is
+    made."""
+    inner = Findings() if vendored else findings
+    source = parse(path, content, inner, MANIFEST_BYTES_MAX if path == "manifest.py" else SOURCE_BYTES_MAX)
+    if vendored:
+        # Published packages carry test files for other Pythons; a broken one shows when it is imported.
+        for fault in inner.errors:
+            findings.warn(fault["type"], fault["location"], fault["message"], fault["fix"])
+    if source is None:
+        return
+    try:
+        secrets = scan(source, findings, vendored)
+        if not vendored:
+            kept.secrets += secrets
+    except RecursionError:
+        findings.error(
+            "source_too_deep",
+            [path, 1, 1],
+            f"{path} nests expressions too deeply to be read",
+            "split the long expression over several statements",
+        )
+    if path == "manifest.py":
+        kept.manifest = source
+    elif path in ("pipeline.py", "realtime.py"):
+        kept.names[path] = _top_level_names(source.tree)
 
 
 def _manifest(
     contents: dict[str, bytes],
     paths: list[str],
-    sources: dict[str, Source],
+    source: Source | None,
     name: str,
     version: str,
+    allowed: Allowed,
     findings: Findings,
 ) -> dict | None:
     if "manifest.py" not in contents:
         _missing_file("manifest.py", paths, findings)
         return None
-    source = sources.get("manifest.py")
     if source is None:
         return None
-    manifest = read_manifest(source, name, version, findings)
-    manifest["dependencies"] = check_dependencies(manifest["dependencies"], paths, findings)
+    manifest = read_manifest(source, name, version, allowed, findings)
     code = b"\n".join(content for path, content in contents.items() if path != "manifest.py")
     for feature in manifest["features"]:
         column = feature.get("feature_name")
@@ -164,6 +208,21 @@ def _manifest(
                 f'no code of the plugin mentions the column "{column}"',
                 f'a step must assign the vectors to batch["{column}"]',
             )
+    return manifest
+
+
+def _check_secrets(asked: list[tuple[str, list]], named: list[str], findings: Findings) -> None:
+    for name, location in asked:
+        if name not in named:
+            findings.warn(
+                "secret_not_named",
+                location,
+                f'{location[0]} asks for the secret "{name}", which manifest.py does not name, so it is not given',
+                f'add "{name}" to secrets in manifest.py',
+            )
+
+
+def _check_size(manifest: dict, findings: Findings) -> None:
     if len(json.dumps(manifest)) > MANIFEST_JSON_BYTES_MAX:
         findings.error(
             "manifest_too_large",
@@ -171,19 +230,17 @@ def _manifest(
             f"the manifest takes more than {MANIFEST_JSON_BYTES_MAX} bytes as JSON",
             "shorten output_schema, input_mappings and description",
         )
-    return manifest
 
 
 def _entry(
-    contents: dict[str, bytes], paths: list[str], sources: dict[str, Source], findings: Findings
+    contents: dict[str, bytes], paths: list[str], names: dict[str, set[str]], findings: Findings
 ) -> str | None:
     if "pipeline.py" not in contents:
         _missing_file("pipeline.py", paths, findings)
         return None
-    source = sources.get("pipeline.py")
-    if source is None:
+    defined = names.get("pipeline.py")
+    if defined is None:
         return None
-    defined = _top_level_names(source.tree)
     for entry in _ENTRIES:
         if entry in defined:
             return entry
@@ -196,13 +253,12 @@ def _entry(
     return None
 
 
-def _check_realtime(sources: dict[str, Source], findings: Findings) -> None:
-    source = sources.get("realtime.py")
-    if source is None:
+def _check_realtime(names: dict[str, set[str]], findings: Findings) -> None:
+    defined = names.get("realtime.py")
+    if defined is None:
         return
-    names = _top_level_names(source.tree)
-    if "get_inference_service" not in names and not any(
-        n.endswith("InferenceService") and n != "BaseInferenceService" for n in names
+    if "get_inference_service" not in defined and not any(
+        n.endswith("InferenceService") and n != "BaseInferenceService" for n in defined
     ):
         findings.error(
             "realtime_entry_missing",

@@ -79,8 +79,14 @@ NORMAL = {
     "output_schema": {},
     "input_mappings": {},
     "dependencies": [],
-    "compute_profile": {"resource_type": "cpu", "batch_size": 64, "max_concurrency": 2},
+    "compute_profile": {
+        "resource_type": "cpu",
+        "batch_size": 64,
+        "max_concurrency": 2,
+        "memory_class": "standard",
+    },
     "container_image": None,
+    "secrets": [],
     "tier": None,
     "tier_label": None,
     "supported_input_types": [],
@@ -117,8 +123,8 @@ ACCEPTED = {
     "other keys": (
         GOOD
         + 'tier = 1\ntier_label = "SIMPLE"\ninput_mappings = {"text": "text"}\nsupported_input_types = ["text"]\n'
-        'compute_profile = {"resource_type": "cpu", "batch_size": 16, "max_concurrency": 4, "memory_mb": 512}\n'
-        'container_image = None\ndependencies = ["numpy>=2", "Pandas"]\n',
+        'compute_profile = {"resource_type": "cpu", "batch_size": 16, "max_concurrency": 4, "memory_class": "small"}\n'
+        'secrets = ["API_TOKEN", "B2"]\ncontainer_image = None\ndependencies = ["numpy>=2", "Pandas"]\n',
         {
             "tier": 1,
             "tier_label": "SIMPLE",
@@ -128,8 +134,9 @@ ACCEPTED = {
                 "resource_type": "cpu",
                 "batch_size": 16,
                 "max_concurrency": 4,
-                "memory_mb": 512,
+                "memory_class": "small",
             },
+            "secrets": ["API_TOKEN", "B2"],
             "dependencies": ["numpy>=2", "Pandas"],
         },
     ),
@@ -491,18 +498,13 @@ def test_realtime_needs_an_entry_too(text, fine):
     "paths",
     [
         ["vendor/torch/__init__.py"],
-        ["vendor/torch-2.1.0.dist-info/METADATA"],
+        ["vendor/torch-2.1.0.dist-info/METADATA", "vendor/torch/__init__.py"],
         ["vendor/Torch.py"],
-        ["vendor/TORCH-2.1.0.dist-info/RECORD"],
+        ["vendor/TORCH-2.1.0.dist-info/RECORD", "vendor/functorch/__init__.py"],
     ],
 )
 def test_a_vendored_package_meets_a_dependency(paths):
     assert manifest(GOOD + 'dependencies = ["torch>=2"]\n', others=paths)["ok"] is True
-
-
-def test_a_pinned_version_of_a_runtime_package_is_warned_about():
-    answer = manifest(GOOD + 'dependencies = ["numpy==1.24"]\n')
-    assert answer["ok"] and [w["type"] for w in answer["warnings"]] == ["version_not_pinned"]
 
 
 @pytest.mark.parametrize(

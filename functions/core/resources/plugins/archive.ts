@@ -17,14 +17,16 @@ export const archiveLimits = {
   partBytesMax: 255,
   /** Unpacked to packed size of one entry above 1 MiB; text reaches about 20. */
   ratioMax: 200,
-  /** All `.py` files together, since they travel to the validator in one call. */
+  /** All that travels to the validator, together, since it does so in one call. */
   sourceBytesMax: 3 * mebi,
+  /** Of METADATA and WHEEL of a vendored package: what counts stands at their beginning, a long description after it. */
+  metadataBytesMax: 32 * 1024,
 } as const;
 
 export interface PluginArchive {
   /** The top folder with its slash, or '' when the files stand at the root. */
   readonly root: string;
-  /** `.py` files below the root: path -> content. */
+  /** What the validator reads, below the root: path -> content. `.py` files, and what vendored packages say of themselves. */
   readonly sources: ReadonlyMap<string, Buffer>;
   /** Every other file below the root. */
   readonly otherFiles: readonly string[];
@@ -37,6 +39,9 @@ export type ReadArchive =
 const s_ifmt = 0o170000;
 const s_ifreg = 0o100000;
 const s_ifdir = 0o040000;
+
+/** Name, version and tags of a package that was unpacked into `vendor/`. */
+const packageFacts = /^vendor\/[^/]+\.dist-info\/(METADATA|WHEEL)$/;
 
 const ignored = /(^|\/)(__MACOSX|__pycache__)(\/|$)|(^|\/)\.DS_Store$|\.pyc$/;
 
@@ -91,6 +96,7 @@ function contentOf(zip: yauzl.ZipFile, entry: yauzl.Entry, keep: boolean): Promi
 /** What stands before the bytes of an entry; it says once more what the directory says, and readers differ in whom they believe. */
 interface LocalHeader {
   readonly name: Buffer;
+  readonly flags: number;
   readonly method: number;
   readonly dataAt: number;
 }
@@ -104,9 +110,15 @@ function localHeaderOf(bytes: Buffer, entry: yauzl.Entry): LocalHeader | undefin
   const dataAt = at + localHeaderBytes + nameBytes + bytes.readUInt16LE(at + 28);
   return {
     name: bytes.subarray(at + localHeaderBytes, at + localHeaderBytes + nameBytes),
+    flags: bytes.readUInt16LE(at + 6),
     method: bytes.readUInt16LE(at + 8),
     dataAt,
   };
+}
+
+/** Of one entry in the directory. */
+function directoryBytesOf(entry: yauzl.Entry): number {
+  return 46 + entry.fileNameLength + entry.extraFieldLength + entry.fileCommentLength;
 }
 
 /** UTF-8 or nothing: other encodings would let two readers see two names. */
@@ -118,16 +130,51 @@ function nameOf(entry: yauzl.Entry): string | undefined {
   }
 }
 
-/** Whether the archive has the records of large files; the runner takes none, since limits far below them hold. */
-function isZip64(bytes: Buffer): boolean {
-  const end = bytes.lastIndexOf(Buffer.from('PK\x05\x06', 'latin1'));
-  return end >= 20 && bytes.readUInt32LE(end - 20) === 0x07064b50;
+const endRecord = Buffer.from('PK\x05\x06', 'latin1');
+const endRecordBytes = 22;
+const zip64Locator = 0x07064b50;
+/** The runner lists no longer directory. */
+const directoryBytesMax = archiveLimits.entriesMax * 2048;
+
+const otherFormats: readonly (readonly [magic: string, at: number, name: string])[] = [
+  ['\x1f\x8b', 0, 'a gzip file, perhaps a .tar.gz'],
+  ['7z\xbc\xaf\x27\x1c', 0, 'a 7z archive'],
+  ['Rar!', 0, 'a RAR archive'],
+  ['BZh', 0, 'a bzip2 file'],
+  ['\xfd7zXZ', 0, 'an xz file'],
+  ['ustar', 257, 'a tar archive'],
+];
+
+/**
+ * Why the record at the end, from which everything else is found, cannot be believed. Some readers take the first that
+ * they meet from behind and some look further, so only one that ends the file is taken.
+ */
+function findEndFault(bytes: Buffer): string | undefined {
+  const end = bytes.lastIndexOf(endRecord);
+  if (end < 0 || end + endRecordBytes > bytes.length) {
+    const other = otherFormats.find(([magic, at]) =>
+      bytes.subarray(at, at + magic.length).equals(Buffer.from(magic, 'latin1')),
+    );
+    if (other) return `it is ${other[2]}`;
+    return end < 0 ? 'it has no end record; it may be cut off' : 'its end record is cut off';
+  }
+  if (end >= 20 && bytes.readUInt32LE(end - 20) === zip64Locator)
+    return 'it is a zip64 file, which nothing within the limits needs';
+  if (end + endRecordBytes + bytes.readUInt16LE(end + 20) !== bytes.length)
+    return 'other bytes stand after its end';
+  const directoryBytes = bytes.readUInt32LE(end + 12);
+  if (directoryBytes > directoryBytesMax)
+    return `its directory has ${directoryBytes} bytes; at most ${directoryBytesMax} are read`;
+  if (bytes.readUInt32LE(end + 16) + directoryBytes !== end)
+    return 'its directory is not where its end record says; it may be cut off';
+  return undefined;
 }
 
-type Report = (type: string, file: string, message: string, fix?: string) => void;
+type Report = (type: string, file: string, message: string, fix: string) => void;
 
 function checkName(name: string, report: Report): void {
-  const say = (message: string, fix?: string) => report('archive_bad_name', name, message, fix);
+  const say = (message: string, fix = 'rename the file, or leave it out') =>
+    report('archive_bad_name', name, message, fix);
   const parts = partsOf(name);
   if (parts.length === 0) say('the entry has no name');
   if (name.includes('\0')) say('the name holds a NUL character');
@@ -137,13 +184,56 @@ function checkName(name: string, report: Report): void {
   if (name.startsWith('/')) say('the name is absolute', 'pack paths relative to the plugin folder');
   if (/^[A-Za-z]:/.test(name))
     say('the name begins with a drive letter', 'pack paths relative to the plugin folder');
-  if (parts.includes('..')) say('the name climbs out of the archive by ".."');
+  if (parts.includes('..'))
+    say('the name climbs out of the archive by ".."', 'pack paths relative to the plugin folder');
   if (parts.length > archiveLimits.depthMax + 1)
-    say(`the name is deeper than ${archiveLimits.depthMax} folders`);
+    say(`the name is deeper than ${archiveLimits.depthMax} folders`, 'put the file into fewer folders');
   if (Buffer.byteLength(name) > archiveLimits.nameBytesMax)
     say(`the name has more than ${archiveLimits.nameBytesMax} bytes`);
   else if (parts.some((one) => Buffer.byteLength(one) > archiveLimits.partBytesMax))
     say(`a part of the name has more than ${archiveLimits.partBytesMax} bytes`);
+}
+
+const utf8Flag = 0x800;
+/** Encrypted (which has a message of its own), how well deflated, sizes after the bytes, UTF-8. */
+const knownFlags = 0x1 | 0x2 | 0x4 | 0x8 | utf8Flag;
+/** 6.3, the latest that the runner's reader knows. */
+const versionNeededMax = 63;
+const zip64Field = 0x0001;
+const unicodePathField = 0x7075;
+
+/** Whatever makes readers differ in what an entry is called, or how large it is. */
+function checkMeaning(entry: yauzl.Entry, name: string, report: Report): void {
+  const raw = Buffer.from(entry.fileNameRaw);
+  if ((entry.generalPurposeBitFlag & utf8Flag) === 0 && raw.some((byte) => byte > 0x7f)) {
+    report(
+      'archive_bad_name',
+      name,
+      'the name has letters beyond ASCII and does not say in which encoding',
+      'rename the file in plain letters, or pack by a tool that writes names as UTF-8 (python -m zipfile -c)',
+    );
+  }
+  if ((entry.generalPurposeBitFlag & ~knownFlags) !== 0 || entry.versionNeededToExtract > versionNeededMax) {
+    report(
+      'archive_unreadable',
+      name,
+      'needs a reader of a later version, or one that patches files',
+      'pack the archive again by a usual tool',
+    );
+  }
+  for (const { id, data } of entry.extraFields) {
+    // One byte of version and four of a checksum stand before the name.
+    if (id === unicodePathField && !raw.equals(data.subarray(5)))
+      report('archive_bad_name', name, 'has another name in an extra field', 'pack the archive again');
+    if (id === zip64Field) {
+      report(
+        'archive_unreadable',
+        name,
+        'has sizes of a zip64 file, which nothing within the limits needs',
+        'pack the archive again, from files and not from a stream',
+      );
+    }
+  }
 }
 
 /** The parts of a path as every reader takes them: `./a//b` is `a/b`. */
@@ -175,13 +265,19 @@ function checkEntry(entry: yauzl.Entry, name: string, report: Report): void {
       'archive_file_too_large',
       name,
       `has ${entry.uncompressedSize} bytes unpacked; at most ${archiveLimits.fileBytesMax} are allowed`,
+      'split the file, or store its numbers in a smaller type such as float16',
     );
   }
   if (
     entry.uncompressedSize > mebi &&
     entry.uncompressedSize > entry.compressedSize * archiveLimits.ratioMax
   ) {
-    report('archive_bomb', name, `grows to more than ${archiveLimits.ratioMax} times its packed size`);
+    report(
+      'archive_bomb',
+      name,
+      `grows to more than ${archiveLimits.ratioMax} times its packed size`,
+      'leave the file out and make it in the code, or pack it without compression (zip -0)',
+    );
   }
 }
 
@@ -196,6 +292,7 @@ interface Named {
 
 /** The headers before the bytes agree with the directory, and no two entries share bytes: a small archive would unpack to petabytes. */
 function checkLayout(bytes: Buffer, entries: readonly Named[], report: Report): void {
+  const directoryAt = bytes.readUInt32LE(bytes.lastIndexOf(endRecord) + 16);
   const ordered = [...entries].sort(
     (a, b) => a.entry.relativeOffsetOfLocalHeader - b.entry.relativeOffsetOfLocalHeader,
   );
@@ -205,6 +302,13 @@ function checkLayout(bytes: Buffer, entries: readonly Named[], report: Report): 
       report('archive_unreadable', name, 'has no header where the directory says', 'pack the archive again');
       continue;
     }
+    if (local.name.some((byte) => byte > 0x7f) && (local.flags & utf8Flag) === 0)
+      report(
+        'archive_bad_name',
+        name,
+        'does not say the encoding of its name before its bytes',
+        'pack the archive again',
+      );
     if (!local.name.equals(entry.fileNameRaw)) {
       report(
         'archive_bad_name',
@@ -216,8 +320,11 @@ function checkLayout(bytes: Buffer, entries: readonly Named[], report: Report): 
     if (local.method !== entry.compressionMethod)
       report('archive_method', name, 'names two compression methods', 'pack the archive again');
     const next = ordered[i + 1];
-    if (next && local.dataAt + entry.compressedSize > next.entry.relativeOffsetOfLocalHeader)
-      report('archive_overlap', name, `overlaps with ${next.name}`);
+    const endsAt = local.dataAt + entry.compressedSize;
+    if (next && endsAt > next.entry.relativeOffsetOfLocalHeader)
+      report('archive_overlap', name, `overlaps with ${shown(next.name)}`, 'pack the archive again');
+    else if (endsAt > directoryAt)
+      report('archive_overlap', name, 'overlaps with the directory', 'pack the archive again');
   }
 }
 
@@ -228,7 +335,12 @@ function checkDoubles(entries: readonly Named[], report: Report): void {
     const key = folded(partsOf(path));
     const other = files.get(key);
     if (other !== undefined)
-      report('archive_duplicate', name, `is the same file as ${other} on some systems`, 'rename one of them');
+      report(
+        'archive_duplicate',
+        name,
+        `is the same file as ${shown(other)} on some systems`,
+        'rename one of them',
+      );
     else files.set(key, isFolder ? `${name} (a folder)` : name);
   }
   const plain = new Map(
@@ -239,18 +351,18 @@ function checkDoubles(entries: readonly Named[], report: Report): void {
     for (let i = 1; i < parts.length; i++) {
       const file = plain.get(folded(parts.slice(0, i)));
       if (file !== undefined)
-        report('archive_duplicate', name, `lies in ${file}, which is a file`, 'rename one of them');
+        report('archive_duplicate', name, `lies in ${shown(file)}, which is a file`, 'rename one of them');
     }
   }
 }
 
-function fault(type: string, file: string, message: string, fix?: string): FieldFault {
-  return {
-    type,
-    location: [file.slice(0, 200), 0, 0],
-    message: `${file.slice(0, 200)}: ${message}`,
-    ...(fix === undefined ? {} : { fix }),
-  };
+/** Names come from strangers and messages go to terminals, where control and invisible characters act. */
+function shown(name: string): string {
+  return name.slice(0, 200).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, '?');
+}
+
+function fault(type: string, file: string, message: string, fix: string): FieldFault {
+  return { type, location: [shown(file), 0, 0], message: `${shown(file)}: ${message}`, fix };
 }
 
 /** The root is the archive's own, or its single top folder; `manifest.py` says which. */
@@ -290,6 +402,8 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
     );
     return { ok: false, faults };
   };
+  const endFault = findEndFault(bytes);
+  if (endFault !== undefined) return unreadable(endFault);
   let zip: yauzl.ZipFile;
   let all: yauzl.Entry[];
   try {
@@ -301,21 +415,35 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
   // Bytes before the first entry would make it two files in one: a program to some readers, an archive to others.
   if (all.length > 0 && bytes.readUInt32LE(0) !== 0x04034b50)
     return unreadable('other bytes stand before the first entry');
-  if (isZip64(bytes)) return unreadable('it is a zip64 file, which nothing within the limits needs');
   if (all.length > archiveLimits.entriesMax) {
-    report('archive_too_many_files', 'archive', `holds more than ${archiveLimits.entriesMax} entries`);
+    report(
+      'archive_too_many_files',
+      'archive',
+      `holds more than ${archiveLimits.entriesMax} entries`,
+      'leave out what the plugin does not need at run time, such as the tests of vendored packages',
+    );
     return { ok: false, faults };
   }
+  // Readers that go by the length of the directory, as the runner does, would find entries that were not counted.
+  const countedBytes = all.reduce((sum, entry) => sum + directoryBytesOf(entry), 0);
+  if (countedBytes !== bytes.readUInt32LE(bytes.lastIndexOf(endRecord) + 12))
+    return unreadable('its directory is longer than the entries that its end record counts');
   const named: Named[] = [];
   let unpacked = 0;
   for (const entry of all) {
     const name = nameOf(entry);
     if (name === undefined) {
-      report('archive_bad_name', Buffer.from(entry.fileNameRaw).toString('latin1'), 'the name is not UTF-8');
+      report(
+        'archive_bad_name',
+        Buffer.from(entry.fileNameRaw).toString('latin1'),
+        'the name is not UTF-8',
+        'rename the file in plain letters',
+      );
       continue;
     }
     named.push({ entry, name, path: partsOf(name).join('/'), isFolder: name.endsWith('/') });
     checkName(name, report);
+    checkMeaning(entry, name, report);
     checkEntry(entry, name, report);
     unpacked += entry.uncompressedSize;
   }
@@ -324,6 +452,7 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
       'archive_too_large',
       'archive',
       `unpacks to ${unpacked} bytes; at most ${archiveLimits.unpackedBytesMax} are allowed`,
+      'leave out what the plugin does not need at run time',
     );
   }
   checkDoubles(named, report);
@@ -337,21 +466,25 @@ export async function readArchive(bytes: Buffer): Promise<ReadArchive> {
   let sourceBytes = 0;
   for (const { entry, path: whole } of files) {
     const path = whole.slice(root.length);
-    const isSource = path.endsWith('.py');
-    if (isSource) sourceBytes += entry.uncompressedSize;
+    const isCode = path.endsWith('.py');
+    const isSource = isCode || packageFacts.test(path);
+    if (isSource)
+      sourceBytes += isCode
+        ? entry.uncompressedSize
+        : Math.min(entry.uncompressedSize, archiveLimits.metadataBytesMax);
     if (sourceBytes > archiveLimits.sourceBytesMax) {
       report(
         'archive_too_much_code',
         path,
-        `the .py files have more than ${archiveLimits.sourceBytesMax} bytes together`,
-        'leave out vendored packages that are not needed, or pack them as wheels',
+        `the .py files, with METADATA and WHEEL of vendored packages, have more than ${archiveLimits.sourceBytesMax} bytes together`,
+        'leave out vendored packages that are not needed, and the tests of those that are',
       );
       break;
     }
     try {
       // Every file is unpacked once, so that what passes here can be unpacked where it runs.
       const content = await contentOf(zip, entry, isSource);
-      if (isSource) sources.set(path, content);
+      if (isSource) sources.set(path, isCode ? content : content.subarray(0, archiveLimits.metadataBytesMax));
       else otherFiles.push(path);
     } catch (error) {
       report(
