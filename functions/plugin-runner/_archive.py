@@ -68,6 +68,33 @@ def fetch_and_unpack(url: str, sha256: str, destination: Path, deadline: float) 
             raise
 
 
+def fingerprint(folder: Path) -> dict[str, tuple]:
+    """How everything in a folder is: what a plugin changes there, it cannot hide from this.
+
+    The time of the last change (ctime) is the kernel's; nobody can set it.
+    """
+    found: dict[str, tuple] = {}
+    waiting = [str(folder)]
+    while waiting:
+        path = waiting.pop()
+        try:
+            entries = list(os.scandir(path))
+        except OSError:
+            found[path] = ("unreadable",)
+            continue
+        for entry in entries:
+            state = entry.stat(follow_symlinks=False)
+            # Of a folder the size and the times say nothing more than its entries do.
+            found[entry.path] = (
+                (state.st_ino, state.st_mode)
+                if stat.S_ISDIR(state.st_mode)
+                else (state.st_ino, state.st_mode, state.st_size, state.st_ctime_ns)
+            )
+            if stat.S_ISDIR(state.st_mode):
+                waiting.append(entry.path)
+    return found
+
+
 def unpack(file: BinaryIO, destination: Path) -> None:
     """Unpacks a zip into an existing, empty folder; files become read-only. Raises RunnerError
     archive_refused."""

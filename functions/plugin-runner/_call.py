@@ -12,21 +12,30 @@ from typing import Callable, Iterator
 
 import _fetch
 import _wire
+from _answer import INPUT_BYTES_MAX
 from _errors import RunnerError, WorkerGone
 from _processes import START_SECONDS_MAX, Worker
 from _probe import Frame
-from _reply import FrameReply, check_frame
+from _reply import Fault, FrameReply, check_frame, check_python_warnings
+from _secrets import read_secrets
 from _shape import INPUT_COLUMNS
 
-OPERATIONS = ("run", "embed", "check")
+OPERATIONS = ("run", "embed", "check", "realtime")
 ROWS_MAX = 10_000
 ROWS_BYTES_MAX = 64 * 1024 * 1024
 FEATURES_MAX = 8
 DIMS_MAX = 4096
 BATCH_SIZE_MAX = 1000
 DEADLINE_MS_MAX = 900_000
+MEMORY_MB_MIN = 64
+MEMORY_MB_MAX = 10_240
 RESERVE_SECONDS = 10.0
-_CPU_SECONDS_SPARE = 10.0
+RESULT_BYTES_MAX = 144 * 1024 * 1024
+"""Of all frames of a call: they are joined in the handler's memory."""
+
+CPU_SECONDS_SPARE = 10.0
+_CHEAP_LOAD_SECONDS = 2.0
+_DEAR_RENEWALS_MAX = 3
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,13 @@ class Call:
     realtime: bool
     result_url: str | None
     deadline: float
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    memory_mb: int | None = None
+    """What the plugin may take beyond the process it is forked from; None: what the function has."""
+
+    inputs: dict = field(default_factory=dict)
+    """Of operation realtime: what the service is asked."""
+
     number: int = field(default_factory=itertools.count(1).__next__)
     """Tells calls apart, so that a worker knows whose rows it holds."""
 
@@ -92,10 +108,13 @@ def read_call(event: dict, remaining_ms: int | None) -> Call:
         features=_features(event),
         parameters=parameters,
         batch_size=batch_size,
-        rows=[] if operation == "check" else _rows(event, deadline),
+        rows=_rows(event, deadline) if operation in ("run", "embed") else [],
         realtime=event.get("realtime") is True,
         result_url=result_url,
         deadline=deadline,
+        secrets=read_secrets(event.get("secrets"), _bad),
+        memory_mb=_memory_mb(event),
+        inputs=_inputs(event) if operation == "realtime" else {},
     )
 
 
@@ -108,22 +127,31 @@ class FrameRuns:
         how."""
         self._call = call
         self._worker = worker
-        self._lose = lose
+        self.lose = lose
         self._row_numbers = [row["row"] for row in call.rows]
         self.has_run = False
         self.cpu_ms = 0.0
         self.load_seconds = 0.0
+        self.result_bytes = 0
+        self.renewals = 0
+        self.python_warnings: dict[str, int] = {}
 
     def prepare(self) -> Worker:
         """A worker with the steps built and the rows at hand. Raises RunnerError."""
         began = time.monotonic()
-        try:
-            worker = self._begin(self._worker(), [])
-        except WorkerGone:
-            # It may have ended since the last call, together with the zygote for instance.
-            worker = self._begin(self._worker(), [])
+        worker = self._ready([])
         self.load_seconds += time.monotonic() - began
         return worker
+
+    def renew(self, proven: bool) -> bool:
+        """Ends the worker, so that the next frames get a new one; whether it did. Without proof that it is
+        spoilt a worker that took long to load stays."""
+        worker = self._worker()
+        if worker.load_seconds > _CHEAP_LOAD_SECONDS and not (proven and self.renewals < _DEAR_RENEWALS_MAX):
+            return False
+        self.renewals += 1
+        self.lose(worker, True)
+        return True
 
     def __call__(
         self, frames: list[Frame], limit: Callable[[Frame, int], float]
@@ -131,7 +159,7 @@ class FrameRuns:
         waiting = list(frames)
         while waiting and time.monotonic() < self._call.deadline:
             try:
-                worker = self._begin(self._worker(), waiting)
+                worker = self._ready(waiting)
             except RunnerError as fault:
                 if not self.has_run:
                     raise
@@ -139,18 +167,33 @@ class FrameRuns:
                 for frame in waiting:
                     yield (
                         frame,
-                        FrameReply(error=("plugin_not_probed", f"no new process for it: {fault.message}")),
+                        FrameReply(error=Fault("plugin_not_probed", f"no new process for it: {fault.message}")),
                     )
                 return
             while waiting:
                 frame = waiting[0]
+                worn = worker.frames_run > 0
                 reply, lost = self._receive(worker, frame, limit(frame, len(waiting)))
+                worker.frames_run += 1
+                reply.worn = worn
                 self.has_run = True
                 self.cpu_ms += reply.cpu_ms
                 waiting.pop(0)
                 yield frame, reply
                 if lost:
                     break
+
+    def _ready(self, frames: list[Frame]) -> Worker:
+        worker = self._worker()
+        was_used = worker.rows_of_call is not None
+        try:
+            return self._begin(worker, frames)
+        except RunnerError as fault:
+            # It may have ended since it was last used, together with the zygote for instance; or what the
+            # plugin did in an earlier call keeps it from building its steps now.
+            if not isinstance(fault, WorkerGone) and not was_used:
+                raise
+        return self._begin(self._worker(), frames)
 
     def _begin(self, worker: Worker, frames: list[Frame]) -> Worker:
         call = self._call
@@ -163,16 +206,18 @@ class FrameRuns:
             "extractor_id": call.extractor_id,
             "dataset_size": len(call.rows),
             "realtime": call.realtime,
-            "cpu_seconds": 2 * seconds + _CPU_SECONDS_SPARE,
+            "secrets": call.secrets,
+            "cpu_seconds": 2 * seconds + CPU_SECONDS_SPARE,
         }
         if worker.rows_of_call != call.number:
             message["rows"] = by_column(call.rows)
         try:
-            worker.ask(
+            answer = worker.ask(
                 message, min(call.deadline, time.monotonic() + START_SECONDS_MAX), "building the steps of"
             )
+            self.note_warnings(answer)
         except RunnerError:
-            self._lose(worker, True)
+            self.lose(worker, True)
             raise
         worker.rows_of_call = call.number
         return worker
@@ -184,15 +229,29 @@ class FrameRuns:
             reply = check_frame(
                 header, blocks, frame, self._row_numbers[frame[0] : frame[1]], self._call.features
             )
+            self.note_warnings(header)
+            self.result_bytes += worker.channel.received_bytes
+            if self.result_bytes > RESULT_BYTES_MAX:
+                self.result_bytes -= worker.channel.received_bytes
+                message = f"the results of the call have more than {RESULT_BYTES_MAX} bytes"
+                reply = FrameReply(error=Fault("outputs_too_large", message), cpu_ms=reply.cpu_ms)
             return reply, False
         except _wire.OutOfTime:
-            self._lose(worker, True)
-            return FrameReply(error=("plugin_timeout", f"not finished after {seconds:.1f} s")), True
+            self.lose(worker, True)
+            return FrameReply(error=Fault("plugin_timeout", f"not finished after {seconds:.1f} s")), True
         except _wire.PeerGone:
-            return FrameReply(error=("plugin_died", self._lose(worker, False))), True
+            return FrameReply(error=Fault("plugin_died", self.lose(worker, False))), True
+        except _wire.Overdrawn as fault:
+            self.lose(worker, True)
+            return FrameReply(error=Fault("plugin_disk", str(fault))), True
         except _wire.WireError as fault:
-            self._lose(worker, True)
-            return FrameReply(error=("plugin_protocol_error", str(fault))), True
+            self.lose(worker, True)
+            return FrameReply(error=Fault("plugin_protocol_error", str(fault))), True
+
+    def note_warnings(self, header: dict) -> None:
+        """Adds what Python warned of, by a worker's answer. Raises WireError."""
+        for text, count in check_python_warnings(header.get("python_warnings")):
+            self.python_warnings[text] = self.python_warnings.get(text, 0) + count
 
 
 def by_column(rows: list[dict]) -> dict:
@@ -202,10 +261,8 @@ def by_column(rows: list[dict]) -> dict:
     for name in INPUT_COLUMNS:
         values = [row.get(name) for row in rows]
         first = values[0] if values else None
-        # `is` first: most such columns hold one object, or None; true must not be taken for 1.
-        if all(value is first for value in values) or (
-            isinstance(first, str) and values.count(first) == len(values)
-        ):
+        # Only for texts and None does "equal" mean the same; true equals 1.
+        if (first is None or isinstance(first, str)) and values.count(first) == len(values):
             constants[name] = first
         else:
             columns[name] = values
@@ -224,14 +281,35 @@ def _rows(event: dict, deadline: float) -> list[dict]:
             rows = json.loads(file.getvalue())
         except (_fetch.FetchError, ValueError) as fault:
             raise RunnerError("rows_download_failed", f"rows_url: {fault}") from None
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and type(r.get("row")) is int for r in rows):
+    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
         _bad("rows must be a list of objects, each with an integer row")
     if len(rows) > ROWS_MAX:
         _bad(f"{len(rows)} rows; at most {ROWS_MAX} are taken in one call")
-    numbers = {r["row"] for r in rows}
-    if len(numbers) != len(rows) or any(not 0 <= number < 2**53 for number in numbers):
+    given = [r.get("row") for r in rows]
+    if not set(map(type, given)) <= {int}:
+        _bad("rows must be a list of objects, each with an integer row")
+    if len(set(given)) != len(given) or (given and not 0 <= min(given) <= max(given) < 2**53):
         _bad("the rows' numbers must be different, not negative, and below 2^53")
     return rows
+
+
+def _memory_mb(event: dict) -> int | None:
+    limits = event.get("limits")
+    if limits is None:
+        return None
+    memory_mb = limits.get("memory_mb") if isinstance(limits, dict) else 0
+    if memory_mb is not None and (
+        type(memory_mb) is not int or not MEMORY_MB_MIN <= memory_mb <= MEMORY_MB_MAX
+    ):
+        _bad(f"limits.memory_mb must be an integer from {MEMORY_MB_MIN} to {MEMORY_MB_MAX}")
+    return memory_mb
+
+
+def _inputs(event: dict) -> dict:
+    inputs = _want(event, "inputs", dict)
+    if len(json.dumps(inputs)) > INPUT_BYTES_MAX:
+        _bad(f"inputs has more than {INPUT_BYTES_MAX} bytes")
+    return inputs
 
 
 def _features(event: dict) -> list[tuple[str, int]]:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from _dataset import Dataset, to_frame
 from _faults import ContractFault
+from _secrets import Secrets
 from _shape import INPUT_COLUMNS, ROW_COLUMN
 from _stubs import DeclaredStep
 
@@ -43,12 +44,16 @@ class Request(dict):
 
 
 class Container:
-    """Stands where the hosted product passes its services; here there are none, and asking for one says
-    so."""
+    """Stands where the hosted product passes its services. Here it has ``secrets``; asking for another one
+    says so."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self.secrets = secrets
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"container.{name} is not available: a plugin runs without services and without network"
+            f"container.{name} is not available: a plugin runs without services and without network; "
+            "of the container there is container.secrets.get(name) and container.secrets.list()"
         )
 
 
@@ -83,7 +88,12 @@ class Pipeline:
 
 
 def build_pipeline(
-    module: Any, parameters: dict, extractor_id: str, dataset_size: int, loop: asyncio.AbstractEventLoop
+    module: Any,
+    parameters: dict,
+    extractor_id: str,
+    dataset_size: int,
+    container: Container,
+    loop: asyncio.AbstractEventLoop,
 ) -> Pipeline:
     """Calls the plugin's entry and makes its steps callable. Raises what the plugin raises, or
     ContractFault."""
@@ -96,7 +106,7 @@ def build_pipeline(
     entry = getattr(module, "build_steps", None)
     if callable(entry):
         result = resolve(
-            call_with_accepted(entry, {**offered, "container": Container()}, "build_steps"), loop
+            call_with_accepted(entry, {**offered, "container": container}, "build_steps"), loop
         )
     else:
         entry = getattr(module, "extract", None)

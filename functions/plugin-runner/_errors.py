@@ -8,6 +8,7 @@ The warehouse's TypeScript side is compared with it.
 from __future__ import annotations
 
 MESSAGE_BYTES_MAX = 1000
+TRACEBACK_CHARS_MAX = 4000
 
 # code: (retryable, title). Retryable means that the same rows may well pass unchanged on another try.
 CODES: dict[str, tuple[bool, str]] = {
@@ -28,6 +29,9 @@ CODES: dict[str, tuple[bool, str]] = {
     "realtime_wrong_answer": (False, "The realtime service's answer holds no embedding"),
     "blob_download_failed": (True, "The row's blob could not be downloaded"),
     "blob_too_large": (False, "The row's blob is larger than the runner accepts"),
+    "blob_invalid": (False, "The row's blob is not valid base64"),
+    "plugin_disk": (False, "The plugin wrote more files than it may on this row"),
+    "outputs_too_large": (False, "The plugin's results for this call are larger than the runner accepts"),
     # The call as a whole failed; no row has a result.
     "bad_request": (False, "The runner was called with an event that it does not understand"),
     "archive_download_failed": (True, "The plugin's archive could not be downloaded"),
@@ -37,6 +41,7 @@ CODES: dict[str, tuple[bool, str]] = {
     "plugin_load_failed": (False, "The plugin could not be loaded"),
     "plugin_load_timeout": (True, "The plugin did not load in its time"),
     "realtime_missing": (False, "The plugin has no usable realtime.py"),
+    "realtime_failed": (False, "The plugin's realtime service raised an error"),
     "runner_unavailable": (True, "The runner could not start a process for the plugin"),
     "result_upload_failed": (True, "The result could not be uploaded"),
     "result_too_large": (False, "The result is too large to be returned and no upload address was given"),
@@ -46,16 +51,19 @@ CODES: dict[str, tuple[bool, str]] = {
 class RunnerError(Exception):
     """A failure with a code of the table; ``message`` says what happened, where, and what would be right."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, traceback: str | None = None) -> None:
+        """``traceback`` is the way of an error through the plugin, in Python's own form."""
         super().__init__(message)
         if code not in CODES:
             raise KeyError(code)
         self.code = code
         self.message = cut(message)
+        self.traceback = traceback
 
     def to_wire(self) -> dict:
-        """The form of the reply: code, message, retryable."""
-        return {"code": self.code, "message": self.message, "retryable": CODES[self.code][0]}
+        """The form of the reply: code, message, retryable, and a traceback where there is one."""
+        wire = {"code": self.code, "message": self.message, "retryable": CODES[self.code][0]}
+        return wire if self.traceback is None else {**wire, "traceback": self.traceback}
 
 
 class WorkerGone(RunnerError):
@@ -63,14 +71,15 @@ class WorkerGone(RunnerError):
     better."""
 
 
-def failure(row: int, code: str, message: str) -> dict:
+def failure(row: int, code: str, message: str, traceback: str | None = None) -> dict:
     """One entry of a reply's ``failures``."""
-    return {"row": row, **RunnerError(code, message).to_wire()}
+    return {"row": row, **RunnerError(code, message).to_wire(), "traceback": traceback}
 
 
 def cut(message: str) -> str:
     """Cuts a message to MESSAGE_BYTES_MAX bytes of UTF-8 and replaces what UTF-8 cannot hold."""
-    data = message.encode("utf-8", "replace")
+    # First to as many characters: the text may be larger than the memory for a copy of it.
+    data = message[: MESSAGE_BYTES_MAX + 1].encode("utf-8", "replace")
     if len(data) > MESSAGE_BYTES_MAX:
         data = data[: MESSAGE_BYTES_MAX - 3] + b"..."
     return data.decode("utf-8", "ignore")

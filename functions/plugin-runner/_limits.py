@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import resource
 import signal
 import stat
 import sys
 from pathlib import Path
 
+import _landlock
+import _seccomp
+
 NOBODY = 65534
-"""User and group of a worker whose handler runs as root (the local stage; on Lambda nobody is root)."""
+"""User and group of a worker whose handler runs as root (the local stage; on Lambda nobody is root), where it
+cannot be a user of its own."""
+
+OWN_USERS = range(0x7000_0000, 0x7800_0000)
+"""Numbers that nobody has: a worker that is one of these can touch no other worker's files or processes."""
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 OPEN_FILES_MAX = 256
@@ -28,6 +36,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -56,14 +65,38 @@ def adopt_orphans() -> bool:
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def apply(memory_bytes: int, scratch: str, parent_pid: int) -> dict[str, bool]:
+def own_for_worker(folder: Path) -> int:
+    """Gives a new folder to the user that its worker will run as; returns that user.
+
+    As root this is a number of its own. Where the surroundings know fewer users it is nobody, and without
+    root it is the handler's own.
+    """
+    if os.getuid() != 0:
+        return os.getuid()
+    for user in (random.SystemRandom().choice(OWN_USERS), NOBODY):
+        try:
+            os.chown(folder, user, user)
+        except OSError:
+            continue
+        folder.chmod(0o700)
+        return user
+    return NOBODY
+
+
+def apply(order: dict, work_folder: str, parent_pid: int) -> dict[str, bool]:
     """Confines the calling process, which is a fresh fork and is about to run a plugin.
 
-    ``memory_bytes`` is what the plugin may take on top of what the process already maps. Returns which of the
-    protections took. Raises OSError if the process is root and cannot become somebody else.
+    ``order`` has ``memory_bytes`` (what the plugin may take on top of what the process already maps),
+    ``scratch`` (its folder), ``user``, ``readable`` (its other folders), ``network`` (whether it may have
+    one) and ``harden`` (whether to try what not every kernel offers). Returns which of the protections took.
+    Raises OSError if the process is root and cannot become somebody else.
     """
     took = {"session": True}
     os.setsid()
+    user, network, harden = order["user"], order["network"], order["harden"]
+    rules = _landlock.Rules(work_folder, order["readable"], order["scratch"], network) if harden else None
+    took["network_namespace"] = harden and not network and os.getuid() == 0 and _libc.unshare(_CLONE_NEWNET) == 0
+    memory_bytes = order["memory_bytes"]
     for limit, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, OPEN_FILES_MAX),
@@ -72,18 +105,22 @@ def apply(memory_bytes: int, scratch: str, parent_pid: int) -> dict[str, bool]:
     ):
         took[_LIMIT_NAMES[limit]] = _lower(limit, value)
     took["no_new_privs"] = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    uid = NOBODY if os.getuid() == 0 else os.getuid()
-    took["tasks"] = _lower(resource.RLIMIT_NPROC, _tasks_of(uid) + TASKS_MAX)
+    took["own_user"] = user in OWN_USERS
+    others = 0 if took["own_user"] else _tasks_of(user)
+    took["tasks"] = _lower(resource.RLIMIT_NPROC, others + TASKS_MAX)
     if os.getuid() == 0:
         os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
         took["user_dropped"] = True
     took["hidden"] = hide_from_children()
     took["dies_with_parent"] = die_with_parent(signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(0)
-    os.chdir(scratch)
+    os.chdir(order["scratch"])
+    if rules is not None:
+        took.update(rules.apply())
+        took["seccomp"] = _seccomp.install(network)
     return took
 
 

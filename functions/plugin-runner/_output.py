@@ -16,9 +16,10 @@ import pandas as pd
 import _vectors
 from _contract import rows_of
 from _faults import ContractFault
-from _shape import INPUT_COLUMNS, OUTPUTS_PER_ROW_MAX
+from _shape import COLUMN_NAME_CHARS_MAX, COLUMNS_MAX, INPUT_COLUMNS, OUTPUTS_PER_ROW_MAX
 
 _DEPTH_MAX = 20
+_PARTS_MAX = 200_000
 _LEFT_OUT = object()
 
 
@@ -119,12 +120,19 @@ def _feature(
 
 
 def _columns(result: pd.DataFrame, features: set[str], output: FrameOutput) -> None:
+    left_out, wordy = 0, 0
     for position, name in enumerate(result.columns):
         if not isinstance(name, str) or name in INPUT_COLUMNS or name in features or name.startswith("__"):
             continue
+        if len(name) > COLUMN_NAME_CHARS_MAX:
+            wordy += 1
+            continue
+        name = _clean(name)
+        if len(output.columns) >= COLUMNS_MAX and name not in output.columns:
+            left_out += 1
+            continue
         cells = [to_json(value) for value in result.iloc[:, position].tolist()]
         absent = [index for index, cell in enumerate(cells) if cell is _LEFT_OUT]
-        name = _clean(name)
         if absent:
             output.warnings.append(
                 f'column "{name[:100]}": {len(absent)} values have no form in JSON and were left out'
@@ -133,36 +141,56 @@ def _columns(result: pd.DataFrame, features: set[str], output: FrameOutput) -> N
             for index in absent:
                 cells[index] = None
         output.columns[name] = cells
+    if left_out:
+        output.warnings.append(
+            f"{left_out} columns were left out: at most {COLUMNS_MAX} are kept beside the features"
+        )
+    if wordy:
+        output.warnings.append(
+            f"{wordy} columns were left out: their names have more than {COLUMN_NAME_CHARS_MAX} characters"
+        )
 
 
-def to_json(value: Any, depth: int = 0) -> Any:
-    """A value as JSON can hold it (numbers that are not finite become None), or a mark that it cannot."""
+def to_json(value: Any, depth: int = 0, room: list[int] | None = None) -> Any:
+    """A value as JSON can hold it (numbers that are not finite become None), or a mark that it cannot.
+
+    ``room`` counts down the parts that may still come: a list of lists that share their parts is small in
+    memory and endless as text.
+    """
     if value is None or value is pd.NA or value is pd.NaT or isinstance(value, bool):
         return value if isinstance(value, bool) else None
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, np.generic):
-        return to_json(value.item(), depth)
+        return to_json(value.item(), depth, room)
     if isinstance(value, int):
         return value if abs(value) < 2**63 else _LEFT_OUT
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
-    if depth >= _DEPTH_MAX:
-        return _LEFT_OUT
+    room = [_PARTS_MAX] if room is None else room
     if isinstance(value, np.ndarray):
         value = value.tolist()
-        return to_json(value, depth)
-    if isinstance(value, (list, tuple)):
-        parts = [to_json(part, depth + 1) for part in value]
-        return _LEFT_OUT if any(part is _LEFT_OUT for part in parts) else parts
+        return to_json(value, depth + 1, room)
+    if not isinstance(value, (list, tuple, dict)):
+        return _LEFT_OUT
+    room[0] -= len(value)
+    if depth >= _DEPTH_MAX or room[0] < 0:
+        return _LEFT_OUT
+    keys: Any = None
     if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
+        keys, value = list(value), list(value.values())
+        if not all(isinstance(key, str) for key in keys):
             return _LEFT_OUT
-        pairs = {_clean(key): to_json(part, depth + 1) for key, part in value.items()}
-        return _LEFT_OUT if any(part is _LEFT_OUT for part in pairs.values()) else pairs
-    return _LEFT_OUT
+    parts = []
+    for part in value:
+        made = to_json(part, depth + 1, room)
+        if made is _LEFT_OUT:
+            # At once: what follows would be gone through for nothing.
+            return _LEFT_OUT
+        parts.append(made)
+    return parts if keys is None else dict(zip(map(_clean, keys), parts))
 
 
 def _clean(text: str) -> str:

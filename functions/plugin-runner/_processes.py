@@ -7,20 +7,23 @@ clock, the order to end, and the judgement of answers stay here.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import _limits
+import _scratch
 import _wire
-from _errors import RunnerError, WorkerGone
+from _errors import TRACEBACK_CHARS_MAX, RunnerError, WorkerGone
+from _secrets import Mask
 
 START_SECONDS_MAX = 60.0
 LOG_BYTES_MAX = 64 * 1024
@@ -44,19 +47,32 @@ class WorkFolder:
         if os.getuid() == 0:
             # The worker's user may pass through to its own folder, and may not list what else is here.
             self.path.chmod(0o711)
-        self._made = 0
+        self._numbers = itertools.count(1)
+        self.blobs = self.path / "blobs"
+        """Blobs of the call that runs, which every worker may read."""
 
     def remove(self) -> None:
         """Removes the folder and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _scratch.remove(self.path)
 
-    def make(self, kind: str, for_worker: bool) -> Path:
-        """A new folder in it; one ``for_worker`` belongs to the user that workers run as."""
-        self._made += 1
-        folder = self.path / f"{kind}-{self._made}"
+    def make(self, kind: str) -> Path:
+        """A new folder in it."""
+        self.path.mkdir(mode=0o711 if os.getuid() == 0 else 0o700, exist_ok=True)
+        folder = self.path / f"{kind}-{next(self._numbers)}"
         folder.mkdir(mode=0o755)
-        if for_worker and os.getuid() == 0:
-            os.chown(folder, _limits.NOBODY, _limits.NOBODY)
+        return folder
+
+    def make_scratch(self) -> tuple[Path, int]:
+        """A folder for one worker to write in, and the user that this worker is to be."""
+        folder = self.make("scratch")
+        self.blobs.mkdir(mode=0o755, exist_ok=True)
+        return folder, _limits.own_for_worker(folder)
+
+    def make_blobs(self) -> Path:
+        """A folder for the blobs of one call."""
+        self.blobs.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder = self.blobs / str(next(self._numbers))
+        folder.mkdir(mode=0o755)
         return folder
 
 
@@ -178,12 +194,27 @@ class Zygote:
         )
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a worker gets: memory beyond the process it is forked from, its plugin's folder, a network or none,
+    and whether to try the protections that not every kernel offers."""
+
+    memory_bytes: int
+    folder: Path
+    network: bool
+    harden: bool
+
+
 class Worker:
     """One plugin's process. Usable until it ends; then ``end`` says how, and a new one is made."""
 
-    def __init__(self, zygote: Zygote, work: WorkFolder, memory_bytes: int, deadline: float) -> None:
+    def __init__(self, zygote: Zygote, work: WorkFolder, room: Room, deadline: float) -> None:
         self._zygote = zygote
-        self._scratch = work.make("scratch", for_worker=True)
+        self._scratch, user = work.make_scratch()
+        self.room = room
+        self.secrets_digest: bytes | None = None
+        self.frames_run = 0
+        self.load_seconds = 0.0
         self._log = tempfile.TemporaryFile(mode="w+b", dir=work.path, buffering=0)
         os.set_inheritable(self._log.fileno(), False)
         _append(self._log.fileno())
@@ -192,7 +223,14 @@ class Worker:
         self.rows_of_call: int | None = None
         to_worker, from_worker = _pipe(), _pipe()
         try:
-            order = {"memory_bytes": memory_bytes, "scratch": str(self._scratch)}
+            order = {
+                "memory_bytes": room.memory_bytes,
+                "scratch": str(self._scratch),
+                "user": user,
+                "readable": [str(room.folder), str(work.blobs)],
+                "network": room.network,
+                "harden": room.harden,
+            }
             self.pid = zygote.fork(order, [to_worker[0], from_worker[1], self._log.fileno()], deadline)
         except BaseException:
             os.close(to_worker[1])
@@ -203,6 +241,7 @@ class Worker:
             os.close(to_worker[0])
             os.close(from_worker[1])
         self.channel = _wire.Channel(to_worker[1], from_worker[0], _pidfd(self.pid))
+        self.channel.watch = self._watch_disk
 
     def load(self, folder: Path, package: str, deadline: float) -> None:
         """Imports the plugin. Raises RunnerError plugin_load_failed or plugin_load_timeout; the worker is
@@ -215,7 +254,9 @@ class Worker:
             "package": package,
             "cpu_seconds": _cpu_allowance(seconds),
         }
+        began = time.monotonic()
         answer = self.ask(message, give_up_at, "loading")
+        self.load_seconds = time.monotonic() - began
         self.isolation = {str(k): v is True for k, v in dict(answer.get("isolation") or {}).items()}
 
     def ask(self, message: dict, give_up_at: float, what: str) -> dict:
@@ -233,6 +274,9 @@ class Worker:
             ) from None
         except _wire.PeerGone:
             raise WorkerGone("plugin_load_failed", f"{what} the plugin: {self.end(at_once=False)}") from None
+        except _wire.Overdrawn as fault:
+            self.end(at_once=True)
+            raise RunnerError("plugin_load_failed", f"{what} the plugin: {fault}") from None
         except _wire.WireError as fault:
             self.end(at_once=True)
             raise WorkerGone("plugin_load_failed", f"{what} the plugin: {fault}") from None
@@ -242,10 +286,12 @@ class Worker:
         fatal = answer.get("fatal")
         if (
             isinstance(fatal, list)
-            and len(fatal) == 2
+            and len(fatal) == 3
             and fatal[0] in ("plugin_load_failed", "realtime_missing")
+            and (fatal[2] is None or isinstance(fatal[2], str))
         ):
-            raise RunnerError(fatal[0], str(fatal[1]))
+            traceback = None if fatal[2] is None else fatal[2][:TRACEBACK_CHARS_MAX]
+            raise RunnerError(fatal[0], str(fatal[1]), traceback)
         raise WorkerGone(
             "plugin_load_failed", f"{what} the plugin: its process sent an answer that is not valid"
         )
@@ -255,16 +301,29 @@ class Worker:
         if self._ended is None:
             self._ended = _how(self._zygote.end(self.pid, at_once))
             self.channel.close()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            if not _scratch.remove(self._scratch):
+                self._ended += ", and what it wrote could not be removed"
         return self._ended
 
-    def take_log(self) -> str:
-        """What the plugin has printed since the last call, at most 64 KB."""
+    def take_log(self, mask: Mask) -> str:
+        """What the plugin has printed since the last call, at most 64 KB, without the values of secrets."""
         fd = self._log.fileno()
         size = os.fstat(fd).st_size
         text = os.pread(fd, LOG_BYTES_MAX, 0).decode("utf-8", "replace")
         os.ftruncate(fd, 0)
-        return text + (f"\n[{size - LOG_BYTES_MAX} bytes more were cut]\n" if size > LOG_BYTES_MAX else "")
+        if size < LOG_BYTES_MAX:
+            return mask(text)
+        return mask.at_cut(text) + f"\n[{size - LOG_BYTES_MAX} bytes more were cut]\n"
+
+    def keeps_too_much(self) -> bool:
+        """Whether what the plugin wrote is more than may stay until its next call."""
+        return _scratch.exceeds(self._scratch, _scratch.KEPT_BYTES_MAX)
+
+    def _watch_disk(self) -> None:
+        if _scratch.exceeds(self._scratch, _scratch.BYTES_MAX):
+            raise _wire.Overdrawn(
+                f"more than {_scratch.BYTES_MAX >> 20} MB, or more files than can be looked after, in its folder"
+            )
 
     def close_log(self) -> None:
         """To be called when the worker has ended and its log was taken."""

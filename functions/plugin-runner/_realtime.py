@@ -12,17 +12,25 @@ import inspect
 from types import ModuleType
 from typing import Any, Callable
 
-from _contract import call_with_accepted, resolve
+from _contract import Container, call_with_accepted, resolve
 from _faults import ContractFault
 
 
 class Realtime:
     """One instance of a plugin's realtime service."""
 
-    def __init__(self, module: ModuleType, parameters: dict, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, module: ModuleType, parameters: dict, container: Container, loop: asyncio.AbstractEventLoop
+    ) -> None:
         """Raises what the plugin raises, or ContractFault realtime_missing."""
         self._loop = loop
-        offered = {"config": parameters, "parameters": parameters, "params": parameters}
+        offered = {
+            "config": parameters,
+            "parameters": parameters,
+            "params": parameters,
+            "container": container,
+            "secrets": container.secrets,
+        }
         factory = getattr(module, "get_inference_service", None) or _service_class(module)
         if factory is None:
             raise ContractFault(
@@ -38,16 +46,19 @@ class Realtime:
                 "the realtime service has no run_inference(inputs, parameters) and is not callable",
             )
 
+    def answer(self, inputs: dict, parameters: dict) -> Any:
+        """What the service answers to inputs of any form. Raises what it raises."""
+        try:
+            return self._infer(dict(inputs), parameters)
+        except KeyError as fault:
+            if fault.args != ("texts",) or "texts" in inputs or "text" not in inputs:
+                raise
+            # A service that was written for lists only.
+            return self._infer({"texts": [inputs["text"]]}, parameters)
+
     def embed(self, text: Any, parameters: dict, features: list[str]) -> list[Any]:
         """The vectors of one query, one entry for each feature (None where the answer has none)."""
-        try:
-            answer = self._infer({"text": text}, parameters)
-        except KeyError as fault:
-            # A service that was written for lists only.
-            if fault.args != ("texts",):
-                raise
-            answer = self._infer({"texts": [text]}, parameters)
-        return _vectors(answer, features)
+        return _vectors(self.answer({"text": text}, parameters), features)
 
     def _infer(self, inputs: dict, parameters: dict) -> Any:
         return resolve(_positional(self._call, inputs, parameters), self._loop)

@@ -12,31 +12,45 @@ import base64
 import collections
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from _errors import CODES, cut, failure
-from _shape import OUTPUTS_PER_ROW_MAX
+from _errors import CODES, TRACEBACK_CHARS_MAX, cut, failure
+from _shape import COLUMN_NAME_CHARS_MAX, COLUMNS_MAX, OUTPUTS_PER_ROW_MAX
 from _wire import WireError
 
 WARNINGS_MAX = 20
+_NESTED_MAX = 30
+
+
+class Fault(NamedTuple):
+    """Why a frame or a row failed; ``traceback`` is the way of an error through the plugin."""
+
+    code: str
+    message: str
+    traceback: str | None = None
 
 
 @dataclass
 class FrameReply:
-    """One frame's checked answer: ``error`` is (code, message) if the frame failed as a whole.
+    """One frame's checked answer: ``error`` is set if the frame failed as a whole.
 
     Entry i of ``rows``, of each list in ``places`` (one for each feature) and of ``columns`` belong to one
     output.
     """
 
-    error: tuple[str, str] | None = None
+    error: Fault | None = None
     rows: list[int] = field(default_factory=list)
     places: list[list[int | None]] = field(default_factory=list)
     columns: list[dict] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    failures: list[tuple[int, str, str]] = field(default_factory=list)
+    failures: list[tuple] = field(default_factory=list)
+    """Of rows that failed in a frame that did not: (row, code, message, traceback)."""
+
     warnings: list[str] = field(default_factory=list)
     cpu_ms: float = 0.0
+    worn: bool = False
+    """Whether the process had run other frames before this one, in this call or an earlier one."""
 
 
 def check_frame(
@@ -52,13 +66,13 @@ def check_frame(
     cpu_ms = header.get("cpu_ms")
     reply = FrameReply(cpu_ms=float(cpu_ms) if type(cpu_ms) in (int, float) else 0.0)
     if "error" in header:
-        reply.error = _code_and_message(header["error"])
+        reply.error = check_fault(header["error"])
         return reply
     reply.counts = _check_blocks(header.get("vectors"), blocks, features)
     reply.blocks = blocks
     known = set(rows)
     reply.failures = [_failure(entry, known) for entry in _list(header, "failures")]
-    failed = {row for row, _, _ in reply.failures}
+    failed = {entry[0] for entry in reply.failures}
     if len(failed) != len(reply.failures):
         raise WireError("a row failed twice")
     reply.rows = _integers(_list(header, "rows"))
@@ -87,7 +101,8 @@ def assemble(
     frames: list[FrameReply],
     row_order: dict[int, int],
     features: list[tuple[str, int]],
-    failures: list[tuple[int, str, str]],
+    failures: list[tuple],
+    python_warnings: dict[str, int],
 ) -> dict:
     """The parts ``outputs``, ``dropped``, ``vectors``, ``failures`` and ``warnings`` of a reply, in the order
     of the rows."""
@@ -99,13 +114,15 @@ def assemble(
     names = [name for name, _ in features]
     ordinals: dict[int, int] = {}
     for frame in frames:
-        for index, row in enumerate(frame.rows):
+        shifted = [
+            [None if place is None else place + base for place in places]
+            for places, base in zip(frame.places, counts)
+        ]
+        features_of_rows = [dict(zip(names, places)) for places in zip(*shifted)] or [{} for _ in frame.rows]
+        for row, columns, own in zip(frame.rows, frame.columns, features_of_rows):
             ordinal = ordinals.get(row, 0)
             ordinals[row] = ordinal + 1
-            outputs.append({"row": row, "ordinal": ordinal, "columns": frame.columns[index], "features": {}})
-        for name, places, base in zip(names, frame.places, counts):
-            for output, place in zip(outputs[len(outputs) - len(frame.rows) :], places):
-                output["features"][name] = None if place is None else place + base
+            outputs.append({"row": row, "ordinal": ordinal, "columns": columns, "features": own})
         for index, block in enumerate(frame.blocks):
             blocks[index].append(block)
             counts[index] += frame.counts[index]
@@ -126,8 +143,32 @@ def assemble(
             for index, (name, dims) in enumerate(features)
         },
         "failures": [failure(*entry) for entry in failed],
-        "warnings": list(warnings)[:WARNINGS_MAX],
+        "warnings": (list(warnings) + counted(python_warnings))[: 2 * WARNINGS_MAX],
     }
+
+
+def counted(python_warnings: dict[str, int]) -> list[str]:
+    """What Python warned of while the plugin ran, each once with its number."""
+    return [
+        text if count == 1 else f"{text} [{count} times]"
+        for text, count in list(python_warnings.items())[:WARNINGS_MAX]
+    ]
+
+
+def check_python_warnings(found: object) -> list[tuple[str, int]]:
+    """The pairs of text and number in a worker's answer. Raises WireError."""
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and type(pair[1]) is int
+        and 0 < pair[1] < 2**53
+        for pair in found
+    ):
+        raise WireError("the warnings do not have the right form")
+    return [(cut(text), count) for text, count in found[:WARNINGS_MAX]]
 
 
 def all_finite(block: bytes) -> bool:
@@ -164,10 +205,14 @@ def _columns(columns: object, absent: object, count: int) -> list[dict]:
     """The plugin's columns, turned into one dict for each output."""
     if not isinstance(columns, dict) or not isinstance(absent, dict):
         raise WireError("the columns do not have the right form")
+    if len(columns) > COLUMNS_MAX:
+        raise WireError(f"there are more than {COLUMNS_MAX} columns")
     outputs: list[dict] = [{} for _ in range(count)]
     for name, cells in columns.items():
-        if not isinstance(cells, list) or len(cells) != count:
-            raise WireError("a column does not have one value for each output")
+        if not isinstance(cells, list) or len(cells) != count or len(name) > COLUMN_NAME_CHARS_MAX:
+            raise WireError("a column does not have one value for each output, or its name is too long")
+        if not all(_is_flat(cell) for cell in cells if type(cell) in (list, dict)):
+            raise WireError("a value is nested too deeply")
         left_out = set(_integers(_list(absent, name))) if name in absent else ()
         for index, (output, cell) in enumerate(zip(outputs, cells)):
             if index not in left_out:
@@ -182,22 +227,36 @@ def _integers(values: list) -> list[int]:
     return values
 
 
-def _failure(entry: object, known: set[int]) -> tuple[int, str, str]:
+def _is_flat(cell: list | dict) -> bool:
+    waiting: list[tuple[object, int]] = [(cell, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > _NESTED_MAX:
+            return False
+        inner = value.values() if isinstance(value, dict) else value
+        waiting += [(part, depth + 1) for part in inner if type(part) in (list, dict)]
+    return True
+
+
+def _failure(entry: object, known: set[int]) -> tuple:
     if not isinstance(entry, list) or len(entry) != 3 or type(entry[0]) is not int or entry[0] not in known:
         raise WireError("a failure does not have the right form")
-    return (entry[0], *_code_and_message(entry[1:]))
+    return (entry[0], *check_fault(entry[1:]))
 
 
-def _code_and_message(entry: object) -> tuple[str, str]:
+def check_fault(entry: object) -> Fault:
+    """A worker's [code, message] or [code, message, traceback]. Raises WireError."""
     if (
         not isinstance(entry, list)
-        or len(entry) != 2
+        or len(entry) not in (2, 3)
         or not isinstance(entry[0], str)
         or entry[0] not in CODES
         or not isinstance(entry[1], str)
+        or not (entry[2:] in ([], [None]) or isinstance(entry[2], str))
     ):
         raise WireError("an error does not have the right form")
-    return entry[0], cut(entry[1])
+    traceback = entry[2][:TRACEBACK_CHARS_MAX] if len(entry) == 3 and entry[2] is not None else None
+    return Fault(entry[0], cut(entry[1]), traceback)
 
 
 def _list(header: dict, name: str) -> list:

@@ -22,3 +22,8 @@ ROW_COLUMN = "__row"
 """Carries the identity of a row through whatever the steps do to the table."""
 
 OUTPUTS_PER_ROW_MAX = 100
+
+COLUMNS_MAX = 200
+"""Columns of the plugin's own that are kept."""
+
+COLUMN_NAME_CHARS_MAX = 200

@@ -1,7 +1,8 @@
 """Modules of the hosted product that plugins import, as far as a plugin can use them here.
 
-They hold no services: a base class for realtime.py, the declarative form of a pipeline, and two helpers that
-call a function for each item.
+They hold no services: a base class for realtime.py, the declarative form of a pipeline, two helpers that call
+a function for each item, and two that find files of the archive. What would need a service says so when it is
+called.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from types import ModuleType
 from typing import Any, Callable
 
 import pandas as pd
+
+from _shape import ROW_COLUMN
 
 ALWAYS = "ALWAYS"
 
@@ -87,7 +90,12 @@ class DeclaredStep:
         made = self.service(batch[chosen].reset_index(drop=True))
         if chosen.all() or not isinstance(made, pd.DataFrame):
             return made
-        return pd.concat([batch[~chosen], made], ignore_index=True)
+        joined = pd.concat([batch[~chosen], made], ignore_index=True)
+        if ROW_COLUMN not in joined.columns:
+            return joined
+        places = {number: place for place, number in enumerate(batch[ROW_COLUMN])}
+        order = joined[ROW_COLUMN].map(places).argsort(kind="stable")
+        return joined.iloc[order].reset_index(drop=True)
 
 
 def build_pipeline_steps(definition: Any, *args: Any, base_steps: Any = None, **kwargs: Any) -> PipelineSteps:
@@ -114,11 +122,57 @@ async def concurrent_api_calls(
     return list(await asyncio.gather(*(one(item) for item in items)))
 
 
+class Assets:
+    """The files that a plugin brings in its archive."""
+
+    def __init__(self, plugin_folder: str) -> None:
+        self._folder = Path(plugin_folder).resolve()
+
+    def download_asset(self, name: Any, *args: Any, **kwargs: Any) -> str:
+        """The path of a file of the archive. Raises FileNotFoundError that says what to do for any other."""
+        name = str(name)
+        if "://" in name:
+            raise FileNotFoundError(
+                f"asset {name[:200]!r}: a plugin has no network; put the file into the archive and name it by its path there"
+            )
+        path = (self._folder / name.lstrip("/")).resolve()
+        if not path.is_relative_to(self._folder) or not path.is_file():
+            raise FileNotFoundError(f"asset {name[:200]!r} is not in the archive, beside manifest.py or below it")
+        return str(path)
+
+    def open_asset(self, name: Any, mode: str = "rb", **kwargs: Any) -> Any:
+        """The file opened for reading."""
+        return open(self.download_asset(name), mode, **kwargs)
+
+
+def not_available(name: str) -> Callable:
+    """Stands for something that needs a service of the hosted product."""
+
+    def missing(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(
+            f"{name} is not available here: a plugin runs without services and without network; "
+            "bring models in the archive and load them by path"
+        )
+
+    return missing
+
+
 def install(plugin_folder: str) -> None:
     """Makes the modules importable, except those for which the plugin brings a package of its own."""
+    assets = Assets(plugin_folder)
+    files = {"open_asset": assets.open_asset, "download_asset": assets.download_asset}
     members = {
+        "shared.plugins": files,
         "shared.plugins.inference.serve": {"BaseInferenceService": BaseInferenceService},
-        "shared.plugins.sdk": {"parallel_io": parallel_io, "concurrent_api_calls": concurrent_api_calls},
+        "shared.plugins.sdk": {
+            "parallel_io": parallel_io,
+            "concurrent_api_calls": concurrent_api_calls,
+            **files,
+        },
+        "shared.inference.registry": {"get_batch_service": not_available("get_batch_service")},
+        "engine.models": {
+            name: not_available(name) for name in ("load_hf_model", "load_namespace_model", "lazy_model")
+        },
         "engine.plugins.extractors.pipeline": {
             "PipelineDefinition": PipelineDefinition,
             "StepDefinition": StepDefinition,

@@ -6,11 +6,13 @@ one-dimensional, numeric, finite (also as float32) and of the declared length.
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+_NUMBERS = frozenset((float, int, bool))
 _NUMERIC = "fiub"
 """Booleans count as 0 and 1: among numbers numpy does not tell them apart."""
 
@@ -47,9 +49,8 @@ def _all_at_once(cells: list, dims: int) -> np.ndarray | None:
         return np.empty((0, dims), dtype=np.float32)
     kinds = {type(cell) for cell in cells}
     if kinds == {list}:
-        if any(len(cell) != dims for cell in cells):
-            return None
-    elif kinds != {np.ndarray} or any(c.shape != (dims,) or c.dtype.kind not in _NUMERIC for c in cells):
+        return _lists_at_once(cells, dims)
+    if kinds != {np.ndarray} or any(c.shape != (dims,) or c.dtype.kind not in _NUMERIC for c in cells):
         return None
     try:
         with np.errstate(over="ignore"):
@@ -64,16 +65,32 @@ def _all_at_once(cells: list, dims: int) -> np.ndarray | None:
     return matrix
 
 
+def _lists_at_once(cells: list, dims: int) -> np.ndarray | None:
+    """As _all_at_once for lists. ``struct`` turns them into float32 twice as fast as numpy."""
+    # Of an array with one number struct would make a number; such lists are looked at one by one.
+    if any(len(cell) != dims or type(cell[0]) not in _NUMBERS for cell in cells):
+        return None
+    write = struct.Struct(f"<{dims}f").pack
+    try:
+        block = b"".join([write(*cell) for cell in cells])
+    except (struct.error, OverflowError, TypeError, ValueError):
+        return None
+    matrix = np.frombuffer(block, dtype="<f4").reshape(len(cells), dims)
+    return matrix if np.isfinite(matrix).all() else None
+
+
 def _one(cell: Any, dims: int) -> tuple[np.ndarray | None, tuple[str, str] | None]:
     wanted = f"expected {dims} numbers"
     if isinstance(cell, (str, bytes, dict, set)):
         return None, ("vector_not_numeric", f"{wanted}, got {type(cell).__name__}")
     try:
         array = np.asarray(cell)
-        if array.dtype.kind == "O" and all(isinstance(v, (int, float)) for v in array.flat):
+        if array.dtype.kind == "O" and all(map(_is_number, array.flat)):
             array = array.astype(np.float64)
     except ValueError:
-        return None, ("vector_wrong_shape", f"{wanted}, got lists of unequal length")
+        if isinstance(cell, (list, tuple)):
+            return None, ("vector_wrong_shape", f"{wanted}, got lists of unequal length")
+        return None, ("vector_not_numeric", f"{wanted}, got {type(cell).__name__}, which is no array")
     except OverflowError:
         return None, ("vector_not_finite", "an integer is too large for a float")
     if array.dtype.kind not in _NUMERIC:
@@ -93,9 +110,15 @@ def _one(cell: Any, dims: int) -> tuple[np.ndarray | None, tuple[str, str] | Non
 
 def _kind(array: np.ndarray) -> str:
     if array.dtype.kind == "O":
-        odd = next(v for v in array.flat if not isinstance(v, (int, float)))
+        odd = next((v for v in array.flat if not _is_number(v)), None)
         return f"a list with {type(odd).__name__}"
     return {"U": "text", "S": "bytes", "c": "complex numbers"}.get(array.dtype.kind, str(array.dtype))
+
+
+def _is_number(value: Any) -> bool:
+    """Also decimals, fractions and whatever else becomes a float; not arrays, which say so of one element."""
+    kind = type(value)
+    return isinstance(value, (int, float)) or (hasattr(kind, "__float__") and not hasattr(kind, "__len__"))
 
 
 def _is_missing(cell: Any) -> bool:

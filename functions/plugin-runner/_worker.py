@@ -2,7 +2,8 @@
 
 It is the plugin's process and nothing here is a boundary; the handler keeps the time, checks each answer and
 ends the process. Messages (see ``_wire.py``): ``load``, then any number of ``run``. Each ``run`` is answered
-by ``ready`` (or ``fatal``) and then by one message per frame.
+by ``ready`` (or ``fatal``) and then by one message per frame; ``answer``, which asks the realtime service,
+follows a ``run`` without frames and is answered by one message.
 """
 
 from __future__ import annotations
@@ -15,33 +16,38 @@ import os
 import signal
 import sys
 import time
+import warnings
 from typing import Any
 
 import pandas as pd
 
 import _limits
 import _wire
-from _contract import Pipeline, build_pipeline, cut_frame, make_table
-from _errors import cut
-from _faults import ContractFault, code_of, describe, describe_load
+from _answer import ANSWER_BYTES_MAX, AnswerFault, to_plain
+from _contract import Container, Pipeline, build_pipeline, cut_frame, make_table
+from _errors import TRACEBACK_CHARS_MAX, cut
+from _faults import ContractFault, code_of, describe, describe_load, traceback_of
 from _loader import Plugin
 from _output import FrameOutput, collect
 from _realtime import Realtime
+from _secrets import Mask, Secrets
 from _shape import ROW_COLUMN
 
 LOG_BYTES_MAX = 64 * 1024
+WARNINGS_MAX = 20
+WARNING_CHARS_MAX = 300
 _BUILT_MAX = 4
 _REPLY_BYTES_MAX = _wire.MESSAGE_BYTES_MAX - 1024
 
 
-def main(read_fd: int, write_fd: int, log_fd: int, order: dict, parent_pid: int) -> None:
+def main(read_fd: int, write_fd: int, log_fd: int, order: dict, work_folder: str, parent_pid: int) -> None:
     """Never returns: confines the process, serves messages until the pipe closes, then ends without
     clean-up."""
     try:
-        _redirect(log_fd)
-        isolation = _limits.apply(order["memory_bytes"], order["scratch"], parent_pid)
+        log = _redirect(log_fd)
+        isolation = _limits.apply(order, work_folder, parent_pid)
         os.environ.update(HOME=order["scratch"], TMPDIR=order["scratch"])
-        _Worker(read_fd, write_fd, isolation).serve()
+        _Worker(read_fd, write_fd, isolation, log).serve()
     except _wire.PeerGone:
         os._exit(0)
     except BaseException as fault:
@@ -51,11 +57,15 @@ def main(read_fd: int, write_fd: int, log_fd: int, order: dict, parent_pid: int)
 
 
 class _Worker:
-    def __init__(self, read_fd: int, write_fd: int, isolation: dict) -> None:
+    def __init__(self, read_fd: int, write_fd: int, isolation: dict, log: "_CappedLog") -> None:
         self.pid = os.getpid()
         self.read_fd = read_fd
         self.write_fd = write_fd
         self.isolation = isolation
+        self.log = log
+        self.heeded = Heeded()
+        self.secrets = Secrets()
+        self.mask = Mask({})
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.plugin: Plugin | None = None
@@ -67,9 +77,19 @@ class _Worker:
     def serve(self) -> None:
         while True:
             message, _ = _wire.read_blocking(self.read_fd)
-            sys.stdout.buffer.restart()
+            self.log.restart()
             _limits.allow_cpu_seconds(message["cpu_seconds"])
-            {"load": self.load, "run": self.run}[message["op"]](message)
+            secrets = message.pop("secrets", {})
+            self.mask = Mask(secrets)
+            self.secrets.open(secrets)
+            del secrets
+            try:
+                {"load": self.load, "run": self.run, "answer": self.answer}[message["op"]](message)
+            finally:
+                # Nothing of them stays here until the next call.
+                self.secrets.close()
+                self.mask = Mask({})
+                del message
 
     def send(self, message: list[bytes]) -> None:
         if os.getpid() != self.pid:
@@ -80,12 +100,13 @@ class _Worker:
 
     def load(self, message: dict) -> None:
         folder = message["folder"]
+        self.heeded.begin(folder)
         try:
             self.plugin = Plugin(folder, message["package"])
             self.plugin.module("pipeline")
         except BaseException as fault:
             # BaseException: sys.exit() at import is a load error too.
-            self.send(_wire.encode({"fatal": _fatal(fault, folder)}))
+            self.send(_wire.encode({"fatal": self.fatal(fault, folder)}))
             return
         self.send(_wire.encode({"ready": True, "isolation": self.isolation}))
 
@@ -96,9 +117,9 @@ class _Worker:
         try:
             work = self.build(message)
         except BaseException as fault:
-            self.send(_wire.encode({"fatal": _fatal(fault, self.plugin.folder)}))
+            self.send(_wire.encode({"fatal": self.fatal(fault, self.plugin.folder)}))
             return
-        self.send(_wire.encode({"ready": True}))
+        self.send(_wire.encode({"ready": True, "python_warnings": self.heeded.take()}))
         features = [(name, dims) for name, dims in message["features"]]
         for start, stop in message["frames"]:
             began = time.process_time()
@@ -107,28 +128,79 @@ class _Worker:
                     output = self.realtime_frame(work, start, stop, message["parameters"], features)
                 else:
                     output = self.batch_frame(work, start, stop, features)
-                answer = _packed(output, {"frame": [start, stop], "cpu_ms": _ms_since(began)}, features)
+                head = {"frame": [start, stop], "cpu_ms": _ms_since(began), "python_warnings": self.heeded.take()}
+                answer = _packed(output, head, features)
             except BaseException as fault:
-                error = [code_of(fault), describe(fault, self.plugin.folder)]
-                answer = _wire.encode({"frame": [start, stop], "cpu_ms": _ms_since(began), "error": error})
-                # A traceback holds the frame's data, which may be what used up the memory.
-                fault.__traceback__ = None
+                error = self.error(fault)
+                answer = _wire.encode(
+                    {
+                        "frame": [start, stop],
+                        "cpu_ms": _ms_since(began),
+                        "error": error,
+                        "python_warnings": self.heeded.take(),
+                    }
+                )
             self.send(answer)
+
+    def answer(self, message: dict) -> None:
+        began = time.process_time()
+        parameters = message["parameters"]
+        try:
+            service = self.realtime(parameters)
+            plain = to_plain(service.answer(message["inputs"], parameters))
+            answer = _wire.encode(
+                {"answer": plain, "cpu_ms": _ms_since(began), "python_warnings": self.heeded.take()}
+            )
+            if sum(map(len, answer)) > ANSWER_BYTES_MAX:
+                raise AnswerFault("realtime_wrong_answer", f"the answer has more than {ANSWER_BYTES_MAX} bytes")
+        except BaseException as fault:
+            error = self.error(fault)
+            answer = _wire.encode(
+                {"error": error, "cpu_ms": _ms_since(began), "python_warnings": self.heeded.take()}
+            )
+        self.send(answer)
+
+    def error(self, fault: BaseException) -> list:
+        """What a frame's answer says of what was raised."""
+        folder = self.plugin.folder
+        trace = traceback_of(fault, folder)
+        told = [
+            code_of(fault),
+            cut(self.mask(describe(fault, folder))),
+            None if trace is None else self.mask(trace)[:TRACEBACK_CHARS_MAX],
+        ]
+        # A traceback holds the frame's data, which may be what used up the memory.
+        BaseException.with_traceback(fault, None)
+        return told
+
+    def fatal(self, fault: BaseException, folder: str) -> list:
+        code = fault.code if isinstance(fault, ContractFault) else "plugin_load_failed"
+        trace = traceback_of(fault, folder)
+        return [
+            code,
+            cut(self.mask(describe_load(fault, folder))),
+            None if trace is None else self.mask(trace)[:TRACEBACK_CHARS_MAX],
+        ]
+
+    def realtime(self, parameters: dict) -> Realtime:
+        return self.build({"parameters": parameters, "realtime": True, "extractor_id": ""})
 
     def build(self, message: dict) -> Pipeline | Realtime:
         parameters, realtime = message["parameters"], message["realtime"]
-        key = json.dumps([realtime, message["extractor_id"], parameters], sort_keys=True)
+        key = json.dumps([realtime, "" if realtime else message["extractor_id"], parameters], sort_keys=True)
         if key not in self.built:
             while len(self.built) >= _BUILT_MAX:
                 del self.built[next(iter(self.built))]
             if realtime:
-                self.built[key] = Realtime(self.plugin.module("realtime"), parameters, self.loop)
+                module = self.plugin.module("realtime")
+                self.built[key] = Realtime(module, parameters, Container(self.secrets), self.loop)
             else:
                 self.built[key] = build_pipeline(
                     self.plugin.module("pipeline"),
                     parameters,
                     message["extractor_id"],
                     message["dataset_size"],
+                    Container(self.secrets),
                     self.loop,
                 )
         return self.built[key]
@@ -182,11 +254,6 @@ def _ms_since(began: float) -> float:
     return round((time.process_time() - began) * 1000, 3)
 
 
-def _fatal(fault: BaseException, folder: str) -> list[str]:
-    code = fault.code if isinstance(fault, ContractFault) else "plugin_load_failed"
-    return [code, cut(describe_load(fault, folder))]
-
-
 class _CappedLog(io.RawIOBase):
     """Where print goes: passes on so many bytes between two messages and drops the rest, without an error."""
 
@@ -212,7 +279,44 @@ class _CappedLog(io.RawIOBase):
         return len(data)
 
 
-def _redirect(log_fd: int) -> None:
+class Heeded:
+    """Collects Python's warnings, each once with its number, instead of printing them."""
+
+    def __init__(self) -> None:
+        self.folder = ""
+        self.counts: dict[str, int] = {}
+
+    def begin(self, folder: str) -> None:
+        """From now on warnings are collected; those about ways to write code only of the plugin's own."""
+        self.folder = folder
+        warnings.resetwarnings()
+        # Each time, not once for each place: the number is what tells a slip from a flood.
+        warnings.simplefilter("always")
+        for category in (ImportWarning, PendingDeprecationWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.showwarning = self.show
+
+    def show(
+        self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        """Python calls this for each warning."""
+        own = filename.startswith(self.folder)
+        if issubclass(category, DeprecationWarning) and not own:
+            return
+        place = filename[len(self.folder) :].lstrip("/") if own else os.path.basename(filename)
+        text = f"{category.__name__}: {str(message)[:WARNING_CHARS_MAX]} ({place}:{lineno})"
+        if text in self.counts or len(self.counts) < WARNINGS_MAX:
+            self.counts[text] = self.counts.get(text, 0) + 1
+
+    def take(self) -> list:
+        """What was collected since the last time, as pairs of text and number."""
+        if not self.counts:
+            return []
+        taken, self.counts = self.counts, {}
+        return [list(pair) for pair in taken.items()]
+
+
+def _redirect(log_fd: int) -> "_CappedLog":
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(log_fd, 1)
@@ -226,3 +330,4 @@ def _redirect(log_fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     faulthandler.enable(file=2, all_threads=False)
+    return log

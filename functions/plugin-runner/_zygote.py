@@ -7,19 +7,21 @@ ends them all and removes the working folder. Run as ``python _zygote.py <descri
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
 MESSAGE_BYTES_MAX = 128 * 1024
 _LEAVING_SECONDS = 0.5
+_SWEEP_SECONDS = 1.0
 
 
 def main() -> None:
@@ -29,10 +31,11 @@ def main() -> None:
     start = json.loads(control.recv(MESSAGE_BYTES_MAX))
     sys.path[:] = start["sys_path"]
     import _limits
+    import _scratch
 
     _limits.hide_from_children()
     _limits.adopt_orphans()
-    zygote = _Zygote(control, start["work_folder"])
+    zygote = _Zygote(control, start["work_folder"], _scratch.remove, _limits.OWN_USERS)
     signal.signal(signal.SIGTERM, zygote.on_terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limits.die_with_parent(signal.SIGTERM)
@@ -58,9 +61,14 @@ def main() -> None:
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket, work_folder: str) -> None:
+    def __init__(
+        self, control: socket.socket, work_folder: str, remove: Callable[[Path], bool], own_users: range
+    ) -> None:
         self.control = control
         self.work_folder = work_folder
+        self.remove = remove
+        self.own_users = own_users
+        self.users: set[int] = set()
         self.parent_pid = os.getppid()
         self.workers: set[int] = set()
         self.worker_main = None
@@ -86,11 +94,13 @@ class _Zygote:
             self.control.close()
             for fd in fds:
                 os.set_inheritable(fd, False)
-            self.worker_main(*fds, order, zygote_pid)
+            self.worker_main(*fds, order, self.work_folder, zygote_pid)
             os._exit(71)
         for fd in fds:
             os.close(fd)
         self.workers.add(pid)
+        if order["user"] in self.own_users:
+            self.users.add(order["user"])
         return pid
 
     def end(self, pid: int, at_once: bool) -> int | None:
@@ -125,17 +135,37 @@ class _Zygote:
     def sweep(self) -> int:
         """Ends processes that a worker left behind and that became ours; returns how many there were."""
         count = 0
+        give_up_at = time.monotonic() + _SWEEP_SECONDS
         while strays := [pid for pid in _children() if pid not in self.workers]:
             for pid in strays:
                 self.kill_group_of_stray(pid)
                 os.waitpid(pid, 0)
                 count += 1
+            if time.monotonic() > give_up_at:
+                # They multiply faster than they can be found one by one.
+                self.kill_all_of_users()
+                give_up_at = time.monotonic() + _SWEEP_SECONDS
+        if not self.workers:
+            self.users.clear()
         return count
+
+    def kill_all_of_users(self) -> None:
+        """Ends whatever runs as one of the users that only our workers are, workers included."""
+        for user in self.users:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    os.setresuid(user, user, user)
+                    os.kill(-1, signal.SIGKILL)
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
 
     def kill_group_of_stray(self, pid: int) -> None:
         group = os.getpgid(pid)
         if group not in self.workers and group != os.getpgid(0):
-            os.killpg(group, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
 
     def on_terminate(self, *_: object) -> None:
@@ -149,7 +179,7 @@ class _Zygote:
             os.waitpid(pid, 0)
             self.workers.discard(pid)
         self.sweep()
-        shutil.rmtree(self.work_folder, ignore_errors=True)
+        self.remove(Path(self.work_folder))
         os._exit(0)
 
 

@@ -2,12 +2,18 @@
 
 The function has no rights; archives, rows and results come and go by presigned addresses. Event::
 
-    {"operation": "run" | "embed" | "check",
+    {"operation": "run" | "embed" | "check" | "realtime",
      "plugin": {"plugin_id", "sha256", "archive_url", "root": "text_embed/" or "", "extractor_id"},
      "features": [{"name", "dims"}], "parameters": {}, "batch_size": 64,
      "rows": [{"row": 0, "data": "...", ...}],       # or "rows_url": address of that list as JSON
      "realtime": false,                               # embed by realtime.py instead of the batch steps
+     "inputs": {"text": "..."},                       # of operation realtime: what the service is asked
+     "secrets": {"NAME": "value"},                    # for container.secrets, during this call
+     "limits": {"memory_mb": 1024},                   # of the plugin, beyond the process it is forked from
      "result_url": address for PUT or null, "deadline_ms": 60000}
+
+A row may bring a blob: ``blob_url`` (fetched) or ``blob_base64`` (decoded); the plugin finds it as a file at
+``local_path``.
 
 Answer of run and embed (``result_at_url`` with counts instead, when it is large and there is a
 ``result_url``)::
@@ -15,11 +21,18 @@ Answer of run and embed (``result_at_url`` with counts instead, when it is large
     {"outputs": [{"row", "ordinal", "columns": {}, "features": {name: index of the vector or null}}],
      "dropped": [rows that the plugin made no output of],
      "vectors": {name: {"dims", "count", "data_base64": float32, little endian}},
-     "failures": [{"row", "code", "message", "retryable"}], "warnings": [], "logs": "...",
+     "failures": [{"row", "code", "message", "retryable", "traceback": text or null}],
+     "warnings": ["..."], "logs": "...",
      "timings": {"load_ms", "run_ms", "total_ms", "plugin_cpu_ms"}}
 
-A failure of the whole call is ``{"error": {"code", "message", "retryable"}, "logs", "timings"}``. ``check``
-answers ``{"ok", "load_ms", "isolation", "logs"}``. All codes are in ``_errors.py``.
+``warnings`` are findings of the runner, then what Python warned of, each once with its number; ``logs`` is
+what the plugin printed, at most 64 KB. ``realtime`` answers ``{"answer": JSON of the service, "warnings",
+"logs", "timings"}``. A failure of the whole call is ``{"error": {"code", "message", "retryable"}, "logs",
+"timings"}``, with a ``traceback`` in ``error`` where the plugin raised it. ``check`` answers ``{"ok",
+"load_ms", "isolation", "warnings", "logs"}``. All codes are in ``_errors.py``.
+
+Where the function's environment has PLUGIN_EGRESS=on, plugins may use the network; elsewhere the worker
+refuses it itself, as far as the kernel helps.
 """
 
 from __future__ import annotations
@@ -31,18 +44,20 @@ _limits.hide_from_children()
 
 import json  # noqa: E402
 import os  # noqa: E402
-import shutil  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 import _blobs  # noqa: E402
 import _fetch  # noqa: E402
+import _scratch  # noqa: E402
+from _ask import ask_realtime  # noqa: E402
 from _call import Call, FrameRuns, read_call  # noqa: E402
 from _errors import RunnerError  # noqa: E402
 from _plugins import Plugins  # noqa: E402
 from _probe import run_all  # noqa: E402
 from _processes import Worker  # noqa: E402
-from _reply import assemble  # noqa: E402
+from _reply import assemble, counted  # noqa: E402
+from _secrets import Mask  # noqa: E402
 
 INLINE_BYTES_MAX = 4 * 1024 * 1024
 """Larger results go to ``result_url``; Lambda itself ends at 6 MB."""
@@ -58,17 +73,19 @@ def handler(event: dict, context: Any = None) -> dict:
     plugins = _environment()
     remaining = getattr(context, "get_remaining_time_in_millis", None)
     memory = getattr(context, "memory_limit_in_mb", None)
-    sha256 = ""
+    key, mask = "", Mask({})
     try:
         call = read_call(event, remaining() if remaining else None)
-        sha256 = call.sha256
-        reply = _serve(plugins, call, int(memory) if memory else None, began)
+        # The same plugin of another tenant is another plugin.
+        key = f"{getattr(context, 'tenant_id', None) or event.get('tenant') or ''} {call.sha256}"
+        mask = Mask(call.secrets)
+        reply = _serve(plugins, call, key, mask, int(memory) if memory else None, began)
     except RunnerError as fault:
-        reply = {"error": fault.to_wire(), "timings": {"total_ms": _ms(time.monotonic() - began)}}
+        reply = {"error": mask.everywhere(fault.to_wire()), "timings": {"total_ms": _ms(time.monotonic() - began)}}
         if isinstance(event, dict) and event.get("operation") == "check":
             reply["ok"] = False
-    reply["logs"] = plugins.after_call(sha256)
-    reply = _deliver(reply, event, sha256)
+    reply["logs"] = plugins.after_call(key, mask)
+    reply = _deliver(reply, event)
     print(json.dumps(_summary(event, reply, began)))
     return reply
 
@@ -76,28 +93,33 @@ def handler(event: dict, context: Any = None) -> dict:
 def _environment() -> Plugins:
     global _plugins
     if _plugins is None:
-        _plugins = Plugins()
+        _plugins = Plugins(network=os.environ.get("PLUGIN_EGRESS") == "on")
     return _plugins
 
 
-def _serve(plugins: Plugins, call: Call, memory_mb: int | None, began: float) -> dict:
+def _serve(plugins: Plugins, call: Call, key: str, mask: Mask, memory_mb: int | None, began: float) -> dict:
     def worker() -> Worker:
-        return plugins.worker(
-            call.sha256, call.archive_url, call.root, call.plugin_id, memory_mb, call.deadline
-        )
+        return plugins.worker(key, call, memory_mb, mask)
 
     def lose(_: Worker, at_once: bool) -> str:
-        return plugins.lose(call.sha256, at_once)
+        return plugins.lose(key, at_once, mask)
 
     runs = FrameRuns(call, worker, lose)
     if call.operation == "check":
         isolation = runs.prepare().isolation
-        return {"ok": True, "load_ms": _ms(runs.load_seconds), "isolation": isolation}
+        warnings = mask.everywhere(counted(runs.python_warnings))
+        return {"ok": True, "load_ms": _ms(runs.load_seconds), "isolation": isolation, "warnings": warnings}
+    if call.operation == "realtime":
+        answer = ask_realtime(call, runs)
+        warnings = mask.everywhere(counted(runs.python_warnings))
+        timings = {"load_ms": _ms(runs.load_seconds), "total_ms": _ms(time.monotonic() - began)}
+        timings["plugin_cpu_ms"] = round(runs.cpu_ms, 1)
+        return {"answer": answer, "warnings": warnings, "timings": timings}
     blobs = None
-    failures: list[tuple[int, str, str]] = []
+    failures: list[tuple] = []
     row_order = {row["row"]: index for index, row in enumerate(call.rows)}
-    if any(row.get("blob_url") for row in call.rows):
-        blobs = plugins.make_folder("blobs")
+    if any(map(_blobs.has_blob, call.rows)):
+        blobs = plugins.make_blobs()
         failures = _blobs.fetch_all(call.rows, blobs, call.deadline)
         gone = {row for row, _, _ in failures}
         call.rows[:] = [row for row in call.rows if row["row"] not in gone]
@@ -105,13 +127,16 @@ def _serve(plugins: Plugins, call: Call, memory_mb: int | None, began: float) ->
         runs = FrameRuns(call, worker, lose)
         runs.prepare()
         started = time.monotonic()
-        outcome = run_all(len(call.rows), 1 if call.realtime else call.batch_size, runs, call.deadline)
+        size = 1 if call.realtime else call.batch_size
+        outcome = run_all(len(call.rows), size, runs, call.deadline, renew=runs.renew)
         run_seconds = time.monotonic() - started
     finally:
         if blobs is not None:
-            shutil.rmtree(blobs, ignore_errors=True)
-    failures += [(call.rows[position]["row"], code, message) for position, code, message in outcome.failures]
-    reply = assemble(outcome.frames, row_order, call.features, failures)
+            _scratch.remove(blobs)
+    failures += [(call.rows[position]["row"], *fault) for position, *fault in outcome.failures]
+    reply = assemble(outcome.frames, row_order, call.features, failures, runs.python_warnings)
+    for name in ("failures", "warnings"):
+        reply[name] = mask.everywhere(reply[name])
     reply["timings"] = {
         "load_ms": _ms(runs.load_seconds),
         "run_ms": _ms(run_seconds),
@@ -121,7 +146,7 @@ def _serve(plugins: Plugins, call: Call, memory_mb: int | None, began: float) ->
     return reply
 
 
-def _deliver(reply: dict, event: dict, sha256: str) -> dict:
+def _deliver(reply: dict, event: dict) -> dict:
     """The reply itself, or where it was put when it is too large to be returned."""
     if "vectors" not in reply:
         return reply

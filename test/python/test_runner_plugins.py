@@ -155,7 +155,7 @@ def test_a_binary_blob_is_fetched_first_and_a_missing_one_fails_its_own_row_only
     assert [(f["row"], f["code"], f["retryable"]) for f in reply["failures"]] == [
         (1, "blob_download_failed", True)
     ]
-    assert not list(runner.modules.handler._plugins._work.path.glob("blobs-*"))
+    assert not list(runner.modules.handler._plugins._work.path.glob("blobs/*"))
 
 
 def test_the_archive_is_fetched_once_and_a_worker_serves_call_after_call(runner, server):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -130,16 +131,20 @@ def pipe_with(data: bytes):
     return wire.Channel(unused_write, read_end, None)
 
 
-def message(header: bytes, blocks: bytes = b"", magic: bytes = b"GRN1", claimed: int | None = None) -> bytes:
-    return (
-        struct.pack("<4sIQ", magic, len(header), len(blocks) if claimed is None else claimed)
-        + header
-        + blocks
-    )
+def message(
+    header: bytes,
+    blocks: bytes = b"",
+    magic: bytes = b"GRN2",
+    claimed: int | None = None,
+    checksum: int | None = None,
+) -> bytes:
+    length = len(blocks) if claimed is None else claimed
+    checksum = zlib.crc32(header + blocks) if checksum is None else checksum
+    return struct.pack("<4sIQI", magic, len(header), length, checksum) + header + blocks
 
 
 BROKEN = {
-    "wrong magic": (message(b'{"blocks": []}', magic=b"GRN2"), "WireError"),
+    "wrong magic": (message(b'{"blocks": []}', magic=b"GRN1"), "WireError"),
     "too long": (message(b'{"blocks": []}', claimed=65 << 20), "WireError"),
     "not JSON": (message(b"{blocks"), "WireError"),
     "not UTF-8": (message(b'{"blocks": ["\xff"]}'), "WireError"),
@@ -149,6 +154,14 @@ BROKEN = {
     "negative length": (message(b'{"blocks": [-1, 1]}'), "WireError"),
     "lengths that do not add up": (message(b'{"blocks": [3]}', b"ab"), "WireError"),
     "a list": (message(b"[1]"), "WireError"),
+    "a wrong checksum": (message(b'{"blocks": [3]}', b"abc", checksum=7), "WireError"),
+    "not a number": (message(b'{"blocks": [], "x": NaN}'), "WireError"),
+    "infinity": (message(b'{"blocks": [], "x": -Infinity}'), "WireError"),
+    "a number beyond a float": (message(b'{"blocks": [], "x": [1e999]}'), "WireError"),
+    "an integer of more than 64 bits": (message(b'{"blocks": [], "x": {"y": 10000000000000000000}}'), "WireError"),
+    "an integer of thousands of digits": (message(b'{"blocks": [], "x": %s}' % (b"9" * 5000)), "WireError"),
+    "half a character": (message(b'{"blocks": [], "x": "\\ud800"}'), "WireError"),
+    "half a character in a key": (message(b'{"blocks": [], "\\udfff": 1}'), "WireError"),
     "cut off": (message(b'{"blocks": [3]}', b"abc")[:-1], "PeerGone"),
     "nothing": (b"", "PeerGone"),
 }
@@ -159,6 +172,13 @@ def test_a_broken_message_is_recognised(data, error):
     channel = pipe_with(data)
     with pytest.raises(getattr(wire, error)):
         channel.receive(time.monotonic() + 5)
+    channel.close()
+
+
+def test_what_only_looks_like_half_a_character_or_a_giant_number_passes():
+    odd = {"x": ["\\ud800", "\U0001f600", "e100 1e999", "1" * 40, 2**62, 1e300]}
+    channel = pipe_with(b"".join(wire.encode(odd)))
+    assert channel.receive(time.monotonic() + 5)[0] == {**odd, "blocks": []}
     channel.close()
 
 
@@ -228,7 +248,7 @@ def test_a_good_answer_is_taken_over():
     checked = check(*good_answer())
     assert (checked.rows, checked.places) == ([7, 7], [[0, None]])
     assert checked.columns == [{"a": 1}, {"a": 2, "b": 3}]
-    assert checked.failures == [(8, "plugin_row_failed", "no")]
+    assert checked.failures == [(8, "plugin_row_failed", "no", None)]
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED.keys())
