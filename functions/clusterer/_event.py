@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import _preprocess
 import algorithms
 import reduce
-from _errors import InvalidEvent
+from _errors import InvalidEvent, UnknownAlgorithm
 
 METRICS = ('cosine', 'dot', 'euclid')
 DIMS_MAX = 4096
 ROWS_MAX = 5_000_000
+STEPS_MAX = 5
+SPACES = ('auto', 'none', 'umap', 'pca')
+SPACE_DIMS_MAX = 100
 KEYWORDS_DEFAULT = 10
 KEYWORDS_MAX = 50
 
@@ -47,6 +51,10 @@ class Request:
     result_url: str = ''
     previous: dict[str, str] = field(default_factory=dict)
     previous_url: str = ''
+    preprocessing: tuple[_preprocess.Step, ...] = ()
+    space: str = 'auto'
+    space_dims: int | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def parse(event: object) -> Request:
@@ -61,12 +69,21 @@ def parse(event: object) -> Request:
 
     algorithm = _object(event, 'algorithm', {'name': 'hdbscan'})
     name = algorithm.get('name')
-    params = algorithms.checked_params(name, algorithm.get('params') or {})
+    given = algorithm.get('params') or {}
+    params = algorithms.checked_params(name, given)
 
     chart = _object(event, 'map', {})
     method = chart.get('method', 'umap')
     reduce.method(method)
     map_dims = _whole(chart, 'n_components', 2, 3, 2, 'map.')
+
+    reduction = _object(event, 'reduction', {})
+    space = reduction.get('method', 'auto')
+    if space not in SPACES:
+        raise UnknownAlgorithm(f'reduction.method: expected one of {", ".join(SPACES)}, got {space!r}')
+    space_dims = reduction.get('n_components')
+    if space_dims is not None:
+        space_dims = _whole(reduction, 'n_components', 1, SPACE_DIMS_MAX, where='reduction.')
 
     labels = _object(event, 'labels', {})
     previous = _object(event, 'previous', {})
@@ -89,6 +106,10 @@ def parse(event: object) -> Request:
         result_url=_address(event, 'result_url', needed=True),
         previous=_assignments(previous.get('assignments')),
         previous_url=_address(previous, 'result_url', needed=False, where='previous.'),
+        preprocessing=_steps(event.get('preprocessing')),
+        space=space,
+        space_dims=space_dims,
+        ignored=tuple(algorithms.ignored_params(name, given)),
     )
 
 
@@ -98,6 +119,31 @@ def assignments_of(result: object) -> dict[str, str]:
     if not isinstance(members, list):
         raise InvalidEvent('previous.result_url: the object there has no "members" list')
     return _assignments({m.get('document_id'): m.get('cluster_id') for m in members if isinstance(m, dict)})
+
+
+def _steps(value: object) -> tuple[_preprocess.Step, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > STEPS_MAX:
+        raise InvalidEvent(f'preprocessing: expected a list of at most {STEPS_MAX} steps')
+    steps = []
+    for at, entry in enumerate(value):
+        where = f'preprocessing[{at}].'
+        name = entry.get('step') if isinstance(entry, dict) else None
+        if not isinstance(name, str) or name not in _preprocess.STEPS:
+            known = ', '.join(_preprocess.STEPS)
+            raise UnknownAlgorithm(f'{where}step: expected one of {known}, got {name!r}')
+        params = _object(entry, 'params', {}, where)
+        known_params = ('n_components',) if name in _preprocess.WITH_COMPONENTS else ()
+        for key in params:
+            if key not in known_params:
+                takes = ', '.join(known_params) or 'no parameters'
+                raise InvalidEvent(f'{where}params.{key}: {name} has no such parameter; it takes {takes}')
+        components = params.get('n_components')
+        if components is not None:
+            components = _whole(params, 'n_components', 1, DIMS_MAX, where=f'{where}params.')
+        steps.append(_preprocess.Step(name, components))
+    return tuple(steps)
 
 
 def _assignments(value: object) -> dict[str, str]:
@@ -118,12 +164,12 @@ def _keywords(value: object) -> int:
     return _whole({'keywords': value}, 'keywords', 0, KEYWORDS_MAX, where='labels.')
 
 
-def _object(event: dict[str, Any], key: str, default: dict[str, Any]) -> dict[str, Any]:
+def _object(event: dict[str, Any], key: str, default: dict[str, Any], where: str = '') -> dict[str, Any]:
     value = event.get(key)
     if value is None:
         return default
     if not isinstance(value, dict):
-        raise InvalidEvent(f'{key}: expected an object, got {type(value).__name__}')
+        raise InvalidEvent(f'{where}{key}: expected an object, got {type(value).__name__}')
     return value
 
 

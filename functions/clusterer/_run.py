@@ -1,7 +1,7 @@
 """One cluster run: vectors and texts in, the whole result out. No network, no clock but for the timings.
 
-Normalise (cosine), ask whether there is structure, reduce, cluster, take away what chance would explain, name,
-describe, map. Data without clusters is a result with a sentence, not an error.
+Preprocess, normalise (cosine), ask whether there is structure, reduce, cluster, take away what chance would explain,
+name, describe, map. Data without clusters is a result with a sentence, not an error.
 """
 
 from __future__ import annotations
@@ -18,28 +18,45 @@ from threadpoolctl import threadpool_limits
 import _identity
 import _label
 import _metrics
+import _preprocess
 import _structure
 import algorithms
 import reduce
 from _event import Request
 from algorithms.task import Fit, Task
-from reduce import pca, umap
+from reduce import pca, tsne, umap
 from reduce.neighbours import Neighbourhood, nearest, neighbour_count
 
 _CLUSTER_DIMS = 5
 _MANY_ROWS_DIMS = 15
 _MANY_ROWS_MAP_DIMS = 50
+_HASH_BLOCK_ROWS = 10_000
+_ROWS_PER_BLUR = 100
 _REDUCED_ROWS_MIN = 6
 _LAID_OUT_ROWS_MIN = 4
 _ONE_THREAD_ROWS_MAX = 5_000
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that can be compared. numbers: their row numbers. own: (m, dims) float32, the vectors themselves, of
+    unit length under cosine: centroids and metrics are theirs. points: what is clustered and mapped, after
+    preprocessing; the same array where there is none."""
+
+    numbers: np.ndarray
+    own: np.ndarray
+    points: np.ndarray
+
+
 @dataclass
 class _Found:
-    """What clustering made of the usable rows, and why, if it made nothing."""
+    """What clustering made of the usable rows, and why, if it made nothing. sampled: which rows the algorithm saw, None
+    for all; cap: how many it takes."""
 
     labels: np.ndarray
     strengths: np.ndarray
+    cap: int = 0
+    sampled: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     reason: str | None = None
     sentence: str | None = None
@@ -67,9 +84,11 @@ def run(request: Request, vectors: np.ndarray, document_ids: list[str], texts: l
         # Loaded before the limit below, so that it reaches their threads in the first run of a process as in the next.
         import sklearn.cluster  # noqa: F401
 
-    # Small matrices are multiplied sooner than a second thread wakes up; on a busy machine the waiting threads cost
-    # several times the work.
-    with threadpool_limits(limits=1 if request.rows <= _ONE_THREAD_ROWS_MAX else None):
+    # Small matrices are multiplied sooner than a second thread wakes up, and the small ones of principal components are
+    # most of a run without a layout; on a busy machine the waiting threads cost several times the work.
+    linear = request.map_method == pca.NAME and _space_method(request, request.rows, request.dims) != umap.NAME
+    few = request.rows <= _ONE_THREAD_ROWS_MAX
+    with threadpool_limits(limits=1 if few or linear else None):
         return _run(request, vectors, document_ids, texts)
 
 
@@ -77,10 +96,11 @@ def _run(request: Request, vectors: np.ndarray, document_ids: list[str], texts: 
     watch = _Stopwatch()
     n = request.rows
     with watch('prepare'):
-        points, usable = _comparable(request, vectors)
-    neighbourhood = Neighbourhood(points)
+        rows = _comparable(request, vectors)
+    usable = rows.numbers
+    neighbourhood = Neighbourhood(rows.points)
     with watch('cluster'):
-        found = _cluster(request, neighbourhood, n)
+        found = _cluster(request, rows, neighbourhood, n)
     with watch('map'):
         places, map_pipeline = _map(request, neighbourhood)
 
@@ -92,9 +112,11 @@ def _run(request: Request, vectors: np.ndarray, document_ids: list[str], texts: 
     coordinates[usable] = places
     names = _identity.names(labels, document_ids, request.previous)
     with watch('metrics'):
-        metrics = _metrics.score(points, labels[usable], n, request.seed)
+        metrics = _metrics.score(rows.own, labels[usable], n, request.seed)
+        alike = _metrics.cosines(rows.own, labels[usable], len(names))
+        metrics |= _metrics.overall(alike)
     with watch('label'):
-        clusters = _describe(request, points, usable, labels, strengths, names, document_ids, texts)
+        clusters = _describe(request, rows, labels, names, alike, document_ids, texts)
 
     member_names = np.array([*names, _identity.NOISE], dtype=object)[labels]
     axes = ('x', 'y', 'z')[: request.map_dims]
@@ -103,6 +125,7 @@ def _run(request: Request, vectors: np.ndarray, document_ids: list[str], texts: 
         'num_clusters': len(names),
         'num_points': n,
         'metrics': metrics,
+        'sampling': _sampling(found, usable.shape[0]),
         'clusters': clusters,
         'members': [
             {'document_id': document, 'cluster_id': name, 'probability': probability}
@@ -114,13 +137,14 @@ def _run(request: Request, vectors: np.ndarray, document_ids: list[str], texts: 
             {'document_id': document, **dict(zip(axes, place, strict=True))}
             for document, place in zip(document_ids, np.round(coordinates, 5).tolist(), strict=True)
         ],
-        'message': _message(found, labels, len(names), n, unusable),
+        'message': _message(found, request, labels, len(names), n, unusable),
         'degenerate_detail': _detail(found, request, n, unusable),
         'label_source': 'ctfidf',
         'pipeline': {
             'metric': request.metric,
             'normalised': request.metric == 'cosine',
             'unusable_vectors': unusable,
+            'preprocessing': [asdict(step) for step in request.preprocessing],
             **found.pipeline,
             'map': map_pipeline,
             'metrics_space': 'vectors',
@@ -135,31 +159,49 @@ def no_vectors(request: Request) -> np.ndarray:
     return np.zeros((0, max(request.dims, 1)), np.float32)
 
 
-def _comparable(request: Request, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that can be compared, (m, dims) float32 and of unit length under cosine, and their row numbers.
+def _comparable(request: Request, vectors: np.ndarray) -> _Rows:
+    """The rows that can be compared.
 
     A vector with a value that is not finite cannot be compared. One of zeros has no direction, so it cannot be under
-    cosine and dot either; under euclid it is a place like any other.
+    cosine and dot either; under euclid it is a place like any other. Preprocessing may leave a row without direction.
     """
     wide = vectors.astype(np.float32, copy=False)
+    length = _lengths(wide)
+    numbers = np.flatnonzero(_has_place(request, length))
+    raw = wide if numbers.shape[0] == wide.shape[0] else wide[numbers]
+    if not request.preprocessing:
+        own = _scaled(request, raw, length[numbers])
+        return _Rows(numbers, own, own)
+    points = _preprocess.apply(request.preprocessing, raw, request.seed)
+    after = _lengths(points)
+    # A difference of equal numbers is not always exactly zero.
+    floor = 1e-6 * (float(after.mean()) if after.size else 0.0)
+    kept = np.flatnonzero(_has_place(request, np.where(after > floor, after, 0.0)))
+    own = _scaled(request, raw[kept], length[numbers[kept]])
+    return _Rows(numbers[kept], own, _scaled(request, points[kept], after[kept]))
+
+
+def _lengths(points: np.ndarray) -> np.ndarray:
     # float64 so that the length of a large float32 vector does not overflow.
-    length = np.sqrt(np.einsum('ij,ij->i', wide, wide, dtype=np.float64))
-    good = np.isfinite(length)
-    if request.metric != 'euclid':
-        good &= length > 1e-12
-    usable = np.flatnonzero(good)
-    points = wide[usable]
-    if request.metric == 'cosine':
-        points = (points / length[usable, None]).astype(np.float32)
-    return points, usable
+    return np.sqrt(np.einsum('ij,ij->i', points, points, dtype=np.float64))
 
 
-def _cluster(request: Request, neighbourhood: Neighbourhood, rows: int) -> _Found:
+def _has_place(request: Request, length: np.ndarray) -> np.ndarray:
+    return np.isfinite(length) & ((request.metric == 'euclid') | (length > 1e-12))
+
+
+def _scaled(request: Request, points: np.ndarray, length: np.ndarray) -> np.ndarray:
+    if request.metric != 'cosine':
+        return points
+    return np.divide(points, length[:, None], out=np.empty_like(points), casting='same_kind')
+
+
+def _cluster(request: Request, usable: _Rows, neighbourhood: Neighbourhood, rows: int) -> _Found:
     algorithm = algorithms.REGISTRY[request.algorithm]
-    points = neighbourhood.points
+    points = usable.points
     m = points.shape[0]
     directions = request.metric == 'cosine'
-    nothing = _Found(np.full(m, -1, np.int64), np.zeros(m))
+    nothing = _Found(np.full(m, -1, np.int64), np.zeros(m), algorithm.ROWS_MAX, np.zeros(m, bool))
     nothing.pipeline = {'rows_clustered': 0, 'algorithm': {'name': request.algorithm, 'params': request.params}}
     if rows == 0:
         return _because(nothing, 'no_documents', 'There are no documents with a vector of this feature yet.')
@@ -173,10 +215,10 @@ def _cluster(request: Request, neighbourhood: Neighbourhood, rows: int) -> _Foun
         return _because(
             nothing,
             'too_few_documents',
-            f'A cluster needs at least {needed} documents (min_cluster_size) and there {"is" if m == 1 else "are"} '
-            f'only {documents} with a usable vector, so there are no clusters yet.',
+            f'A cluster needs at least {needed} documents ({algorithm.NEEDED_BY}) and there '
+            f'{"is" if m == 1 else "are"} only {documents} with a usable vector, so there are no clusters yet.',
         )
-    distinct = np.unique(_row_keys(points)).shape[0]
+    distinct = _distinct_rows(points)
     if algorithm.CHOOSES_COUNT and distinct == 1 and not request.params.get('allow_single_cluster'):
         return _because(
             nothing, 'identical_vectors', f'All {m} vectors are identical, so there is nothing to tell them apart by.'
@@ -189,7 +231,9 @@ def _cluster(request: Request, neighbourhood: Neighbourhood, rows: int) -> _Foun
             f'{m} documents are too few to tell groups from chance; from {_structure.ROWS_MIN} on it can be told.',
         )
 
-    finding = _structure.examine(points, directions, request.seed)
+    # Few components left by preprocessing say nothing either way; then the vectors themselves are asked.
+    asked = points if _structure.testable(points, directions) else usable.own
+    finding = _structure.examine(asked, directions, request.seed)
     nothing.pipeline['structure'] = _rounded(asdict(finding))
     if algorithm.CHOOSES_COUNT and distinct > 1 and not finding.found:
         return _because(
@@ -199,17 +243,19 @@ def _cluster(request: Request, neighbourhood: Neighbourhood, rows: int) -> _Foun
             'clusters were made. Embeddings that do not carry meaning, such as hashes, look like this.',
         )
 
-    space, reduction = _reduced(request, neighbourhood)
-    fit, sampled = _fitted(request, algorithm, space, distinct)
-    found = _Found(fit.labels, fit.strengths, list(fit.notes))
-    if sampled:
+    space, reduction = _reduced(request, neighbourhood, distinct)
+    cap = algorithms.rows_max(algorithm, space.shape[1])
+    fit, sampled = _fitted(request, algorithm, space, distinct, _blur(reduction, m), cap)
+    found = _Found(fit.labels, fit.strengths, cap, sampled, list(fit.notes))
+    if sampled is not None:
+        reach = ' if it lies within its reach' if algorithm.CHOOSES_COUNT else ''
         found.notes.append(
-            f'{sampled} of {m} documents were clustered; each other document joined the nearest cluster if it lies '
-            'within its reach.'
+            f'{cap} of {m} documents were clustered, a sample of the size that {request.algorithm} takes; each other '
+            f'document joined the nearest cluster{reach}.'
         )
     dissolved = 0
     if algorithm.CHOOSES_COUNT and distinct > 1:
-        held = _structure.held(points, found.labels, directions, request.seed)
+        held = _structure.held(asked, found.labels, directions, request.seed)
         dissolved = sum(not kept for kept in held.values())
         for label, kept in held.items():
             if not kept:
@@ -222,12 +268,13 @@ def _cluster(request: Request, neighbourhood: Neighbourhood, rows: int) -> _Foun
             'The vectors have no structure beyond chance, so the borders between these clusters are arbitrary.'
         )
     found.pipeline = {
-        'rows_clustered': sampled or m,
+        'rows_clustered': m if sampled is None else int(sampled.sum()),
         'reduction': reduction,
         'algorithm': {
             'name': request.algorithm,
             'params': request.params,
             'implementation': fit.implementation,
+            'chosen': fit.chosen,
         },
         'structure': {**_rounded(asdict(finding)), 'clusters_dissolved': dissolved},
     }
@@ -236,49 +283,106 @@ def _cluster(request: Request, neighbourhood: Neighbourhood, rows: int) -> _Foun
             found,
             'all_noise',
             f'No group among the {m} documents is dense and large enough to be a cluster. '
-            'A smaller min_cluster_size finds smaller groups.',
+            + (algorithm.ADVICE if algorithm.CHOOSES_COUNT else ''),
         )
     return found
 
 
-def _reduced(request: Request, neighbourhood: Neighbourhood) -> tuple[np.ndarray, dict[str, Any]]:
+def _space_method(request: Request, rows: int, dims: int) -> str:
+    """How the space to cluster in is made. Left open: a layout up to 20,000 rows, principal components above, the
+    vectors themselves if they are short."""
+    if request.space != 'auto':
+        return request.space
+    if rows > umap.ROWS_LAID_OUT_MAX:
+        return pca.NAME
+    return 'none' if dims <= (request.space_dims or _CLUSTER_DIMS) else umap.NAME
+
+
+def _reduced(
+    request: Request, neighbourhood: Neighbourhood, distinct: int
+) -> tuple[np.ndarray, dict[str, Any]]:
     """The space to cluster in: few dimensions, where density means something."""
+    points = neighbourhood.points
+    m, d = points.shape
+    method, wanted = _space_method(request, m, d), request.space_dims
+    # A layout needs rows to tell apart: one spot would be scattered by the random start.
+    if method == umap.NAME and (m < _REDUCED_ROWS_MIN or distinct == 1):
+        method = 'none'
+    if method == pca.NAME:
+        dims = min(wanted or _MANY_ROWS_DIMS, d)
+        return pca.components(points, dims, request.seed), {'method': pca.NAME, 'n_components': dims}
+    if method == umap.NAME:
+        dims = min(wanted or _CLUSTER_DIMS, m - 2)
+        space = umap.embed(_layable(neighbourhood, request.seed), dims, request.seed, umap.HEAP_CURVE)
+        neighbours = neighbour_count(min(m, umap.ROWS_LAID_OUT_MAX))
+        return space, {'method': umap.NAME, 'n_components': dims, 'neighbours': neighbours}
+    return points.astype(np.float64), {'method': 'none', 'n_components': d}
+
+
+def _blur(reduction: dict[str, Any], rows: int) -> int:
+    """Below how many rows the density of a layout means nothing: its neighbours, in small sets at most one row in a
+    hundred, so that their small groups stay."""
+    return min(reduction.get('neighbours', 0), rows // _ROWS_PER_BLUR)
+
+
+def _layable(neighbourhood: Neighbourhood, seed: int) -> Neighbourhood:
+    """Many long rows are shortened first, or the search for the places of all rows would take most of the time."""
     m, d = neighbourhood.points.shape
-    if m > umap.ROWS_LAID_OUT_MAX:
-        dims = min(_MANY_ROWS_DIMS, d)
-        space = pca.components(neighbourhood.points, dims, request.seed)
-        return space, {'method': pca.NAME, 'n_components': dims}
-    if d <= _CLUSTER_DIMS or m < _REDUCED_ROWS_MIN:
-        return neighbourhood.points.astype(np.float64), {'method': 'none', 'n_components': d}
-    dims = min(_CLUSTER_DIMS, m - 2)
-    space = umap.layout(neighbourhood, dims, request.seed, umap.HEAP_CURVE)
-    return space, {'method': umap.NAME, 'n_components': dims, 'neighbours': neighbour_count(m)}
+    if m > umap.ROWS_LAID_OUT_MAX and d > _MANY_ROWS_MAP_DIMS:
+        return Neighbourhood(pca.components(neighbourhood.points, _MANY_ROWS_MAP_DIMS, seed))
+    return neighbourhood
 
 
-def _fitted(request: Request, algorithm: Any, space: np.ndarray, distinct: int) -> tuple[Fit, int]:
-    """Clusters all rows, or a sample where the algorithm cannot take them all. Returns (fit, sample size or 0)."""
+def _fitted(
+    request: Request, algorithm: Any, space: np.ndarray, distinct: int, blur: int, cap: int
+) -> tuple[Fit, np.ndarray | None]:
+    """Clusters all rows, or a sample where the algorithm cannot take them all. Returns (fit, the sampled rows or None).
+
+    Several threads add up their shares in the order they finish, so that the last bits would differ between runs.
+    """
+    with threadpool_limits(limits=1, user_api='openmp'):
+        return _fitted_alone(request, algorithm, space, distinct, blur, cap)
+
+
+def _fitted_alone(
+    request: Request, algorithm: Any, space: np.ndarray, distinct: int, blur: int, cap: int
+) -> tuple[Fit, np.ndarray | None]:
     m = space.shape[0]
-    if m <= algorithm.ROWS_MAX:
-        return algorithm.fit(Task(space, request.params, distinct, request.seed)), 0
-    chosen = np.sort(np.random.default_rng([request.seed, 4]).permutation(m)[: algorithm.ROWS_MAX])
+    if m <= cap:
+        return algorithm.fit(Task(space, request.params, distinct, request.seed, blur)), None
+    chosen = np.sort(np.random.default_rng([request.seed, 4]).permutation(m)[:cap])
     sample = space[chosen]
-    fit = algorithm.fit(Task(sample, request.params, min(distinct, chosen.shape[0]), request.seed))
+    fit = algorithm.fit(Task(sample, request.params, min(distinct, cap), request.seed, blur))
     labels = np.full(m, -1, np.int64)
     strengths = np.zeros(m)
     labels[chosen], strengths[chosen] = fit.labels, fit.strengths
-    count = int(fit.labels.max()) + 1
-    if count:
-        centres = np.stack([sample[fit.labels == label].mean(axis=0) for label in range(count)])
-        own_distance = np.linalg.norm(sample - centres[fit.labels], axis=1)
-        reach = np.array([own_distance[fit.labels == label].max() for label in range(count)])
+    kinds = np.unique(fit.labels[fit.labels >= 0])
+    if kinds.shape[0]:
+        centres = np.stack([sample[fit.labels == label].mean(axis=0) for label in kinds])
+        reach = np.array(
+            [
+                np.linalg.norm(sample[fit.labels == label] - centre, axis=1).max()
+                for label, centre in zip(kinds, centres, strict=True)
+            ]
+        )
         others = np.setdiff1d(np.arange(m), chosen, assume_unique=True)
         indices, distances = nearest(centres, 1, queries=space[others])
         closest, distance = indices[:, 0], distances[:, 0]
         inside = (distance <= reach[closest]) | (not algorithm.CHOOSES_COUNT)
-        labels[others] = np.where(inside, closest, -1)
+        labels[others] = np.where(inside, kinds[closest], -1)
         relative = distance / np.maximum(reach[closest], 1e-12)
         strengths[others] = np.where(inside, np.clip(1.0 - relative, 0.0, 1.0), 0.0)
-    return Fit(labels, strengths, fit.implementation, fit.notes), chosen.shape[0]
+    sampled = np.zeros(m, bool)
+    sampled[chosen] = True
+    return Fit(labels, strengths, fit.implementation, fit.notes, fit.chosen), sampled
+
+
+def _sampling(found: _Found, rows: int) -> dict[str, int]:
+    """How many of the usable rows the algorithm saw, and how many of the others joined a cluster afterwards."""
+    if found.sampled is None:
+        return {'rows': rows, 'clustered': rows, 'assigned': 0, 'cap': found.cap}
+    assigned = int((found.labels[~found.sampled] >= 0).sum())
+    return {'rows': rows, 'clustered': int(found.sampled.sum()), 'assigned': assigned, 'cap': found.cap}
 
 
 def _map(request: Request, neighbourhood: Neighbourhood) -> tuple[np.ndarray, dict[str, Any]]:
@@ -288,36 +392,41 @@ def _map(request: Request, neighbourhood: Neighbourhood) -> tuple[np.ndarray, di
     method = request.map_method
     if m < _LAID_OUT_ROWS_MIN or np.ptp(points, axis=0).max() == 0:
         method = pca.NAME
-    if method == umap.NAME and m > umap.ROWS_LAID_OUT_MAX and points.shape[1] > _MANY_ROWS_MAP_DIMS:
-        neighbourhood = Neighbourhood(pca.components(points, _MANY_ROWS_MAP_DIMS, request.seed))
-    places = reduce.method(method).embed(neighbourhood, request.map_dims, request.seed)
-    return places, {'method': method, 'n_components': request.map_dims}
+    if method == umap.NAME:
+        neighbourhood = _layable(neighbourhood, request.seed)
+    chart = reduce.method(method)
+    places = chart.embed(neighbourhood, request.map_dims, request.seed)
+    laid_out = {umap.NAME: umap.ROWS_LAID_OUT_MAX, tsne.NAME: tsne.ROWS_LAID_OUT_MAX[request.map_dims]}.get(method, m)
+    return places, {'method': method, 'n_components': request.map_dims, 'rows_laid_out': min(m, laid_out)}
 
 
 def _describe(
     request: Request,
-    points: np.ndarray,
-    usable: np.ndarray,
+    usable: _Rows,
     labels: np.ndarray,
-    strengths: np.ndarray,
     names: list[str],
+    alike: np.ndarray,
     document_ids: list[str],
     texts: list[str],
 ) -> list[dict[str, Any]]:
     position = np.full(labels.shape[0], -1, np.int64)
-    position[usable] = np.arange(usable.shape[0])
-    centres, typical = [], []
+    position[usable.numbers] = np.arange(usable.numbers.shape[0])
+    wanted = max(request.labels.samples_per_cluster, 1)
+    centres, typical, shown = [], [], []
     for label in range(len(names)):
         rows = np.flatnonzero(labels == label)
-        centre = points[position[rows]].mean(axis=0, dtype=np.float64)
+        own = usable.own[position[rows]]
+        centre = own.mean(axis=0, dtype=np.float64)
         if request.metric == 'cosine':
             centre /= max(float(np.linalg.norm(centre)), 1e-12)
-        distance = np.linalg.norm(points[position[rows]] - centre, axis=1)
+        distance = np.linalg.norm(own - centre, axis=1)
+        order = np.argsort(np.round(distance, 9), kind='stable')
         centres.append(centre)
-        typical.append(rows[np.argsort(np.round(distance, 9), kind='stable')])
+        typical.append(rows[order])
+        shown.append(rows[order[_first_different(own[order], wanted)]])
 
     options = request.labels
-    samples = [_samples(rows, texts, max(options.samples_per_cluster, 1), options.sample_chars) for rows in typical]
+    samples = [_samples(rows, texts, wanted, options.sample_chars) for rows in typical]
     descriptions = _label.describe(texts, labels.tolist(), options.keywords, samples)
     return [
         {
@@ -327,11 +436,26 @@ def _describe(
             'summary': about.summary,
             'keywords': about.keywords,
             'centroid_vector': np.round(centres[label], 7).tolist(),
-            'representative_ids': [document_ids[row] for row in rows[: max(options.samples_per_cluster, 1)].tolist()],
+            **_metrics.of_cluster(alike, label),
+            'representative_ids': [document_ids[row] for row in shown[label].tolist()],
             'samples': samples[label][: options.samples_per_cluster],
         }
         for label, (rows, about) in enumerate(zip(typical, descriptions, strict=True))
     ]
+
+
+def _first_different(vectors: np.ndarray, wanted: int) -> list[int]:
+    """The first rows, without those that equal an earlier one: copies of one document represent nothing more."""
+    seen: set[bytes] = set()
+    result: list[int] = []
+    for at in range(vectors.shape[0]):
+        key = (vectors[at] + 0.0).tobytes()
+        if key not in seen:
+            seen.add(key)
+            result.append(at)
+            if len(result) == wanted:
+                break
+    return result
 
 
 def _samples(rows: np.ndarray, texts: list[str], wanted: int, chars_max: int) -> list[str]:
@@ -355,10 +479,18 @@ def _by_size(labels: np.ndarray) -> np.ndarray:
     return numbers[labels]
 
 
-def _row_keys(points: np.ndarray) -> np.ndarray:
-    """One value per row, equal for equal rows. The zeros of either sign are one zero."""
-    rows = np.ascontiguousarray(points + 0.0)
-    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+def _distinct_rows(points: np.ndarray) -> int:
+    """How many different rows there are, by 64-bit hashes of them, block by block. The zeros of either sign are one."""
+    n, d = points.shape
+    factors = np.random.default_rng(11).integers(0, 2**64, size=d, dtype=np.uint64) | np.uint64(1)
+    keys = np.empty(n, np.uint64)
+    for start in range(0, n, _HASH_BLOCK_ROWS):
+        words = np.ascontiguousarray(points[start : start + _HASH_BLOCK_ROWS] + np.float32(0.0)).view(np.uint32)
+        # Floats end in zeros, which a product would keep; spread each word over all its bits first.
+        words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
+        words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
+        keys[start : start + _HASH_BLOCK_ROWS] = ((words ^ (words >> 16)).astype(np.uint64) * factors).sum(axis=1)
+    return np.unique(keys).shape[0]
 
 
 def _because(found: _Found, reason: str, sentence: str) -> _Found:
@@ -366,7 +498,9 @@ def _because(found: _Found, reason: str, sentence: str) -> _Found:
     return found
 
 
-def _message(found: _Found, labels: np.ndarray, count: int, rows: int, unusable: int) -> str:
+def _message(
+    found: _Found, request: Request, labels: np.ndarray, count: int, rows: int, unusable: int
+) -> str:
     if found.sentence is not None:
         sentences = [found.sentence]
     else:
@@ -380,6 +514,9 @@ def _message(found: _Found, labels: np.ndarray, count: int, rows: int, unusable:
             f'{unusable} document{" has" if unusable == 1 else "s have"} a vector that cannot be compared '
             f'(zero or not finite) and count{"s" if unusable == 1 else ""} as noise.'
         )
+    if request.ignored:
+        it = 'it changes no result' if len(request.ignored) == 1 else 'they change no result'
+        sentences.append(f'Accepted and without effect here, because {it}: {", ".join(request.ignored)}.')
     return ' '.join([*sentences, *found.notes])
 
 

@@ -4,8 +4,10 @@ Event (see `_event.parse` for the checks and defaults):
 
     {"vectors_url", "rows", "dims", "texts_url", "result_url",
      "metric": "cosine" | "dot" | "euclid",
-     "algorithm": {"name": "hdbscan" | "kmeans", "params": {}},
-     "map": {"method": "umap" | "pca", "n_components": 2 | 3},
+     "algorithm": {"name": one of algorithms.REGISTRY, "params": {}},
+     "preprocessing": [{"step": one of _preprocess.STEPS, "params": {"n_components"}}],
+     "reduction": {"method": "auto" | "none" | "umap" | "pca", "n_components"},
+     "map": {"method": "umap" | "pca" | "tsne", "n_components": 2 | 3},
      "labels": {"samples_per_cluster", "sample_chars", "keywords": true | false | count},
      "seed", "previous": {"assignments": {document_id: cluster_id}} or {"result_url": address of an earlier result}}
 

@@ -37,9 +37,17 @@ def _load() -> SimpleNamespace:
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if ours(name)}
     sys.path.insert(0, str(FOLDER))
     try:
-        names = ['handler', '_run', '_event', '_errors', '_transport', '_label', '_identity', '_structure']
+        names = ['handler', '_run', '_event', '_errors', '_transport', '_label', '_identity', '_structure', '_preprocess']
         modules = {name.lstrip('_'): importlib.import_module(name) for name in names}
-        for name in ('algorithms', 'reduce', 'reduce.neighbours', 'reduce.pca', 'reduce.umap'):
+        for name in (
+            'algorithms',
+            'algorithms.task',
+            'reduce',
+            'reduce.neighbours',
+            'reduce.pca',
+            'reduce.umap',
+            'reduce.tsne',
+        ):
             modules[name.split('.')[-1]] = importlib.import_module(name)
         return SimpleNamespace(**modules)
     finally:
@@ -473,7 +481,7 @@ def test_a_new_process_gives_the_same_bits_whatever_its_hash_seed():
             env={**os.environ, 'PYTHONHASHSEED': hash_seed},
         )
 
-    for name in ('hdbscan', 'kmeans'):
+    for name in ('hdbscan', 'kmeans', 'spectral'):
         runs = [start(name, seed) for seed in ('1', '2')]
         answers = [process.communicate()[0] for process in runs]
         assert [process.returncode for process in runs] == [0, 0]
@@ -813,8 +821,8 @@ def test_data_that_does_not_fit_the_event_is_refused_in_words(store):
 @pytest.mark.parametrize(
     ('change', 'error', 'words'),
     [
-        ({'algorithm': {'name': 'hdbscam'}}, 'UnknownAlgorithm', 'expected one of hdbscan, kmeans'),
-        ({'map': {'method': 'tsne'}}, 'UnknownAlgorithm', 'expected one of pca, umap'),
+        ({'algorithm': {'name': 'hdbscam'}}, 'UnknownAlgorithm', 'expected one of agglomerative, dbscan'),
+        ({'map': {'method': 'isomap'}}, 'UnknownAlgorithm', 'expected one of pca, tsne, umap'),
         ({'algorithm': {'name': 'hdbscan', 'params': {'eps': 1}}}, 'InvalidParameter', 'has no such parameter'),
         ({'algorithm': hdbscan(min_cluster_size=1)}, 'InvalidParameter', 'from 2 to 100000, got 1'),
         ({'algorithm': hdbscan(min_cluster_size='5')}, 'InvalidParameter', "a whole number .* got '5'"),

@@ -4,14 +4,19 @@ To add one: a module here, a line in REGISTRY, an entry in parameters.json. A mo
 
     NAME                 its name in requests
     ROWS_MAX             rows it can take; above, a sample is clustered and the rest joins the nearest cluster
+    ROWS_MAX_WIDE        the same for more than 20 dimensions, where it differs
     CHOOSES_COUNT        True if it decides itself how many clusters there are. Only then is "none" an honest answer,
                          and only then are clusters that chance would explain taken away again
     rows_needed(params)  fewer rows than this cannot make one cluster
+    NEEDED_BY, ADVICE    of those that choose: which parameter says so, and what to change if no cluster is found
     fit(task)            labels, from 0, with -1 for noise, and a membership strength from 0 to 1 for each row
 
-parameters.json is plain data, read here and by the test that compares it with the API's own list. An entry has "type"
-(integer, number, string, boolean), "default", and where they apply "nullable", "minimum", "maximum",
-"exclusive_minimum", "enum".
+A library is imported inside `fit`, so that a run pays only for its own.
+
+parameters.json is plain data, read here and by the API. An entry has "type" (integer, number, string, boolean),
+"default", and where they apply "nullable", "minimum", "maximum", "exclusive_minimum", "enum". ignored.json names, for
+each algorithm, the parameters that people know from libraries and that change no result here: they are accepted with
+any value, and the answer says so.
 """
 
 from __future__ import annotations
@@ -23,12 +28,42 @@ from types import ModuleType
 from typing import Any
 
 from _errors import InvalidParameter, UnknownAlgorithm
-from algorithms import hdbscan, kmeans
-
-REGISTRY: dict[str, ModuleType] = {module.NAME: module for module in (hdbscan, kmeans)}
-PARAMETERS: dict[str, dict[str, dict[str, Any]]] = json.loads(
-    Path(__file__).with_name('parameters.json').read_text(encoding='utf-8')
+from algorithms import (
+    agglomerative,
+    dbscan,
+    gaussian_mixture,
+    hdbscan,
+    kmeans,
+    mean_shift,
+    optics,
+    spectral,
 )
+
+REGISTRY: dict[str, ModuleType] = {
+    module.NAME: module
+    for module in (hdbscan, kmeans, dbscan, agglomerative, spectral, gaussian_mixture, mean_shift, optics)
+}
+
+
+def _table(name: str) -> Any:
+    return json.loads(Path(__file__).with_name(name).read_text(encoding='utf-8'))
+
+
+PARAMETERS: dict[str, dict[str, dict[str, Any]]] = _table('parameters.json')
+IGNORED: dict[str, list[str]] = _table('ignored.json')
+WIDE_DIMS = 20
+
+
+def rows_max(algorithm: ModuleType, dims: int) -> int:
+    """How many rows an algorithm takes in a space of so many dimensions."""
+    if dims > WIDE_DIMS:
+        return min(algorithm.ROWS_MAX, getattr(algorithm, 'ROWS_MAX_WIDE', algorithm.ROWS_MAX))
+    return algorithm.ROWS_MAX
+
+
+def ignored_params(name: str, given: dict[str, Any]) -> list[str]:
+    """Which of the given parameters are accepted and change nothing."""
+    return [key for key in given if key in IGNORED.get(name, ())]
 
 
 def checked_params(name: object, given: object) -> dict[str, Any]:
@@ -42,7 +77,7 @@ def checked_params(name: object, given: object) -> dict[str, Any]:
         raise InvalidParameter(f'algorithm.params: expected an object, got {type(given).__name__}')
     schema = PARAMETERS[name]
     for key in given:
-        if key not in schema:
+        if key not in schema and key not in IGNORED.get(name, ()):
             known = ', '.join(schema)
             raise InvalidParameter(f'algorithm.params.{key}: {name} has no such parameter; it takes {known}')
     return {key: _checked(name, key, rule, given.get(key, rule['default'])) for key, rule in schema.items()}

@@ -8,9 +8,9 @@ from __future__ import annotations
 from types import ModuleType
 
 from _errors import UnknownAlgorithm
-from reduce import pca, umap
+from reduce import pca, tsne, umap
 
-REGISTRY: dict[str, ModuleType] = {module.NAME: module for module in (umap, pca)}
+REGISTRY: dict[str, ModuleType] = {module.NAME: module for module in (umap, pca, tsne)}
 
 
 def method(name: object) -> ModuleType:

@@ -14,7 +14,7 @@ from scipy import sparse
 NEIGHBOURS_MAX = 15
 _NEIGHBOURS_MIN = 5
 _ROWS_PER_NEIGHBOUR = 8
-_BLOCK_ELEMENTS = 8_000_000
+_BLOCK_ELEMENTS = 4_000_000
 _SIGMA_STEPS = 64
 _SIGMA_FLOOR = 1e-3
 
@@ -42,7 +42,7 @@ class Neighbourhood:
 def nearest(
     points: np.ndarray, k: int, rows: np.ndarray | None = None, queries: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of the (n, d) points, nearest first: of every point, of the points in `rows`, or of other `queries`.
+    """The k nearest of the (n, d) points, nearest first: of every point, of those in `rows`, or of other `queries`.
 
     A point is never its own neighbour; a query may be anyone's. k is cut to what there is.
     Returns (indices (m, k) int64, euclidean distances (m, k) float64).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from reduce.neighbours import Neighbourhood
@@ -10,6 +12,8 @@ NAME = 'pca'
 _EXACT_SIDE_MAX = 600
 _OVERSAMPLE = 10
 _POWER_STEPS = 5
+_COPIED_ELEMENTS_MAX = 5_000_000
+_BLOCK_ROWS = 10_000
 
 
 def components(points: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -24,16 +28,40 @@ def components(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     usable = min(count, d, max(n - 1, 0))
     if usable == 0:
         return result
-    centred = points.astype(np.float64) if n * d <= 20_000_000 else points.astype(np.float32)
-    centred = centred - centred.mean(axis=0)
+    few = n * d <= _COPIED_ELEMENTS_MAX
+    if d <= _EXACT_SIDE_MAX and not few:
+        mean = points.mean(axis=0, dtype=np.float64)
+        basis = _pointing(_basis_of_many(points, mean, usable))
+        for block in _blocks(n):
+            result[block, :usable] = (points[block] - mean).astype(np.float32) @ basis.astype(np.float32)
+        return result
+    centred = points.astype(np.float64 if few else np.float32)
+    centred -= centred.mean(axis=0)
     if min(n, d) <= _EXACT_SIDE_MAX:
         basis = _exact_basis(centred, usable)
     else:
         basis = _sketched_basis(centred, usable, seed)
-    largest = np.abs(basis).argmax(axis=0)
-    basis = basis * np.where(basis[largest, np.arange(usable)] < 0, -1.0, 1.0)
-    result[:, :usable] = centred @ basis
+    result[:, :usable] = centred @ _pointing(basis).astype(centred.dtype)
     return result
+
+
+def _pointing(basis: np.ndarray) -> np.ndarray:
+    """The same directions, each turned so that its largest loading is positive."""
+    largest = np.abs(basis).argmax(axis=0)
+    return basis * np.where(basis[largest, np.arange(basis.shape[1])] < 0, -1.0, 1.0)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK_ROWS) for start in range(0, rows, _BLOCK_ROWS))
+
+
+def _basis_of_many(points: np.ndarray, mean: np.ndarray, count: int) -> np.ndarray:
+    """The directions of greatest variance of many short rows, block by block: no copy of all of them is made."""
+    products = np.zeros((points.shape[1], points.shape[1]))
+    for block in _blocks(points.shape[0]):
+        centred = (points[block] - mean).astype(np.float32)
+        products += centred.T @ centred
+    return np.linalg.eigh(products)[1][:, ::-1][:, :count]
 
 
 def embed(neighbourhood: Neighbourhood, dims: int, seed: int) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from reduce import pca
-from reduce.neighbours import Neighbourhood, nearest
+from reduce.neighbours import Neighbourhood
+from reduce.placing import sampled
 
 NAME = 'umap'
 # Strength at distance x is 1 / (1 + a x^(2b)). A map wants room between neighbours (minimum distance 0.1), a space to
@@ -26,28 +27,26 @@ _FIRST_RATE = 0.3
 _STEP_MAX = 4.0
 _EXTENT = 10.0
 _REPULSION = 5.0
-_OTHERS_PER_ROW = 8
+# More random rows in each epoch make the same push with less chance in it.
+_OTHERS_FEW_ROWS = 16
+_OTHERS_MANY_ROWS = 8
 _DIFFUSION_STEPS = 60
 _EXTRA_DIRECTIONS = 8
-_ANCHORS = 5
 
 
-def embed(neighbourhood: Neighbourhood, dims: int, seed: int) -> np.ndarray:
+def embed(
+    neighbourhood: Neighbourhood, dims: int, seed: int, curve: tuple[float, float] = MAP_CURVE
+) -> np.ndarray:
     """A map of the rows, (n, dims) float64, centred. Above 20,000 a sample is laid out, the rest placed in it."""
-    points = neighbourhood.points
-    n = points.shape[0]
-    if n <= ROWS_LAID_OUT_MAX:
-        return layout(neighbourhood, dims, seed, MAP_CURVE)
-    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:ROWS_LAID_OUT_MAX])
-    laid_out = layout(Neighbourhood(points[chosen]), dims, seed, MAP_CURVE)
-    result = np.empty((n, dims))
-    result[chosen] = laid_out
-    others = np.setdiff1d(np.arange(n), chosen, assume_unique=True)
-    indices, distances = nearest(points[chosen], _ANCHORS, queries=points[others])
-    weights = 1.0 / (distances + 1e-3 * (distances.mean() + 1e-12))
-    weights /= weights.sum(axis=1, keepdims=True)
-    result[others] = np.einsum('ij,ijk->ik', weights, laid_out[indices])
-    return result
+    if neighbourhood.points.shape[0] <= ROWS_LAID_OUT_MAX:
+        return layout(neighbourhood, dims, seed, curve)
+    return sampled(
+        neighbourhood.points,
+        ROWS_LAID_OUT_MAX,
+        dims,
+        seed,
+        lambda rows: layout(Neighbourhood(rows), dims, seed, curve),
+    )
 
 
 def layout(neighbourhood: Neighbourhood, dims: int, seed: int, curve: tuple[float, float]) -> np.ndarray:
@@ -63,7 +62,9 @@ def layout(neighbourhood: Neighbourhood, dims: int, seed: int, curve: tuple[floa
     place = _start(neighbourhood, dims, seed)
     # Rows that start on one spot would feel no force apart from one another.
     place = place * _EXTENT + rng.normal(0.0, 1e-2, place.shape)
-    epochs = _EPOCHS_FEW_ROWS if n <= _FEW_ROWS_MAX else _EPOCHS_MANY_ROWS
+    few = n <= _FEW_ROWS_MAX
+    epochs = _EPOCHS_FEW_ROWS if few else _EPOCHS_MANY_ROWS
+    others = _OTHERS_FEW_ROWS if few else _OTHERS_MANY_ROWS
 
     edges = graph.tocoo()
     strongest = edges.data.max() if edges.nnz else 1.0
@@ -72,7 +73,7 @@ def layout(neighbourhood: Neighbourhood, dims: int, seed: int, curve: tuple[floa
     heads = edges.row[kept].astype(np.int64)
     tails = edges.col[kept].astype(np.int64)
     chance = edges.data[kept] / strongest
-    push = _REPULSION / _OTHERS_PER_ROW * np.bincount(heads, weights=chance, minlength=n)
+    push = _REPULSION / others * np.bincount(heads, weights=chance, minlength=n)
 
     for epoch in range(epochs):
         rate = _FIRST_RATE * (1.0 - epoch / epochs)
@@ -86,7 +87,7 @@ def layout(neighbourhood: Neighbourhood, dims: int, seed: int, curve: tuple[floa
         step = 2.0 * np.clip(force[:, None] * away, -_STEP_MAX, _STEP_MAX)
         move = np.stack([np.bincount(head, weights=step[:, axis], minlength=n) for axis in range(dims)], axis=1)
 
-        away = place[:, None, :] - place[rng.integers(0, n, size=(n, _OTHERS_PER_ROW))]
+        away = place[:, None, :] - place[rng.integers(0, n, size=(n, others))]
         squared = np.einsum('ijk,ijk->ij', away, away)
         force = 2.0 * b / ((1e-3 + squared) * (1.0 + a * squared**b))
         step = np.clip(force[:, :, None] * away, -_STEP_MAX, _STEP_MAX)
