@@ -36,10 +36,19 @@ export interface ClusterName {
   readonly keywords: readonly string[] | undefined;
 }
 
-/** Asks a model once. The answer is text that nobody has checked. */
+/** What may be sent to a model; tokens as `promptTokens` estimates them. */
+export interface LabelLimits {
+  /** Of one prompt. */
+  readonly promptTokensMax: number;
+  /** Of all prompts of a run, those that are sent again included. */
+  readonly runTokensMax: number;
+}
+
+/** Asks a model once. The answer is text that nobody has checked; what it may cost is capped by the model's own settings. */
 export interface LabelModel {
   /** Names provider and model in results and logs. */
   readonly name: string;
+  readonly limits: LabelLimits;
   /** @throws LabelModelFailure */
   complete(prompt: LabelPrompt, timeoutMs: number): Promise<string>;
 }

@@ -3,10 +3,8 @@ import * as z from 'zod';
 import { EgressFailure, send } from '../egress/send.ts';
 import type { LabelModel, LabelPrompt } from './label-model.ts';
 import { LabelModelFailure } from './label-model.ts';
-import type { OpenAiModel } from './settings.ts';
+import type { OpenAiLabels } from './settings.ts';
 
-/** Room for the names of one prompt's clusters, several times over. */
-const answerTokensMax = 4_000;
 const answerBytesMax = 1_000_000;
 const connectTimeoutMs = 10_000;
 
@@ -26,11 +24,12 @@ export interface OpenAiOptions {
 }
 
 /** @param settings as the stage configures them */
-export function openAiLabelModel(settings: OpenAiModel, options: OpenAiOptions): LabelModel {
+export function openAiLabelModel(settings: OpenAiLabels, options: OpenAiOptions): LabelModel {
   const url = `${settings.base_url.replace(/\/+$/, '')}/chat/completions`;
   const host = new URL(url).host;
   return {
-    name: `openai:${settings.model}`,
+    name: `openai:${settings.model_id}`,
+    limits: { promptTokensMax: settings.input_tokens_max, runTokensMax: settings.run_tokens_max },
     async complete(prompt, timeoutMs) {
       const key = await options.apiKey?.();
       const answer = await post(
@@ -40,7 +39,7 @@ export function openAiLabelModel(settings: OpenAiModel, options: OpenAiOptions):
           Accept: 'application/json',
           ...(key === undefined ? {} : { Authorization: `Bearer ${key.trim()}` }),
         },
-        JSON.stringify(requestBody(settings.model, prompt)),
+        JSON.stringify(requestBody(settings, prompt)),
         timeoutMs,
         options.allowLoopback,
       );
@@ -53,7 +52,7 @@ export function openAiLabelModel(settings: OpenAiModel, options: OpenAiOptions):
       }
       if (answer.truncated)
         throw new LabelModelFailure(`The answer of ${host} is longer than ${answerBytesMax} bytes.`, false);
-      return contentOf(Buffer.from(answer.body).toString('utf8'), host);
+      return contentOf(Buffer.from(answer.body).toString('utf8'), host, settings.output_tokens_max);
     },
   };
 }
@@ -87,15 +86,15 @@ async function post(
 }
 
 /** No tools, no streaming, nothing that lets an answer do more than be text. */
-function requestBody(model: string, prompt: LabelPrompt): unknown {
+function requestBody(settings: OpenAiLabels, prompt: LabelPrompt): unknown {
   return {
-    model,
+    model: settings.model_id,
     messages: [
       { role: 'system', content: prompt.system },
       { role: 'user', content: prompt.user },
     ],
     temperature: 0,
-    max_completion_tokens: answerTokensMax,
+    max_completion_tokens: settings.output_tokens_max,
     response_format: {
       type: 'json_schema',
       json_schema: { name: 'cluster_names', strict: true, schema: prompt.schema },
@@ -103,7 +102,7 @@ function requestBody(model: string, prompt: LabelPrompt): unknown {
   };
 }
 
-function contentOf(text: string, host: string): string {
+function contentOf(text: string, host: string, answerTokensMax: number): string {
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -17,6 +17,55 @@ function plain(text: string, charactersMax: number): string {
   return [...cleaned].slice(0, charactersMax).join('');
 }
 
+/** What a model is shown of a cluster beside its id and its size: cut, and without what draws no glyph. */
+export function shownOf(
+  cluster: ClusterSample,
+  options: LabelOptions,
+): { readonly words: readonly string[]; readonly texts: readonly string[] } {
+  return {
+    words: cluster.keywords
+      .slice(0, keywordsShown)
+      .map((word) => plain(word, labelLimits.keywordCharactersMax)),
+    texts: cluster.samples
+      .slice(0, options.samplesMax)
+      .map((text) => plain(text, options.sampleCharactersMax)),
+  };
+}
+
+/** English has four bytes a token and other scripts, which have more bytes a letter, seldom fewer than three. */
+const bytesPerToken = 3;
+
+/** Tokens of a prompt with its schema, rather too many than too few: models differ in how they count. */
+export function promptTokens(prompt: LabelPrompt): number {
+  const characters = prompt.system + prompt.user + JSON.stringify(prompt.schema);
+  return Math.ceil(Buffer.byteLength(characters) / bytesPerToken);
+}
+
+/**
+ * The prompt over as many of the first clusters as its tokens allow. One cluster alone is shown by fewer and shorter
+ * samples rather than not at all.
+ *
+ * @returns how many clusters it is about, 0 and no prompt if not even the words of the first one fit
+ */
+export function fittingPrompt(
+  clusters: readonly ClusterSample[],
+  options: LabelOptions,
+  used: readonly string[],
+  tokensMax: number,
+): { readonly count: number; readonly prompt: LabelPrompt | undefined } {
+  let count = Math.min(clusters.length, clustersPerPrompt);
+  let shown = options;
+  for (;;) {
+    const prompt = labelPrompt(clusters.slice(0, count), shown, used);
+    if (promptTokens(prompt) <= tokensMax) return { count, prompt };
+    if (count > 1) count = Math.ceil(count / 2);
+    else if (shown.samplesMax > 1) shown = { ...shown, samplesMax: Math.floor(shown.samplesMax / 2) };
+    else if (shown.sampleCharactersMax > 50)
+      shown = { ...shown, sampleCharactersMax: Math.floor(shown.sampleCharactersMax / 2) };
+    else return { count: 0, prompt: undefined };
+  }
+}
+
 /**
  * One prompt over several clusters.
  *
@@ -30,12 +79,7 @@ export function labelPrompt(
   const shown = clusters.map((cluster) => ({
     cluster_id: cluster.cluster_id,
     documents: cluster.num_members,
-    words: cluster.keywords
-      .slice(0, keywordsShown)
-      .map((word) => plain(word, labelLimits.keywordCharactersMax)),
-    texts: cluster.samples
-      .slice(0, options.samplesMax)
-      .map((text) => plain(text, options.sampleCharactersMax)),
+    ...shownOf(cluster, options),
   }));
   const data = shown.map((cluster) => JSON.stringify(cluster)).join('\n');
   // Derived from the data, so no text in it can have known it: whoever wrote the mark into a text changed the mark.

@@ -2,12 +2,13 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { openAiLabelModel } from '../../../functions/core/labels/openai.ts';
 import { clusterStep } from '../../../functions/core/resources/clusters/steps.ts';
+import type { Prepared } from '../../../functions/core/resources/clusters/workflow.ts';
 import { getDocuments } from '../../../functions/core/resources/documents/service.ts';
 import type { Answered, FakeModel } from '../../unit/labels/server.ts';
-import { completion, fakeModel } from '../../unit/labels/server.ts';
+import { completion, fakeModel, openAiSettings } from '../../unit/labels/server.ts';
 import type { App } from '../app.ts';
 import { makeApp } from '../app.ts';
-import { jobFor, runCluster } from './run.ts';
+import { fakeClusterer, jobFor, runCluster } from './run.ts';
 import { axisDocuments, featureUri, seedBatch, seedCollection } from './seed.ts';
 
 const base = '/v1/namespaces/{ns}/clusters';
@@ -19,10 +20,7 @@ afterEach(async () => {
 
 async function prepared(answer: (n: number) => Answered, labeling: object = { enabled: true }) {
   server = await fakeModel((_, n) => answer(n));
-  const model = openAiLabelModel(
-    { kind: 'openai', base_url: server.baseUrl, model: 'namer' },
-    { allowLoopback: true },
-  );
+  const model = openAiLabelModel(openAiSettings(server.baseUrl, 'namer'), { allowLoopback: true });
   const app = await makeApp();
   const collection = await seedCollection(app);
   const hostile = {
@@ -106,6 +104,38 @@ describe('names from a model', () => {
     expect(again).toEqual({ key: null });
     expect(server!.asked).toHaveLength(1);
     expect((await runOf(app, job.run_id)).centroids[0].label).toBe('Answer 1');
+  });
+
+  it('are paid for once: what a run that failed had been told is known to the next one, for a week', async () => {
+    const { app, model, job } = await prepared((n) =>
+      named([
+        ['cl_0', `Answer ${n + 1}`],
+        ['cl_1', `Football ${n + 1}`],
+      ]),
+    );
+    const failing = async (failed: typeof job) => {
+      const step = (name: 'prepare' | 'label') => clusterStep(app.ports, { ...failed, step: name }, model);
+      const { request } = (await step('prepare')) as Prepared;
+      await fakeClusterer(app, request!);
+      await step('label');
+      await clusterStep(app.ports, { ...failed, step: 'fail', error: { Error: 'States.Timeout' } }, model);
+    };
+    const next = async () => {
+      const started = await app.call('POST', `${base}/themes/execute`, {});
+      return jobFor(app, job.cluster_id, started.body.run_id);
+    };
+    await failing(job);
+    const second = await next();
+    await failing(second);
+    expect(server!.asked).toHaveLength(1);
+    app.ports.clock.advance(7 * 24 * 3_600_000);
+    const third = await next();
+    await runCluster(app, third, { model });
+    expect(server!.asked).toHaveLength(2);
+    expect((await runOf(app, third.run_id)).centroids.map((c: { label: string }) => c.label)).toEqual([
+      'Answer 2',
+      'Football 2',
+    ]);
   });
 
   it('that carry markup or links are not used: those clusters keep their words, with the reason, and the others their name', async () => {

@@ -7,9 +7,8 @@ import { LabelModelFailure } from '../../../functions/core/labels/label-model.ts
 import { clustersNamedMax, nameClusters } from '../../../functions/core/labels/name-clusters.ts';
 import { openAiLabelModel } from '../../../functions/core/labels/openai.ts';
 import { clustersPerPrompt, labelPrompt } from '../../../functions/core/labels/prompt.ts';
-import { findLabelModelFault, readLabelModel } from '../../../functions/core/labels/settings.ts';
 import type { Answered, FakeModel } from './server.ts';
-import { completion, fakeModel } from './server.ts';
+import { completion, fakeModel, openAiSettings } from './server.ts';
 
 const options: LabelOptions = { summaries: true, keywords: true, samplesMax: 3, sampleCharactersMax: 60 };
 const cluster = (
@@ -32,6 +31,22 @@ const answerOf = (names: Record<string, string>, more: object = {}) =>
       ...more,
     })),
   });
+const limits = { promptTokensMax: 20_000, runTokensMax: 1_000_000 };
+const scripted = (script: (n: number, user: string) => string | Error): LabelModel & { asked: string[] } => {
+  const asked: string[] = [];
+  return {
+    name: 'scripted',
+    limits,
+    asked,
+    complete: async ({ user }) => {
+      asked.push(user);
+      const answer = script(asked.length - 1, user);
+      if (answer instanceof Error) throw answer;
+      return answer;
+    },
+  };
+};
+const idsOf = (user: string) => [...user.matchAll(/"cluster_id":"(cl_\d+)"/g)].map((match) => match[1]!);
 const noTime = { untilMs: Number.MAX_SAFE_INTEGER, now: () => 0, pause: async () => undefined };
 
 describe('the prompt', () => {
@@ -185,23 +200,6 @@ describe('the check of an answer', () => {
 });
 
 describe('naming all clusters', () => {
-  const scripted = (
-    script: (n: number, user: string) => string | Error,
-  ): LabelModel & { asked: string[] } => {
-    const asked: string[] = [];
-    return {
-      name: 'scripted',
-      asked,
-      complete: async ({ user }) => {
-        asked.push(user);
-        const answer = script(asked.length - 1, user);
-        if (answer instanceof Error) throw answer;
-        return answer;
-      },
-    };
-  };
-  const idsOf = (user: string) => [...user.matchAll(/"cluster_id":"(cl_\d+)"/g)].map((match) => match[1]!);
-
   it('asks in prompts of bounded size and forbids the labels that are taken', async () => {
     const model = scripted((_, user) =>
       answerOf(Object.fromEntries(idsOf(user).map((id) => [id, `Topic ${id}`.replace('_', ' ')]))),
@@ -295,10 +293,10 @@ describe('the client', () => {
 
   const client = async (answer: (n: number) => Answered, key?: string) => {
     server = await fakeModel((_, n) => answer(n));
-    return openAiLabelModel(
-      { kind: 'openai', base_url: `${server.baseUrl}/`, model: 'namer-1' },
-      { apiKey: key === undefined ? undefined : async () => key, allowLoopback: true },
-    );
+    return openAiLabelModel(openAiSettings(`${server.baseUrl}/`, 'namer-1'), {
+      apiKey: key === undefined ? undefined : async () => key,
+      allowLoopback: true,
+    });
   };
   const prompt = labelPrompt([cluster(0)], options, []);
 
@@ -360,38 +358,11 @@ describe('the client', () => {
 
   it('loopback is reached in the local stage only', async () => {
     server = await fakeModel(() => completion('{}'));
-    const model = openAiLabelModel(
-      { kind: 'openai', base_url: server.baseUrl, model: 'm' },
-      { allowLoopback: false },
-    );
+    const model = openAiLabelModel(openAiSettings(server.baseUrl, 'm'), { allowLoopback: false });
     await expect(model.complete(prompt, 5_000)).rejects.toMatchObject({
       name: 'LabelModelFailure',
       retryable: false,
     });
     expect(server.asked).toEqual([]);
-  });
-});
-
-describe('the setting of a stage', () => {
-  it('is nothing or an OpenAI-compatible server', () => {
-    expect(readLabelModel({})).toBeUndefined();
-    const model = {
-      kind: 'openai',
-      base_url: 'https://api.example.com/v1',
-      model: 'm',
-      secret_name: 'granary/key',
-    };
-    expect(readLabelModel(model)).toEqual(model);
-  });
-
-  it.each([
-    [{ kind: 'bedrock', model: 'x' }, /"bedrock" cannot be used yet/],
-    [{ kind: 'gemini' }, /must be one of openai, got "gemini"/],
-    [{ kind: 'openai', base_url: 'api.example.com', model: 'm' }, /base_url/],
-    [{ kind: 'openai', base_url: 'https://a.example.com', model: 'm', api_key: 'sk' }, /api_key/],
-    ['openai', /JSON object/],
-  ])('%j is refused with a sentence', (value, message) => {
-    expect(findLabelModelFault(value)).toMatch(message);
-    expect(() => readLabelModel(value)).toThrow(message);
   });
 });

@@ -2,6 +2,7 @@
 import type { IncomingHttpHeaders, Server } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { OpenAiLabels } from '../../../functions/core/labels/settings.ts';
 
 export interface Asked {
   readonly path: string;
@@ -20,6 +21,11 @@ export interface FakeModel {
   readonly baseUrl: string;
   readonly asked: Asked[];
   close(): Promise<void>;
+}
+
+/** Settings of a stage for such a server. */
+export function openAiSettings(baseUrl: string, model: string): OpenAiLabels {
+  return OpenAiLabels.parse({ provider: 'openai', base_url: baseUrl, model_id: model });
 }
 
 /** A completion with this text. */
