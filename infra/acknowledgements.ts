@@ -2,6 +2,7 @@
 import { Validations } from 'aws-cdk-lib';
 import type { IConstruct } from 'constructs';
 import type { PythonFunction } from './constructs/python-function.ts';
+import { runnersOf } from './constructs/runners.ts';
 import type { TypeScriptFunction } from './constructs/typescript-function.ts';
 import type { GranaryStacks } from './stacks/granary-stacks.ts';
 import type { StageSettings } from './stage.ts';
@@ -31,7 +32,8 @@ const execution = (machine: string, separator: string) =>
 export function acknowledgements(stacks: GranaryStacks, settings: StageSettings): readonly Acknowledgement[] {
   const { data, delivery, processing, api, observability } = stacks;
   const { batch, chunk, taxonomy, alert, cluster, namespace } = processing.steps;
-  const { relay, starter, compact, sweep, validator, runner, clusterer } = processing;
+  const { relay, starter, compact, sweep, validator, runners, clusterer } = processing;
+  const isolated = [runners.standard, runners.large].filter((runner) => runner !== undefined);
   const traced: readonly TypeScriptFunction[] = [
     ...Object.values(processing.steps),
     relay,
@@ -44,7 +46,7 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
     api.query,
     api.authorizer,
   ] as readonly TypeScriptFunction[];
-  const python: readonly PythonFunction[] = [validator, runner, clusterer];
+  const python: readonly PythonFunction[] = [validator, ...runnersOf(runners), clusterer];
   const machines = Object.values(processing.machines);
   const machineRoles = machines.map((machine) => machine.node.scope!);
   const roles = (...functions: readonly { readonly role: IConstruct }[]) => functions.map(({ role }) => role);
@@ -216,13 +218,28 @@ export function acknowledgements(stacks: GranaryStacks, settings: StageSettings)
           },
         ]
       : []),
+    ...(processing.imageRunner
+      ? [
+          {
+            id: 'AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:lambda:<AWS::Region>:<AWS::AccountId>:function:granary-<stage>-image-*]',
+            reason:
+              'Each plugin in an image has a function of its own, made while the system runs; the names begin so, and no other ones do.',
+            on: roles(chunk, taxonomy, alert, namespace, api.api, api.query),
+          },
+          {
+            id: 'AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ecr:<AWS::Region>:<AWS::AccountId>:repository/granary-<stage>/*]',
+            reason: 'Each namespace has a repository of its own below this name, made by the operator.',
+            on: roles(api.api),
+          },
+        ]
+      : []),
     ...(settings.runnerNetwork === 'isolated'
       ? [
           {
             id: 'AwsSolutions-IAM5[Resource::*]',
             reason:
               'Network interfaces do not exist before the service makes them; the code inside is denied these actions.',
-            on: [runner.role],
+            on: [...roles(...isolated), ...(processing.imageRunner ? [processing.imageRunner.role] : [])],
           },
           {
             id: 'AwsSolutions-VPC7',

@@ -1,4 +1,4 @@
-// Entry of the CDK app: cdk synth -c stage=local|dev|prod [-c alarmEmail=...] [-c labelModel='{"...":"..."}']
+// Entry of the CDK app: cdk synth -c stage=local|dev|prod [-c alarmEmail=...] [-c labels='{"provider":"...",...}']
 import { App } from 'aws-cdk-lib';
 import { addGranary } from './granary-app.ts';
 import { stageSettings } from './stage.ts';
@@ -10,12 +10,12 @@ function text(name: string): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
-const labelModel = text('labelModel');
+const labels = text('labels');
 addGranary(
   app,
   stageSettings(text('stage') ?? '', {
     alarmEmail: text('alarmEmail'),
-    labelModel: labelModel === undefined ? undefined : (JSON.parse(labelModel) as Record<string, unknown>),
+    labels: labels === undefined ? undefined : JSON.parse(labels),
   }),
 );
 app.synth();

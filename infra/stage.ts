@@ -1,6 +1,6 @@
 // What differs between stages, checked before anything is synthesised. Code never asks which stage it runs in.
 import * as z from 'zod';
-import { findLabelModelFault } from '../functions/core/labels/settings.ts';
+import { LabelSettings } from '../functions/core/labels/settings.ts';
 
 /** The TypeScript and Python Lambdas, by folder under `functions/`. */
 export const lambdaNames = [
@@ -49,8 +49,9 @@ const sizing: Sizing = {
   compact: { memoryMb: 3008, timeoutSeconds: 900 },
   deliver: { memoryMb: 512, timeoutSeconds: 120 },
   sweep: { memoryMb: 512, timeoutSeconds: 55 },
-  // Called by `api` within one request.
-  'plugin-validator': { memoryMb: 512, timeoutSeconds: 20 },
+  // Called by `api` within one request. The tree of the densest file that is read takes 400 MB, and all code that may
+  // come in one archive 6 seconds of one vCPU.
+  'plugin-validator': { memoryMb: 1769, timeoutSeconds: 20 },
   // Ends before `chunk`, which must still write what came back.
   'plugin-runner': { memoryMb: 3008, timeoutSeconds: 270 },
   clusterer: { memoryMb: 3008, timeoutSeconds: 900 },
@@ -76,10 +77,19 @@ const StageSettings = z
     /** An own execution environment of the plugin runner for each tenant. */
     tenancy: z.boolean(),
     /**
-     * Where the plugin runner lives. `open` can reach the Internet; `isolated` is in a network whose only way out is
-     * the S3 gateway endpoint, which costs nothing but refuses plugins that call a model elsewhere.
+     * Where the plugin runner lives. `isolated` is in a network whose only way out is the S3 gateway endpoint, which
+     * costs nothing; `open` is in none, and then only the kernel keeps plugins from the Internet.
      */
     runnerNetwork: z.enum(['open', 'isolated']),
+    /**
+     * A second plugin runner outside of any network, with a way to the Internet, for plugins whose compute_profile asks
+     * for it (resource_type "api"). What users' code tells others is then theirs to answer for.
+     */
+    runnerEgress: z.boolean(),
+    /** A plugin runner with the memory for plugins of the class "large"; the account must allow it 5,308 MB. */
+    runnerLarge: z.boolean(),
+    /** Plugins may bring container images, in namespaces whose plan allows it; see layers/runner-image. */
+    containerImages: z.boolean(),
     /** Webhooks and blob URLs may reach loopback addresses. */
     allowLoopback: z.boolean(),
     realtimePlugins: z.boolean(),
@@ -109,8 +119,8 @@ const StageSettings = z
     rateLimits: z.record(z.string(), z.int().min(1)),
     /** Gets the alarms. */
     alarmEmail: z.email().optional(),
-    /** The model that names clusters; empty for none. */
-    labelModel: z.record(z.string(), z.json()),
+    /** The model that names clusters: none (their words do), one behind an OpenAI-compatible URL, or one of Bedrock. */
+    labels: LabelSettings,
   })
   .superRefine((settings, ctx) => {
     if (settings.allowLoopback && settings.stage !== 'local') {
@@ -120,8 +130,6 @@ const StageSettings = z
         message: 'only the stage "local" may allow it',
       });
     }
-    const labelFault = findLabelModelFault(settings.labelModel);
-    if (labelFault !== undefined) ctx.addIssue({ code: 'custom', path: ['labelModel'], message: labelFault });
     if (settings.tenancy !== (settings.stage !== 'local')) {
       // `core/aws/ports.ts` names the tenant of each call everywhere but in the local stage.
       ctx.addIssue({
@@ -140,6 +148,9 @@ const base: StageSettings = {
   layers: true,
   tenancy: true,
   runnerNetwork: 'isolated',
+  runnerEgress: false,
+  runnerLarge: false,
+  containerImages: false,
   allowLoopback: false,
   realtimePlugins: true,
   logLevel: 'INFO',
@@ -153,7 +164,7 @@ const base: StageSettings = {
   queueConcurrency: 2,
   throttling: { requestsPerSecond: 100, burst: 200 },
   rateLimits: {},
-  labelModel: {},
+  labels: { provider: 'none' },
 };
 
 const unlimited = 10_000_000;
@@ -193,6 +204,7 @@ const stages: Readonly<Record<string, StageSettings>> = {
       compact: { ...sizing.compact, memoryMb: 5308 },
       clusterer: { ...sizing.clusterer, memoryMb: 10_240 },
     },
+    runnerLarge: true,
     // Requests keep answering while batches take all they can get.
     reservedConcurrency: { authorizer: 50, api: 100, query: 150, deliver: 20, compact: 10 },
     scanFunctions: 32,
@@ -208,14 +220,14 @@ export const stageNames: readonly string[] = Object.keys(stages);
  * The settings of a stage.
  *
  * @param name one of `stageNames`, from the context: `-c stage=dev`
- * @param overrides what the command line may set: `alarmEmail`, `labelModel`
+ * @param overrides what the command line may set: `alarmEmail`, `labels`
  * @throws Error that names every wrong setting
  */
 export function stageSettings(
   name: string,
   overrides: {
     readonly alarmEmail?: string | undefined;
-    readonly labelModel?: Record<string, unknown> | undefined;
+    readonly labels?: unknown;
   } = {},
 ): StageSettings {
   const settings = stages[name];

@@ -13,6 +13,9 @@ How a text becomes 128 numbers:
 3. Add up the word vectors. A word that occurs n times has weight n ** 1.25: what an article repeats is what it
    is about. Figures get a quarter of a word's weight, because a year or an amount says little about a topic.
 4. Scale the sum to length 1.
+
+That suits articles. In questions of one line the small words say what is asked ("how do I", "why was"): a collection
+with the parameter {"words": "all"} takes every word as it stands, and every n-gram counts the same.
 """
 
 import re
@@ -79,15 +82,15 @@ def stem(word):
     return word
 
 
-def word_vector(word):
-    """Hashes the n-grams of one word into a unit vector of DIMS numbers."""
+def gram_sums(word):
+    """Hashes the n-grams of one word into DIMS places: the sum of the signs that fall on each."""
     padded = f" {word} "
     vector = np.zeros(DIMS)
     for size in range(GRAM_CHARS_MIN, GRAM_CHARS_MAX + 1):
         for start in range(len(padded) - size + 1):
             code = zlib.crc32(padded[start : start + size].encode("utf-8", "surrogatepass"))
             vector[code % DIMS] += -1.0 if code >> 31 else 1.0
-    return scaled_to_unit(vector)
+    return vector
 
 
 def scaled_to_unit(vector):
@@ -96,32 +99,68 @@ def scaled_to_unit(vector):
     return vector / length if length > 0 else vector
 
 
+def all_words(text):
+    """Lists the words of `text`, repeats included."""
+    return [word[:WORD_CHARS_MAX] for word in WORD.findall(text.lower())]
+
+
 def topic_words(text):
     """Lists the stems that count in `text`, repeats included. A text of stop words alone (a query such as
     "how to") keeps them all, because a poor vector serves better than none."""
-    words = [word[:WORD_CHARS_MAX] for word in WORD.findall(text.lower())]
+    words = all_words(text)
     return [stem(word) for word in words if word not in STOP_WORDS] or words
+
+
+class TopicWords:
+    """What an article is about: stems without stop words, long and short ones alike, repeated ones above all."""
+
+    words = staticmethod(topic_words)
+
+    @staticmethod
+    def vector(word):
+        return scaled_to_unit(gram_sums(word))
+
+    @staticmethod
+    def weight(word, count):
+        return count**REPEAT_EXPONENT * (FIGURE_WEIGHT if word.isdigit() else 1.0)
+
+
+class AllWords:
+    """Every word as it stands, each n-gram as often as it occurs."""
+
+    words = staticmethod(all_words)
+    vector = staticmethod(gram_sums)
+
+    @staticmethod
+    def weight(word, count):
+        return count
+
+
+WORDS = {"topic": TopicWords, "all": AllWords}
 
 
 class NgramEmbedder:
     """Embeds texts and remembers the vectors of words it has met, which makes it fast on real text. The memory
     never changes a result: the same text gives the same vector in any order and on any machine."""
 
-    def __init__(self):
+    def __init__(self, words="topic"):
+        if words not in WORDS:
+            raise ValueError(f'the parameter "words" is {words!r}; it may be {" or ".join(map(repr, WORDS))}')
+        self._choice = WORDS[words]
         self._row_of_word = {}
         self._vectors = np.empty((TABLE_WORDS_MAX, DIMS))
 
     def embed(self, text):
         """Returns a float32 unit vector of DIMS numbers, or None for a text without a letter or digit."""
         counts = {}
-        for word in topic_words(text):
+        for word in self._choice.words(text):
             counts[word] = counts.get(word, 0) + 1
         total = np.zeros(DIMS)
         words = list(counts)
         # In slices, because a text may hold more different words than the table.
         for start in range(0, len(words), TABLE_WORDS_MAX):
             part = words[start : start + TABLE_WORDS_MAX]
-            weights = [counts[word] ** REPEAT_EXPONENT * (FIGURE_WEIGHT if word.isdigit() else 1.0) for word in part]
+            weights = [self._choice.weight(word, counts[word]) for word in part]
             total += np.array(weights) @ self._vectors[self._rows(part)]
         unit = scaled_to_unit(total)
         return unit.astype(np.float32) if unit.any() else None
@@ -133,7 +172,7 @@ class NgramEmbedder:
             missing = words
         for word in missing:
             row = len(self._row_of_word)
-            self._vectors[row] = word_vector(word)
+            self._vectors[row] = self._choice.vector(word)
             self._row_of_word[word] = row
         return [self._row_of_word[word] for word in words]
 
@@ -145,8 +184,8 @@ class NgramEmbedStep:
     input_column = "data"
     output_column = "ngram_embed_v1_embedding"
 
-    def __init__(self):
-        self._embedder = NgramEmbedder()
+    def __init__(self, words="topic"):
+        self._embedder = NgramEmbedder(words)
 
     def __call__(self, batch):
         vectors = np.empty(len(batch), dtype=object)
@@ -161,7 +200,15 @@ class NgramEmbedStep:
 
 def build_steps(extractor_request=None, container=None, base_steps=None, dataset_size=None, content_flags=None):
     """Granary's entry point: the steps to run over a batch, and a `prepare` that leaves the batch as it is."""
-    return {"steps": [*(base_steps or []), NgramEmbedStep()], "prepare": lambda batch: batch}
+    step = NgramEmbedStep(**parameters_of(extractor_request))
+    return {"steps": [*(base_steps or []), step], "prepare": lambda batch: batch}
+
+
+def parameters_of(extractor_request):
+    """The parameters that the collection gives the plugin, as arguments of the step; none without a request."""
+    config = getattr(extractor_request, "extractor_config", None)
+    parameters = getattr(config, "parameters", None) or {}
+    return {"words": parameters["words"]} if "words" in parameters else {}
 
 
 def extract(extractor_request=None, base_steps=None, dataset_size=None, content_flags=None):

@@ -4,6 +4,8 @@ import type * as lambda from 'aws-cdk-lib/aws-lambda';
 import type { EnvironmentOf } from '../../functions/core/env.ts';
 import type { DataStack } from '../stacks/data-stack.ts';
 import type { StageSettings } from '../stage.ts';
+import type { ImageRunner } from './image-runner.ts';
+import type { Runners } from './runners.ts';
 import { vectorBackendsValue } from './vector-backends.ts';
 
 export function baseEnvironment(data: DataStack, settings: StageSettings) {
@@ -23,7 +25,8 @@ export function storageEnvironment(data: DataStack, settings: StageSettings) {
 export function serviceEnvironment(
   data: DataStack,
   functions: {
-    readonly runnerName: string;
+    readonly runners: Runners;
+    readonly imageRunner: ImageRunner | undefined;
     readonly validatorName: string;
     readonly scannerNames: readonly string[];
     readonly lance: lambda.IFunction | undefined;
@@ -32,7 +35,12 @@ export function serviceEnvironment(
 ): EnvironmentOf<'api'> {
   return {
     ...storageEnvironment(data, settings),
-    RUNNER_FUNCTION: functions.runnerName,
+    RUNNER_FUNCTION: functions.runners.standard.function.functionName,
+    RUNNER_VARIANTS: Stack.of(data).toJsonString({
+      egress: functions.runners.egress?.function.functionName,
+      large: functions.runners.large?.function.functionName,
+    }),
+    IMAGE_FUNCTIONS: Stack.of(data).toJsonString(functions.imageRunner?.environmentValue() ?? {}),
     VALIDATOR_FUNCTION: functions.validatorName,
     PEPPER_SECRET: data.pepper.secretArn,
     RATE_LIMITS: JSON.stringify(settings.rateLimits),

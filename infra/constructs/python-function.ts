@@ -5,7 +5,7 @@ import { Stack } from 'aws-cdk-lib';
 import type * as iam from 'aws-cdk-lib/aws-iam';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
 import { Construct } from 'constructs';
-import type { FolderName, StageSettings } from '../stage.ts';
+import type { FolderName, Sizing, StageSettings } from '../stage.ts';
 import { projectFolder } from './bundle.ts';
 import { functionParts } from './function-parts.ts';
 
@@ -17,6 +17,8 @@ export interface PythonFunctionProps {
   readonly settings: StageSettings;
   /** Plugins bring wheels for x86-64; what has no native packages may be arm64. */
   readonly architecture: lambda.Architecture;
+  /** @default that of the stage */
+  readonly size?: Sizing[FolderName];
   /** @default none */
   readonly layer?: lambda.ILayerVersion;
   /** @default no traces, so that the role has no right but to write logs */
@@ -31,7 +33,7 @@ export class PythonFunction extends Construct {
 
   constructor(scope: Construct, id: string, props: PythonFunctionProps) {
     super(scope, id);
-    const { role, properties } = functionParts(this, props.folder, props.settings);
+    const { role, properties } = functionParts(this, props.folder, props.settings, props.size);
     this.role = role;
     this.function = new lambda.Function(this, 'Function', {
       ...properties,

@@ -7,6 +7,8 @@ import type * as lambda from 'aws-cdk-lib/aws-lambda';
 import type * as s3 from 'aws-cdk-lib/aws-s3';
 import type * as secretsmanager from 'aws-cdk-lib/aws-secretsmanager';
 import type * as sqs from 'aws-cdk-lib/aws-sqs';
+import type { BedrockLabels, LabelSettings } from '../../functions/core/labels/settings.ts';
+import { bedrockModel } from '../../functions/core/labels/settings.ts';
 
 export const tableActions = {
   get: ['dynamodb:GetItem'],
@@ -59,12 +61,46 @@ export function allowSecret(role: iam.IRole, ...secrets: readonly secretsmanager
 }
 
 /** A secret that people keep beside the stacks. Secrets Manager ends its ARN with six characters of its own. */
-export function allowSecretNamed(role: iam.IRole, name: string): void {
+function allowSecretNamed(role: iam.IRole, name: string): void {
   const { partition, region, account } = Stack.of(role);
   allow(
     role,
     ['secretsmanager:GetSecretValue'],
     [`arn:${partition}:secretsmanager:${region}:${account}:secret:${name}-??????`],
+  );
+}
+
+/** What the model that names clusters needs: its key, or the model itself wherever Bedrock may run it. */
+export function allowLabels(role: iam.IRole, labels: LabelSettings): void {
+  if (labels.provider === 'openai' && labels.secret_name !== undefined)
+    allowSecretNamed(role, labels.secret_name);
+  if (labels.provider === 'bedrock') allowBedrockModel(role, labels);
+}
+
+/**
+ * Converse needs the right to InvokeModel. An inference profile is a resource of its own, and the model must be allowed
+ * in every region that it may choose; but then only by way of the profile. @see Bedrock guide: prerequisites for
+ * inference profiles, global cross-region inference
+ */
+function allowBedrockModel(role: iam.IRole, labels: BedrockLabels): void {
+  const stack = Stack.of(role);
+  const region = labels.region ?? stack.region;
+  const { model, profile, global } = bedrockModel(labels.model_id);
+  const modelIn = (where: string) => `arn:${stack.partition}:bedrock:${where}::foundation-model/${model}`;
+  if (profile === undefined) {
+    allow(role, ['bedrock:InvokeModel'], [modelIn(region)]);
+    return;
+  }
+  const profileArn = `arn:${stack.partition}:bedrock:${region}:${stack.account}:inference-profile/${profile}`;
+  // A global profile has a model without a region; the call itself comes from our own.
+  const regions = global ? [region, ''] : (labels.destination_regions ?? []);
+  allow(role, ['bedrock:InvokeModel'], [profileArn]);
+  role.addToPrincipalPolicy(
+    new iam.PolicyStatement({
+      actions: ['bedrock:InvokeModel'],
+      resources: [...new Set(regions)].map(modelIn),
+      conditions: { StringEquals: { 'bedrock:InferenceProfileArn': profileArn } },
+    }),
   );
 }
 

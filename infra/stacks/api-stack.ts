@@ -26,12 +26,12 @@ export class ApiStack extends Stack {
 
   constructor(scope: Construct, id: string, { settings, data, processing }: ApiStackProps) {
     super(scope, id, stackProps(id, settings));
-    const runner = processing.runner.function;
     const validator = processing.validator.function;
     const environment = serviceEnvironment(
       data,
       {
-        runnerName: runner.functionName,
+        runners: processing.runners,
+        imageRunner: processing.imageRunner,
         validatorName: validator.functionName,
         scannerNames: processing.scanners.map((scanner) => scanner.function.functionName),
         lance: processing.lance?.function,
@@ -45,8 +45,9 @@ export class ApiStack extends Stack {
     allowBucket(this.api.role, data.archives, 'read', 'write', 'delete');
     // Changed and deleted documents get a segment of their own.
     allowBucket(this.api.role, data.index, 'read', 'write', 'delete');
-    allowInvoke(this.api.role, validator, runner);
-    allowSecret(this.api.role, data.pepper);
+    allowInvoke(this.api.role, validator);
+    processing.allowPlugins(this.api.role);
+    processing.imageRunner?.allowManage(this.api.role);
 
     this.query = new TypeScriptFunction(this, 'Query', { lambda: 'query', settings, environment });
     // Writes are rate limits, idempotency keys (let go after a failure) and the record of an execution.
@@ -61,8 +62,8 @@ export class ApiStack extends Stack {
     allowBucket(this.query.role, data.archives, 'read');
     allowBucket(this.query.role, data.index, 'read');
     allowVectorBackends(this.query.role, { data, lance: processing.lance?.function }, 'query');
-    allowInvoke(this.query.role, runner, ...processing.scanners.map((scanner) => scanner.function));
-    allowSecret(this.query.role, data.pepper);
+    processing.allowPlugins(this.query.role);
+    allowInvoke(this.query.role, ...processing.scanners.map((scanner) => scanner.function));
 
     this.authorizer = new TypeScriptFunction(this, 'Authorizer', {
       lambda: 'authorizer',

@@ -71,6 +71,8 @@ export class DataStack extends Stack {
         { id: 'cluster-inputs', prefix: 'runinputs/', expiration: Duration.days(7) },
         { id: 'exports', prefix: 'exports/', expiration: Duration.days(7) },
         { id: 'imports', prefix: 'imports/', expiration: Duration.days(7) },
+        // Images, sounds and PDF that somebody searched with, as long as the plugin reads them.
+        { id: 'queries', prefix: 'queries/', expiration: Duration.days(1) },
         { id: 'idempotent-replies', prefix: 'idempotency/', expiration: Duration.days(2) },
       ],
     });

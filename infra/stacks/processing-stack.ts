@@ -2,6 +2,7 @@
 import { CfnOutput, Duration, Stack } from 'aws-cdk-lib';
 import * as events from 'aws-cdk-lib/aws-events';
 import * as targets from 'aws-cdk-lib/aws-events-targets';
+import type * as iam from 'aws-cdk-lib/aws-iam';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
 import { SqsDestination } from 'aws-cdk-lib/aws-lambda-destinations';
 import { DynamoEventSource, SqsDlq, SqsEventSource } from 'aws-cdk-lib/aws-lambda-event-sources';
@@ -11,6 +12,7 @@ import type { EnvironmentOf } from '../../functions/core/env.ts';
 import { BatchWorkflow } from '../constructs/batch-workflow.ts';
 import { ClusterWorkflow } from '../constructs/cluster-workflow.ts';
 import { baseEnvironment, serviceEnvironment } from '../constructs/environment.ts';
+import { ImageRunner } from '../constructs/image-runner.ts';
 import { IsolatedNetwork } from '../constructs/isolated-network.ts';
 import { LanceFunction } from '../constructs/lance-function.ts';
 import { pythonLayer } from '../constructs/layers.ts';
@@ -21,13 +23,16 @@ import {
   allowBucket,
   allowDueIndex,
   allowInvoke,
+  allowLabels,
   allowPutEvents,
-  allowSecretNamed,
+  allowSecret,
   allowSend,
   allowStart,
   allowTable,
   tableActions,
 } from '../constructs/rights.ts';
+import type { Runners } from '../constructs/runners.ts';
+import { makeRunners, runnersOf } from '../constructs/runners.ts';
 import { TaxonomyWorkflow } from '../constructs/taxonomy-workflow.ts';
 import { TypeScriptFunction } from '../constructs/typescript-function.ts';
 import { allowVectorBackends, vectorBackendsValue } from '../constructs/vector-backends.ts';
@@ -51,7 +56,9 @@ export class ProcessingStack extends Stack {
   readonly indexJobs: QueueWithDlq;
   /** Outbox rows that the relay could not send, and runs of the sweeper that failed. */
   readonly leftovers: DeadLetterQueue;
-  readonly runner: PythonFunction;
+  readonly runners: Runners;
+  /** Where the stage runs plugins in container images. */
+  readonly imageRunner: ImageRunner | undefined;
   readonly validator: PythonFunction;
   readonly clusterer: PythonFunction;
   /** Share the scan of an index that is too large for one function; each is called by itself. */
@@ -77,7 +84,14 @@ export class ProcessingStack extends Stack {
       settings,
       architecture: lambda.Architecture.X86_64,
     });
-    this.runner = this.makeRunner();
+    const network =
+      settings.runnerNetwork === 'isolated'
+        ? new IsolatedNetwork(this, 'RunnerNetwork', { buckets: [data.blobs, data.archives] })
+        : undefined;
+    this.runners = makeRunners(this, settings, network);
+    this.imageRunner = settings.containerImages
+      ? new ImageRunner(this, 'ImageRunner', { settings, network })
+      : undefined;
     this.lance = settings.lancedb
       ? new LanceFunction(this, 'Lance', { settings, index: data.index })
       : undefined;
@@ -109,26 +123,11 @@ export class ProcessingStack extends Stack {
     this.makeOutputs();
   }
 
-  /** Runs users' code: no right but its own logs, an environment per tenant, no traces (that would be a right). */
-  private makeRunner(): PythonFunction {
-    const settings = this.#settings;
-    const architecture = lambda.Architecture.X86_64;
-    const network =
-      settings.runnerNetwork === 'isolated' ? new IsolatedNetwork(this, 'RunnerNetwork') : undefined;
-    const runner = new PythonFunction(this, 'PluginRunner', {
-      folder: 'plugin-runner',
-      settings,
-      architecture,
-      ...(settings.layers
-        ? { layer: pythonLayer(this, 'SciencePackages', 'python-science', architecture) }
-        : {}),
-      more: {
-        ...(settings.tenancy ? { tenancyConfig: lambda.TenancyConfig.PER_TENANT } : {}),
-        ...(network ? network.functionProps() : {}),
-      },
-    });
-    network?.keepFromCode(runner.role, runner.function);
-    return runner;
+  /** The right to run users' code, and to open the secrets that it declares. */
+  allowPlugins(role: iam.IRole): void {
+    allowInvoke(role, ...runnersOf(this.runners).map((runner) => runner.function));
+    allowSecret(role, this.#data.pepper);
+    this.imageRunner?.allowInvoke(role);
   }
 
   /**
@@ -155,7 +154,8 @@ export class ProcessingStack extends Stack {
     const shared = serviceEnvironment(
       data,
       {
-        runnerName: this.runner.function.functionName,
+        runners: this.runners,
+        imageRunner: this.imageRunner,
         validatorName: this.validator.function.functionName,
         scannerNames: this.scanners.map(({ function: { functionName } }) => functionName),
         lance: this.lance?.function,
@@ -178,29 +178,30 @@ export class ProcessingStack extends Stack {
     allowBucket(chunk.role, data.blobs, 'read', 'write');
     allowBucket(chunk.role, data.archives, 'read');
     allowBucket(chunk.role, data.index, 'read', 'write');
-    allowInvoke(chunk.role, this.runner.function);
+    this.allowPlugins(chunk.role);
 
     const taxonomy = make('Taxonomy', 'taxonomy', shared);
     allowBucket(taxonomy.role, data.blobs, 'read', 'write');
     allowBucket(taxonomy.role, data.archives, 'read');
     allowBucket(taxonomy.role, data.index, 'read', 'write');
-    allowInvoke(taxonomy.role, this.runner.function, ...this.scanners.map((scanner) => scanner.function));
+    this.allowPlugins(taxonomy.role);
+    allowInvoke(taxonomy.role, ...this.scanners.map((scanner) => scanner.function));
 
     const alert = make('Alert', 'alert', shared);
     allowBucket(alert.role, data.blobs, 'read', 'write');
     allowBucket(alert.role, data.archives, 'read');
     allowBucket(alert.role, data.index, 'read');
-    allowInvoke(alert.role, this.runner.function, ...this.scanners.map((scanner) => scanner.function));
+    this.allowPlugins(alert.role);
+    allowInvoke(alert.role, ...this.scanners.map((scanner) => scanner.function));
 
     // Signs the clusterer's URLs: it can give no right that this role does not have.
     const cluster = make('Cluster', 'cluster', {
       ...shared,
-      LABEL_MODEL: JSON.stringify(settings.labelModel),
+      LABEL_MODEL: JSON.stringify(settings.labels),
     });
     allowBucket(cluster.role, data.blobs, 'read', 'write');
     allowBucket(cluster.role, data.index, 'read', 'write');
-    const { secret_name: keyName } = settings.labelModel;
-    if (typeof keyName === 'string') allowSecretNamed(cluster.role, keyName);
+    allowLabels(cluster.role, settings.labels);
 
     const namespace = make('Namespace', 'namespace', shared);
     for (const bucket of [data.blobs, data.archives, data.index])
@@ -209,6 +210,7 @@ export class ProcessingStack extends Stack {
     const backends = { data, lance: this.lance?.function };
     for (const searching of [taxonomy, alert]) allowVectorBackends(searching.role, backends, 'query');
     allowVectorBackends(namespace.role, backends, 'drop');
+    this.imageRunner?.allowRemove(namespace.role);
 
     return { batch, chunk, taxonomy, alert, cluster, namespace };
   }
@@ -387,7 +389,7 @@ export class ProcessingStack extends Stack {
       IndexJobsQueueUrl: this.indexJobs.queue.queueUrl,
       IndexJobsDlqUrl: this.indexJobs.deadLetters.queueUrl,
       LeftoversQueueUrl: this.leftovers.queueUrl,
-      RunnerFunctionName: this.runner.function.functionName,
+      RunnerFunctionName: this.runners.standard.function.functionName,
       ValidatorFunctionName: this.validator.function.functionName,
       ClustererFunctionName: this.clusterer.function.functionName,
       RelayFunctionName: this.relay.function.functionName,

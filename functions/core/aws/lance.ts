@@ -4,6 +4,7 @@ import {
   type BackendErrorCode,
   type BackendLimits,
   type CopyIndex,
+  type CopyName,
   type CopyRow,
   type HeldRow,
   type VectorBackend,
@@ -83,7 +84,7 @@ export class LanceBackend implements VectorBackend {
     await this.#call('settle', { ...place(index), op: 'settle', metric: index.metric });
   }
 
-  async drop(index: CopyIndex): Promise<void> {
+  async drop(index: CopyName): Promise<void> {
     await this.#call('drop', { ...place(index), op: 'drop' });
   }
 
@@ -111,6 +112,6 @@ export class LanceBackend implements VectorBackend {
   }
 }
 
-function place(index: CopyIndex): { readonly folder: string; readonly table: string } {
+function place(index: CopyName): { readonly folder: string; readonly table: string } {
   return { folder: folderOf(index.namespace_id), table: tableNameOf(index) };
 }

@@ -6,6 +6,8 @@ import type { Ports, Settings } from '../ports.ts';
 import { arenaBytes } from '../vectors/vector-memory.ts';
 import { makeBackends } from './backends.ts';
 import { DynamoTable } from './dynamo.ts';
+import type { ImageFunctionSettings } from './image-functions.ts';
+import { LambdaImageFunctions } from './image-functions.ts';
 import { LambdaCaller } from './invoke.ts';
 import { S3Blobs } from './s3.ts';
 import { secret } from './secrets.ts';
@@ -37,12 +39,23 @@ export function readSettings(
 /** @param env what `readEnvironment(lambda)` returned. */
 export function makePorts<L extends ServiceLambda>(lambda: L, env: EnvironmentOf<L>): Ports {
   const values = env as EnvironmentOf<'api'>;
+  // Every call names its tenant where functions have environments per tenant: everywhere but on the emulator.
+  const runner = (name: string) => new LambdaCaller(name, values.STAGE !== 'local');
+  const { egress, large } = JSON.parse(values.RUNNER_VARIANTS) as { egress?: string; large?: string };
+  const images = JSON.parse(values.IMAGE_FUNCTIONS) as Partial<ImageFunctionSettings>;
   return {
     table: new DynamoTable(values.TABLE_NAME),
     blobs: new S3Blobs(values.BLOB_BUCKET),
     archives: new S3Blobs(values.ARCHIVE_BUCKET),
     index: new S3Blobs(values.INDEX_BUCKET),
-    runner: new LambdaCaller(values.RUNNER_FUNCTION, values.STAGE !== 'local'),
+    runner: runner(values.RUNNER_FUNCTION),
+    runners: {
+      ...(egress === undefined ? {} : { egress: runner(egress) }),
+      ...(large === undefined ? {} : { large: runner(large) }),
+    },
+    ...(images.name_prefix === undefined
+      ? {}
+      : { imageFunctions: new LambdaImageFunctions(images as ImageFunctionSettings) }),
     validator: new LambdaCaller(values.VALIDATOR_FUNCTION, false),
     scanners: {
       functions: (JSON.parse(values.SCAN_FUNCTIONS) as string[]).map((name) => new LambdaCaller(name, false)),

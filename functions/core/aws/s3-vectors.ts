@@ -5,6 +5,7 @@ import {
   type BackendErrorCode,
   type BackendLimits,
   type CopyIndex,
+  type CopyName,
   type CopyRow,
   type HeldRow,
   type VectorBackend,
@@ -151,7 +152,7 @@ export class S3VectorsBackend implements VectorBackend {
   /** The service builds its own structures. */
   async settle(): Promise<void> {}
 
-  async drop(index: CopyIndex): Promise<void> {
+  async drop(index: CopyName): Promise<void> {
     await this.#dropNamed(indexNameOf(index));
   }
 

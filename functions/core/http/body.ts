@@ -2,6 +2,12 @@
 import type { FieldFault } from '../errors.ts';
 import { AppError, invalid } from '../errors.ts';
 
+/** What one route accepts where that is more than `bodyLimits`. The service ends a request at 6 MB. */
+export interface BodyRoom {
+  readonly bytesMax: number;
+  readonly stringBytesMax: number;
+}
+
 export const bodyLimits = {
   bytesMax: 1_000_000,
   depthMax: 32,
@@ -15,11 +21,11 @@ const forbiddenNames = new Set(['__proto__', 'constructor', 'prototype']);
  *
  * @throws AppError request_too_large, request_not_json, request_invalid
  */
-export function parseBody(text: string): unknown {
+export function parseBody(text: string, room: BodyRoom = bodyLimits): unknown {
   const bytes = Buffer.byteLength(text);
-  if (bytes > bodyLimits.bytesMax) {
+  if (bytes > room.bytesMax) {
     throw new AppError('request_too_large', {
-      detail: `The body has ${bytes} bytes; at most ${bodyLimits.bytesMax} are accepted. Send large data by an upload.`,
+      detail: `The body has ${bytes} bytes; at most ${room.bytesMax} are accepted. Send large data by an upload.`,
     });
   }
   let value: unknown;
@@ -32,12 +38,12 @@ export function parseBody(text: string): unknown {
     });
   }
   const faults: FieldFault[] = [];
-  checkBounds(value, faults);
+  checkBounds(value, room.stringBytesMax, faults);
   if (faults.length > 0) throw invalid('request_invalid', faults);
   return value;
 }
 
-function checkBounds(root: unknown, faults: FieldFault[]): void {
+function checkBounds(root: unknown, stringBytesMax: number, faults: FieldFault[]): void {
   let keys = 0;
   const pending: { value: unknown; path: (string | number)[] }[] = [{ value: root, path: ['body'] }];
   const report = (path: (string | number)[], type: string, message: string) => {
@@ -45,8 +51,8 @@ function checkBounds(root: unknown, faults: FieldFault[]): void {
   };
   while (pending.length > 0) {
     const { value, path } = pending.pop()!;
-    if (typeof value === 'string' && Buffer.byteLength(value) > bodyLimits.stringBytesMax) {
-      report(path, 'too_large', `has more than ${bodyLimits.stringBytesMax} bytes; send it by an upload`);
+    if (typeof value === 'string' && Buffer.byteLength(value) > stringBytesMax) {
+      report(path, 'too_large', `has more than ${stringBytesMax} bytes; send it by an upload`);
     }
     if (typeof value === 'number' && !Number.isFinite(value))
       report(path, 'wrong_value', 'is not a finite number');

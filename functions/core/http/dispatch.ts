@@ -239,7 +239,7 @@ function readBody(event: APIGatewayProxyEvent, route: Route): unknown {
       detail: `The body must be JSON with Content-Type: application/json; got ${type.slice(0, 80)}.`,
     });
   }
-  const value = parseBody(text);
+  const value = parseBody(text, route.bodyRoom);
   const parsed = route.body.safeParse(value);
   if (!parsed.success) throw invalid('request_invalid', toFaults(parsed.error, 'body', value, route.body));
   return parsed.data;

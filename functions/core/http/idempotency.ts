@@ -1,6 +1,6 @@
 // `Idempotency-Key` on any POST: the first answer again for the same request, a refusal for a different one.
 // By hand rather than by Powertools, because the in-memory table must run it too (docs/adr/0002).
-import { createHash } from 'node:crypto';
+import { createHash, createHmac } from 'node:crypto';
 import type { Ctx } from '../context.ts';
 import { AppError } from '../errors.ts';
 import { randomCharacters } from '../ids.ts';
@@ -43,7 +43,10 @@ export async function once(
 ): Promise<StoredReply & { readonly replayed: boolean }> {
   const { table, blobs } = ctx.ports;
   const key = ctx.org.idempotency(space, idempotencyKey);
-  const digest = createHash('sha256').update(request).digest('hex');
+  // Keyed, because a request may hold a short secret, which a plain hash would let somebody guess.
+  const digest = createHmac('sha256', await ctx.ports.settings.pepper())
+    .update(`idempotent-request\u0000${request}`)
+    .digest('hex');
   const nowSeconds = Math.floor(ctx.ports.clock.now() / 1000);
   // Not the request id: callers choose that, and may give one to many requests.
   const owner = randomCharacters(20, ctx.ports.random);

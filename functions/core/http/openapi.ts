@@ -34,6 +34,7 @@ name) are the same operation; \`x-client-path\` gives the second form. A path se
 const tagTexts: Readonly<Record<string, string>> = {
   namespaces: 'Tenants of the organisation; everything else lives in one.',
   'api-keys': 'Keys, with permissions and an end; shown once.',
+  secrets: 'Values that the plugins of a namespace get by name; they go in and never out.',
   plugins: 'Feature extractors of your own, in Python: upload, confirm, deploy.',
   buckets: 'Where objects are put, with the schema that they must fit.',
   objects: 'Raw data: lists of blobs, inline or stored apart.',

@@ -1,6 +1,8 @@
 // A route as data: what the gateway, the dispatcher, the OpenAPI document and the tests all read.
+
 import type * as z from 'zod';
 import type { ErrorCode } from '../errors.ts';
+import type { BodyRoom } from './body.ts';
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
@@ -34,6 +36,8 @@ export interface Route<
   readonly body?: Body;
   /** The body may be left out; the handler then gets what the schema makes of `{}`. */
   readonly bodyOptional: boolean;
+  /** Where a body may be larger than usual. */
+  readonly bodyRoom?: BodyRoom;
   readonly reply: Reply;
   readonly status: number;
   /** Codes beyond those that every route can answer with. */

@@ -1,5 +1,5 @@
 // Secrets of users at rest: AES-256-GCM under a key that is derived from the deployment's own secret, so that a read
-// of the table shows nothing. Only `deliver` has both the rows and a reason to open them.
+// of the table shows nothing. Opened by `deliver` for signatures, and by whoever calls a plugin that declares some.
 import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto';
 import type { RandomSource } from '../clock.ts';
 

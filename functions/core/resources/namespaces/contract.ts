@@ -29,6 +29,17 @@ export const VectorIndexSettings = z
   .strictObject({ backend: Backend.default('segments'), storage: Storage.default('float32') })
   .meta({ id: 'VectorIndexSettings' });
 
+const Plan = z.object({
+  container_images: z
+    .boolean()
+    .meta({ description: 'plugins may bring container images, where the stage runs any' }),
+});
+
+/** What is left out stays as it is; only keys with the permission "admin" may name any of it. */
+const PlanChange = z
+  .strictObject({ container_images: z.boolean().optional() })
+  .meta({ id: 'NamespacePlan', description: 'only for keys with the permission "admin"' });
+
 export const CreateNamespaceBody = z
   .strictObject({
     namespace_name: Name.optional(),
@@ -36,6 +47,7 @@ export const CreateNamespaceBody = z
     description: Description.nullish(),
     metadata: Metadata.optional(),
     vector_index: VectorIndexSettings.optional(),
+    plan: PlanChange.optional(),
     // Clients send these; plugins register themselves by their upload, and fields are indexed as they appear.
     feature_extractors: z.array(z.json()).max(100).optional(),
     payload_indexes: z.array(z.json()).max(100).nullish(),
@@ -62,6 +74,7 @@ export const UpdateNamespaceBody = z
     name: Name.optional(),
     description: Description.nullish(),
     metadata: Metadata.optional(),
+    plan: PlanChange.optional(),
   })
   .superRefine((body, ctx) => agree(ctx, body, 'name', 'namespace_name'))
   .transform(({ name, namespace_name, ...rest }) => ({ ...rest, name: namespace_name ?? name }))
@@ -76,6 +89,7 @@ export const Namespace = z
     description: z.string().nullable(),
     metadata: Metadata,
     vector_index: z.object({ backend: Backend, storage: Storage }),
+    plan: Plan,
     version: z.int(),
     created_at: Timestamp,
     updated_at: Timestamp,

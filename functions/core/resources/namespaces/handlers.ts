@@ -27,6 +27,7 @@ function toNamespace(stored: StoredNamespace): Namespace {
     description: stored.description,
     metadata: stored.metadata as Namespace['metadata'],
     vector_index: { backend, storage },
+    plan: { container_images: stored.plan?.container_images ?? false },
     version: stored.revision,
     created_at: stored.created_at,
     updated_at: stored.updated_at,

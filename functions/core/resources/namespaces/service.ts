@@ -4,6 +4,7 @@ import { defaultVectorIndex, fromVectorIndex, requireBackend } from '../../backe
 import { isoTime } from '../../clock.ts';
 import type { Ctx } from '../../context.ts';
 import { AppError } from '../../errors.ts';
+import { isPermitted } from '../../http/principal.ts';
 import { checkVersion } from '../../http/version.ts';
 import { newId } from '../../ids.ts';
 import type { CreateNamespaceBody, UpdateNamespaceBody } from './contract.ts';
@@ -45,6 +46,7 @@ export async function createNamespace(
       'feature_extractors and payload_indexes are not needed: plugins register by their upload, and every field of a document can be filtered.',
     );
   }
+  checkPlan(ctx, body.plan);
   const time = isoTime(ctx.ports.clock.now());
   const namespace: StoredNamespace = {
     id: newId('namespace', ctx.ports.clock, ctx.ports.random),
@@ -52,6 +54,7 @@ export async function createNamespace(
     state: 'active',
     description: body.description ?? null,
     metadata: (body.metadata ?? {}) as StoredNamespace['metadata'],
+    ...(body.plan === undefined ? {} : { plan: { ...body.plan } }),
     vector_index: fromVectorIndex({ ...defaultVectorIndex, backend, storage }),
     revision: 1,
     created_at: time,
@@ -59,6 +62,15 @@ export async function createNamespace(
   };
   await putNamespace(ctx, namespace);
   return namespace;
+}
+
+/** A plan costs the operator, so writing is not enough. @throws AppError key_not_permitted */
+function checkPlan(ctx: Ctx, plan: object | undefined): void {
+  if (plan === undefined || isPermitted(ctx.principal, 'admin')) return;
+  throw new AppError('key_not_permitted', {
+    detail: 'Changing the plan of a namespace needs the permission "admin".',
+    extra: { needed: 'admin' },
+  });
 }
 
 /** Those that the key may see, newest first. */
@@ -86,7 +98,9 @@ export async function updateNamespace(
 ): Promise<StoredNamespace> {
   const before = await getNamespace(ctx, idOrName);
   checkVersion(ifMatch, before.revision);
+  checkPlan(ctx, body.plan);
   return changeNamespace(ctx, before, {
+    ...(body.plan === undefined ? {} : { plan: { ...before.plan, ...body.plan } }),
     ...(body.name === undefined ? {} : { name: body.name }),
     ...(body.description === undefined ? {} : { description: body.description }),
     ...(body.metadata === undefined ? {} : { metadata: body.metadata as StoredNamespace['metadata'] }),

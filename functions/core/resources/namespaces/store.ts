@@ -15,6 +15,8 @@ export interface StoredNamespace {
   readonly metadata: { readonly [name: string]: Attribute };
   /** Read it by `toVectorIndex`: rows that were made before there was a choice have none. */
   readonly vector_index?: { readonly [name: string]: Attribute };
+  /** What its users may do beyond the usual; rows without it have none of it. */
+  readonly plan?: { readonly container_images?: boolean };
   readonly revision: number;
   readonly created_at: string;
   readonly updated_at: string;
@@ -66,7 +68,7 @@ export async function putNamespace(ctx: Ctx, namespace: StoredNamespace): Promis
 export async function changeNamespace(
   ctx: Ctx,
   before: StoredNamespace,
-  changes: Partial<Pick<StoredNamespace, 'name' | 'description' | 'metadata'>>,
+  changes: Partial<Pick<StoredNamespace, 'name' | 'description' | 'metadata' | 'plan'>>,
 ): Promise<StoredNamespace> {
   const after = {
     ...before,
@@ -89,6 +91,7 @@ export async function changeNamespace(
           name: after.name,
           description: after.description,
           metadata: after.metadata,
+          ...(after.plan === undefined ? {} : { plan: after.plan }),
           revision: after.revision,
           updated_at: after.updated_at,
         },

@@ -27,7 +27,18 @@ const tombstoneSeconds = 30 * 86_400;
 
 /** Where objects of a namespace are; a test compares this with the keys that the slices make. */
 export const objectPrefixes = {
-  blobs: ['objects/', 'uploads/', 'documents/', 'batches/', 'runs/', 'runinputs/', 'exports/', 'imports/'],
+  blobs: [
+    'objects/',
+    'uploads/',
+    'documents/',
+    'batches/',
+    'runs/',
+    'runinputs/',
+    'exports/',
+    'imports/',
+    'taxonomies/',
+    'queries/',
+  ],
   archives: ['uploads/', 'plugins/'],
   index: [''],
 } as const;
@@ -203,6 +214,8 @@ async function dropResources(ctx: NsCtx, budget: Budget): Promise<boolean> {
       for (const pk of await partitionsOf(ctx, kind, id)) {
         if (!(await dropRows(ctx, pk, budget))) return false;
       }
+      // The name of a function of its own follows from the id, so it need not be known whether there is one.
+      if (kind === 'PLUGIN') await ctx.ports.imageFunctions?.remove(ctx.ns.namespaceId, id);
       await ctx.ports.table.writeMany([{ delete: ctx.ns.resource(kind, id) }]);
       budget.take(1);
       if (budget.spent) return false;

@@ -66,6 +66,19 @@ const Feature = z.object({
   feature_uri: z.string(),
 });
 
+const DeploymentStatus = z.enum(['deployed', 'pending', 'failed', 'not_deployed', 'batch_only']);
+
+const Finding = z
+  .object({
+    type: z.string(),
+    file: z.string(),
+    line: z.int().meta({ description: 'from 1; 0 for the whole file' }),
+    column: z.int(),
+    message: z.string(),
+    fix: z.string().nullable(),
+  })
+  .meta({ id: 'PluginFinding' });
+
 export const Plugin = z
   .object({
     plugin_id: z.string(),
@@ -77,20 +90,58 @@ export const Plugin = z
     feature_uri: z.string(),
     input_mappings: z.record(z.string(), z.string()),
     compute_profile: z.record(z.string(), z.json()),
+    memory_class: z
+      .enum(['small', 'standard', 'large'])
+      .meta({ description: 'memory of the plugin itself: 256, 1,024 or 2,048 MB' }),
+    dependencies: z.array(z.string()).meta({ description: 'packages that the manifest asks for' }),
+    secrets: z.array(z.string()).meta({ description: 'names of the secrets that each call gets' }),
+    container_image: z
+      .string()
+      .nullable()
+      .meta({ description: 'image that it runs in; null: the runtime of this stage' }),
     code_hash: z.string().meta({ description: 'SHA-256 of the archive' }),
     archive_bytes: z.int(),
     s3_archive_url: z.string(),
     realtime: z.boolean().meta({ description: 'the archive has a realtime.py' }),
     validation_status: z.literal('passed'),
     validation_warnings: z.array(z.string()),
+    findings: z.array(Finding).meta({ description: 'the warnings with their places' }),
     deployed: z.boolean(),
-    deployment_status: z.enum(['deployed', 'pending', 'failed', 'not_deployed', 'batch_only']),
+    deployment_status: DeploymentStatus,
     deployed_at: Timestamp.nullable(),
     created_at: Timestamp,
     updated_at: Timestamp,
   })
   .meta({ id: 'Plugin' });
 export type Plugin = z.output<typeof Plugin>;
+
+const PluginVersion = z.object({
+  plugin_id: z.string(),
+  version: z.string(),
+  deployment_status: DeploymentStatus,
+  created_at: Timestamp,
+});
+
+export const RealtimeTestBody = z
+  .strictObject({
+    inputs: z
+      .record(z.string().max(200), z.json())
+      .meta({ description: 'what the service gets first, such as {"text": "..."}' }),
+    parameters: z.record(z.string().max(200), z.json()).default({}),
+  })
+  .meta({ id: 'RealtimeTest' });
+
+export type Json = z.output<ReturnType<typeof z.json>>;
+
+export const RealtimeTestReply = z
+  .object({
+    success: z.literal(true),
+    plugin_id: z.string(),
+    outputs: z.json().meta({ description: 'what the service answered' }),
+    latency_ms: z.number(),
+    logs: z.string().meta({ description: 'what it printed' }),
+  })
+  .meta({ id: 'RealtimeTestReply' });
 
 export const PluginStatus = z
   .object({
@@ -195,6 +246,7 @@ export const routes = {
     reply: Plugin.extend({
       success: z.literal(true),
       plugin: Plugin,
+      versions: z.array(PluginVersion).meta({ description: 'of the same name, newest first' }),
       presigned_download_url: z.string().nullable(),
     }),
     errors: ['plugin_not_found'],
@@ -222,10 +274,35 @@ export const routes = {
     errors: [
       'plugin_not_found',
       'plugin_realtime_unavailable',
+      'plugin_not_supported',
+      'plugin_secret_missing',
       'plugin_failed',
       'plugin_timeout',
       'plugin_unavailable',
     ],
+  }),
+  testPluginRealtime: route({
+    operation: 'testPluginRealtime',
+    method: 'POST',
+    path: `${one}/realtime/test`,
+    tag,
+    summary: "Send one request to a plugin's realtime.py",
+    description:
+      'For plugins that are deployed for realtime inference. It answers within 20 seconds or fails.',
+    rate: 'compute',
+    body: RealtimeTestBody,
+    reply: RealtimeTestReply,
+    errors: [
+      'plugin_not_found',
+      'plugin_realtime_unavailable',
+      'plugin_not_deployed',
+      'plugin_not_supported',
+      'plugin_secret_missing',
+      'plugin_failed',
+      'plugin_timeout',
+      'plugin_unavailable',
+    ],
+    example: { body: { inputs: { text: 'a query' }, parameters: {} } },
   }),
   undeployPlugin: route({
     operation: 'undeployPlugin',

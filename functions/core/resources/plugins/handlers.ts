@@ -6,7 +6,8 @@ import { Answer } from '../../http/handler.ts';
 import type { ListInput } from '../../page.ts';
 import { mergeListInput, pageOfAll } from '../../page.ts';
 import type { Plugin, routes } from './contract.ts';
-import type { StoredPlugin } from './service.ts';
+import { memoryClassOf } from './run.ts';
+import type { StoredFinding, StoredPlugin } from './service.ts';
 import {
   confirmPluginUpload,
   createPluginUpload,
@@ -16,6 +17,8 @@ import {
   getPlugin,
   isDeployed,
   listPlugins,
+  listVersions,
+  testRealtime,
   undeployPlugin,
 } from './service.ts';
 
@@ -45,14 +48,30 @@ function toPlugin(ctx: NsCtx, plugin: StoredPlugin): Plugin {
     archive_bytes: plugin.archive_bytes,
     s3_archive_url: ctx.ports.archives.uri(plugin.archive_key),
     realtime: plugin.has_realtime,
+    dependencies: [...(plugin.dependencies ?? [])],
+    secrets: [...(plugin.secrets ?? [])],
+    container_image: plugin.container_image ?? null,
+    memory_class: memoryClassOf(plugin),
     validation_status: 'passed',
-    validation_warnings: [...plugin.validation_warnings],
+    validation_warnings: warningsOf(plugin),
+    findings: (plugin.findings ?? []).map(toFinding),
     deployed: isDeployed(plugin),
     deployment_status: deploymentStatus(plugin),
     deployed_at: plugin.deployed_at,
     created_at: plugin.created_at,
     updated_at: plugin.updated_at,
   };
+}
+
+function toFinding({ type, file, line, column, message, fix }: StoredFinding): Plugin['findings'][number] {
+  return { type, file, line, column, message, fix };
+}
+
+function warningsOf({ findings = [], validation_warnings }: StoredPlugin): string[] {
+  return [
+    ...validation_warnings,
+    ...findings.map(({ file, line, column, message }) => `${file}:${line}:${column}: ${message}`),
+  ];
 }
 
 async function page(ctx: NsCtx, input: ListInput) {
@@ -86,7 +105,7 @@ const statusWords = {
     'NOT_DEPLOYED',
     'The plugin is checked and not in use. Deploy it to use it in a collection.',
   ],
-  queued: ['QUEUED', 'The deployment waits for its turn.'],
+  queued: ['QUEUED', 'The image of the plugin is being prepared. Deploy it again to go on.'],
   batch_only: ['DEPLOYED', 'Collections can use the plugin; queries are embedded by its batch steps.'],
   deployed: ['DEPLOYED', 'Collections can use the plugin; queries are embedded by its realtime.py.'],
   failed: ['FAILED', 'The last deployment could not load the plugin. Its answer held the traceback.'],
@@ -114,7 +133,7 @@ export const handlers: Handlers<typeof routes> = {
       plugin_id: plugin.id,
       validation_status: 'passed' as const,
       validation_errors: [],
-      validation_warnings: [...plugin.validation_warnings],
+      validation_warnings: warningsOf(plugin),
       deployment_status: deploymentStatus(plugin),
       feature_uri: uris[0]!,
       feature_uris: uris,
@@ -127,11 +146,17 @@ export const handlers: Handlers<typeof routes> = {
   getPlugin: async ({ ctx, params, query }) => {
     const stored = await getPlugin(ctx, params.plugin!);
     const plugin = toPlugin(ctx, stored);
+    const versions = (await listVersions(ctx, stored.plugin_name)).map((one) => ({
+      plugin_id: one.id,
+      version: one.version,
+      deployment_status: deploymentStatus(one),
+      created_at: one.created_at,
+    }));
     const url = query.return_presigned_urls
       ? await ctx.ports.archives.presignGet(stored.archive_key, 3600)
       : null;
     return new Answer(
-      { ...plugin, success: true as const, plugin, presigned_download_url: url },
+      { ...plugin, success: true as const, plugin, versions, presigned_download_url: url },
       { etag: stored.revision },
     );
   },
@@ -157,6 +182,10 @@ export const handlers: Handlers<typeof routes> = {
     const plugin = await deployPlugin(ctx, params.plugin!, query.deployment_type ?? body.deployment_type);
     return toDeployment(plugin, statusWords[plugin.deployment][1]);
   },
+  testPluginRealtime: async ({ ctx, params, body }) => ({
+    success: true as const,
+    ...(await testRealtime(ctx, params.plugin!, body)),
+  }),
   undeployPlugin: async ({ ctx, params }) =>
     toDeployment(
       await undeployPlugin(ctx, params.plugin!),

@@ -7,17 +7,17 @@ import { crash } from '../../crash.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid, isAppError } from '../../errors.ts';
 import { newId } from '../../ids.ts';
-import type { Blobs } from '../../store/blobs.ts';
 import { BlobConflict, BlobMissing } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
 import type { StoredUpload } from '../../store/upload-rows.ts';
 import { getUpload, putUpload } from '../../store/upload-rows.ts';
 import { archiveLimits, readArchive } from './archive.ts';
-import type { CreatePluginUploadBody } from './contract.ts';
-import type { StoredFeature, StoredPlugin } from './store.ts';
-import { pluginStore } from './store.ts';
+import type { CreatePluginUploadBody, Json, RealtimeTestBody } from './contract.ts';
+import { callRunner, memoryClassOf, refusalOf } from './run.ts';
+import type { StoredFeature, StoredFinding, StoredPlugin } from './store.ts';
+import { mayUseImages, pluginStore } from './store.ts';
 
-export type { StoredPlugin } from './store.ts';
+export type { StoredFinding, StoredPlugin } from './store.ts';
 
 /** Id of a plugin version: `text_embed_1_0_0`. */
 export function pluginId(name: string, version: string): string {
@@ -69,6 +69,9 @@ interface Validation {
     readonly features: readonly StoredFeature[];
     readonly input_mappings?: Readonly<Record<string, string>> | null;
     readonly compute_profile?: StoredPlugin['compute_profile'] | null;
+    readonly secrets?: readonly string[] | null;
+    readonly container_image?: string | null;
+    readonly dependencies?: readonly string[] | null;
   } | null;
   readonly has_realtime: boolean;
 }
@@ -126,6 +129,13 @@ export async function confirmPluginUpload(
   const validation = await validate(ctx, name, version, read.archive.sources, read.archive.otherFiles);
   const { manifest } = validation;
   if (!validation.ok || !manifest) throw invalid('plugin_invalid', validation.errors);
+  const image = manifest.container_image ?? null;
+  const imageFault = image === null ? undefined : await imageRefusal(ctx, image);
+  if (imageFault !== undefined) {
+    throw invalid('plugin_invalid', [
+      { type: 'container_image_refused', location: ['manifest.py', 0, 0], message: imageFault },
+    ]);
+  }
 
   const before = await pluginStore.find(ctx, id);
   if (before) return { plugin: sameContent(before, sha256), uploadId };
@@ -160,16 +170,57 @@ export async function confirmPluginUpload(
       input_mappings: manifest.input_mappings ?? {},
       compute_profile: manifest.compute_profile ?? {},
       has_realtime: validation.has_realtime,
+      secrets: manifest.secrets ?? [],
+      container_image: image,
+      dependencies: (manifest.dependencies ?? []).slice(0, dependenciesKept),
       deployment: 'not_deployed',
       deployed_at: null,
-      validation_warnings: validation.warnings
-        .map((w) => `${w.location.join(':')}: ${w.message}`)
-        .slice(0, 50),
+      validation_warnings: [],
+      findings: validation.warnings.slice(0, findingsKept).map(toFinding),
     },
     sha256,
   );
   await putUpload(ctx, { ...upload, state: 'confirmed', result: { plugin_id: id } });
   return { plugin, uploadId };
+}
+
+const findingsKept = 50;
+const dependenciesKept = 200;
+/** Longer messages are cut, so that the row stays small. */
+const messageLengthMax = 300;
+
+function toFinding({ type, location, message, fix }: FieldFault): StoredFinding {
+  const [file, line, column] = location;
+  return {
+    type,
+    file: String(file),
+    line: Number(line ?? 0),
+    column: Number(column ?? 0),
+    message: message.slice(0, messageLengthMax),
+    fix: fix?.slice(0, messageLengthMax) ?? null,
+  };
+}
+
+/** Why nothing in this namespace runs in images, with the way to it; undefined where something can. */
+async function imagesOff(ctx: NsCtx): Promise<Pick<FieldFault, 'message' | 'fix'> | undefined> {
+  if (ctx.ports.imageFunctions === undefined) {
+    return {
+      message: 'container_image is set, and this stage runs no images (its setting "containerImages" is off)',
+      fix: 'remove container_image and put packages that the runtime lacks under vendor/',
+    };
+  }
+  if (await mayUseImages(ctx)) return undefined;
+  return {
+    message: 'container_image is set, and the plan of this namespace has no container images',
+    fix: `let an admin key allow them by PATCH /v1/namespaces/${ctx.ns.namespaceId} {"plan": {"container_images": true}}`,
+  };
+}
+
+/** Why this namespace cannot run an image here; undefined where it can. */
+async function imageRefusal(ctx: NsCtx, image: string): Promise<string | undefined> {
+  const off = await imagesOff(ctx);
+  if (off) return `${off.message}; ${off.fix}.`;
+  return ctx.ports.imageFunctions?.refusal(ctx.ns.namespaceId, image);
 }
 
 async function readUploaded(ctx: NsCtx, key: string): Promise<Uint8Array> {
@@ -215,10 +266,22 @@ async function validate(
   otherFiles: readonly string[],
 ): Promise<Validation> {
   const files = [...sources].map(([path, content]) => ({ path, content_base64: content.toString('base64') }));
-  return (await ctx.ports.validator.call(
-    { name, version, files, other_files: otherFiles },
+  const { runners } = ctx.ports;
+  const off = await imagesOff(ctx);
+  const allow = {
+    egress: runners?.egress !== undefined,
+    container_images: off === undefined,
+    memory_classes: ['small', 'standard', ...(runners?.large === undefined ? [] : ['large'])],
+  };
+  const validation = (await ctx.ports.validator.call(
+    { name, version, files, other_files: otherFiles, allow },
     { timeoutMs: 60_000 },
   )) as Validation;
+  // The validator knows that images are off, and not why.
+  const errors = validation.errors.map((fault) =>
+    off && fault.type === 'container_image_not_supported' ? { ...fault, ...off } : fault,
+  );
+  return { ...validation, errors };
 }
 
 /** By id (`text_embed_1_0_0`) or as `text_embed@1.0.0`. @throws AppError plugin_not_found */
@@ -241,52 +304,66 @@ export async function listPlugins(ctx: NsCtx): Promise<StoredPlugin[]> {
   return pluginStore.list(ctx);
 }
 
+/** The versions of one plugin, newest first. */
+export async function listVersions(ctx: NsCtx, pluginName: string): Promise<StoredPlugin[]> {
+  return (await pluginStore.list(ctx)).filter((plugin) => plugin.plugin_name === pluginName);
+}
+
 /** Whether collections may run it. */
 export function isDeployed(plugin: Pick<StoredPlugin, 'deployment'>): boolean {
   return plugin.deployment === 'batch_only' || plugin.deployment === 'deployed';
 }
 
-/** URLs of archives for the first half of their time; signing one costs as much as reading a row. */
-const archiveUrls = new WeakMap<Blobs, Map<string, { readonly url: string; readonly untilMs: number }>>();
-const archiveUrlsMax = 1_000;
-
-async function archiveUrlOf(ctx: NsCtx, key: string, seconds: number): Promise<string> {
-  const { archives, clock } = ctx.ports;
-  const known = archiveUrls.get(archives) ?? new Map<string, { url: string; untilMs: number }>();
-  archiveUrls.set(archives, known);
-  const name = `${seconds} ${key}`;
-  const found = known.get(name);
-  if (found && clock.now() < found.untilMs) return found.url;
-  const url = await archives.presignGet(key, seconds);
-  if (known.size >= archiveUrlsMax) known.clear();
-  known.set(name, { url, untilMs: clock.now() + (seconds * 1000) / 2 });
-  return url;
-}
-
-/** What the runner needs to find and run a plugin. */
-export async function runnerPlugin(ctx: NsCtx, plugin: StoredPlugin, presignSeconds: number) {
-  return {
-    plugin_id: plugin.id,
-    sha256: plugin.archive_sha256,
-    archive_url: await archiveUrlOf(ctx, plugin.archive_key, presignSeconds),
-    root: plugin.root,
-    extractor_id: plugin.id,
-  };
-}
-
-/** The tenant of a runner call. The service's pattern admits no `#`. */
-export function tenantOf(ctx: NsCtx): string {
-  return `${ctx.principal.orgId}/${ctx.ns.namespaceId}`;
-}
-
 const loadBudgetMs = 60_000;
+/** The gateway waits for 29 s. A load that takes longer goes on, and the next deployment finds it done. */
+const deployWaitMs = 24_000;
+
+/** What the runner says when a call as a whole fails. @see functions/plugin-runner/_errors.py */
+interface RunnerError {
+  readonly code: string;
+  readonly message: string;
+  readonly traceback?: string | null;
+}
+
+interface RunnerAnswer {
+  readonly error?: RunnerError;
+  readonly logs?: unknown;
+}
+
+const notThePlugins: ReadonlySet<string> = new Set(['archive_download_failed', 'runner_unavailable']);
+const timeouts: ReadonlySet<string> = new Set(['plugin_timeout', 'plugin_load_timeout']);
+const oursToMend: ReadonlySet<string> = new Set(['bad_request', 'archive_hash_mismatch']);
+
+/** An answer that says anything at all. What runs users' code may be made to say nothing. */
+function answerOf(reply: unknown): RunnerAnswer & Readonly<Record<string, unknown>> {
+  if (typeof reply === 'object' && reply !== null && !Array.isArray(reply)) {
+    const { error } = reply as RunnerAnswer;
+    if (error === undefined || (typeof error?.code === 'string' && typeof error.message === 'string'))
+      return reply as RunnerAnswer & Readonly<Record<string, unknown>>;
+  }
+  throw new AppError('plugin_unavailable', { internal: 'the answer of the runner does not have its form' });
+}
+
+/** The error of a call that failed as a whole, with all that helps whoever wrote the plugin. */
+function callFault(what: string, { code, message, traceback }: RunnerError, logs: unknown): AppError {
+  const internal = `runner: ${code}: ${message}`;
+  if (oursToMend.has(code)) return new AppError('internal_error', { internal });
+  if (notThePlugins.has(code)) return new AppError('plugin_unavailable', { internal, retryAfterSeconds: 5 });
+  return new AppError(timeouts.has(code) ? 'plugin_timeout' : 'plugin_failed', {
+    detail: `${what}: ${message}`,
+    extra: { plugin_error: code, traceback: traceback ?? null, logs: String(logs ?? '').slice(-2000) },
+  });
+}
 
 /**
  * Loads the plugin once in the runner and marks it usable. Repeating it is harmless.
  *
  * Without `type`: realtime if the archive has a `realtime.py` and the stage can do it, else for batches only.
  *
- * @throws AppError plugin_not_found, plugin_realtime_unavailable, plugin_failed, plugin_timeout, plugin_unavailable
+ * One in an image of its own may be `queued` while its function is prepared; deploying it again goes on.
+ *
+ * @throws AppError plugin_not_found, plugin_realtime_unavailable, plugin_not_supported, plugin_secret_missing,
+ *   plugin_failed, plugin_timeout, plugin_unavailable
  */
 export async function deployPlugin(
   ctx: NsCtx,
@@ -309,28 +386,42 @@ export async function deployPlugin(
   }
   const target = wanted === 'realtime' ? 'deployed' : 'batch_only';
   if (plugin.deployment === target) return plugin;
-  const reply = (await ctx.ports.runner.call(
+  if (!(await isPrepared(ctx, plugin)))
+    return plugin.deployment === 'queued'
+      ? plugin
+      : pluginStore.update(ctx, plugin, { deployment: 'queued' });
+  const answered = await callRunner(
+    ctx,
+    plugin,
     {
       operation: 'check',
-      plugin: await runnerPlugin(ctx, plugin, 900),
       features: plugin.features.map((f) => ({ name: f.feature_name, dims: f.embedding_dim })),
       parameters: {},
       realtime: wanted === 'realtime',
       deadline_ms: loadBudgetMs,
     },
-    { tenant: tenantOf(ctx), timeoutMs: loadBudgetMs + 10_000 },
-  )) as { ok?: boolean; error?: { code: string; message: string }; logs?: string };
-  if (reply.error) {
-    const failed = await pluginStore.update(ctx, plugin, { deployment: 'failed' }, [
-      announce(ctx, 'plugin.failed', { type: 'plugin', id: plugin.id }, plugin.revision, {
-        code: reply.error.code,
-      }),
-    ]);
-    throw new AppError('plugin_failed', {
-      detail: `${failed.id} could not be loaded: ${reply.error.message}`,
-      extra: { plugin_error: reply.error.code, logs: (reply.logs ?? '').slice(-2000) },
+    { timeoutMs: deployWaitMs },
+  ).catch((error: unknown) => {
+    if (!isAppError(error, 'plugin_timeout')) throw error;
+    throw new AppError('plugin_timeout', {
+      detail: `${plugin.id} was not loaded within ${deployWaitMs / 1000} s. It goes on loading; deploy it again in a minute.`,
+      cause: error,
     });
+  });
+  const reply = answerOf(answered);
+  if (reply.error) {
+    const fault = callFault(`${plugin.id} could not be loaded`, reply.error, reply.logs);
+    if (fault.code === 'plugin_failed' || fault.code === 'plugin_timeout') {
+      await pluginStore.update(ctx, plugin, { deployment: 'failed' }, [
+        announce(ctx, 'plugin.failed', { type: 'plugin', id: plugin.id }, plugin.revision, {
+          code: reply.error.code,
+        }),
+      ]);
+    }
+    throw fault;
   }
+  if (reply.ok !== true)
+    throw new AppError('plugin_unavailable', { internal: 'the runner said neither yes nor no' });
   crash('plugin.deploy.after_check');
   return pluginStore.update(
     ctx,
@@ -344,17 +435,117 @@ export async function deployPlugin(
   );
 }
 
+/**
+ * Whether there is a function to call: at once for the runner's own, later for one made of an image.
+ *
+ * @throws AppError plugin_not_supported, plugin_failed, plugin_unavailable
+ */
+async function isPrepared(ctx: NsCtx, plugin: StoredPlugin): Promise<boolean> {
+  const image = plugin.container_image ?? null;
+  const refusal =
+    refusalOf(ctx.ports, plugin) ?? (image === null ? undefined : await imageRefusal(ctx, image));
+  if (refusal !== undefined)
+    throw new AppError('plugin_not_supported', { detail: `${plugin.id} cannot run here: ${refusal}` });
+  if (image === null) return true;
+  const state = await ctx.ports.imageFunctions!.ensure({
+    namespaceId: ctx.ns.namespaceId,
+    pluginId: plugin.id,
+    image,
+    memoryClass: memoryClassOf(plugin),
+  });
+  crash('plugin.deploy.after_ensure');
+  return state === 'ready';
+}
+
+async function removeImageFunction(ctx: NsCtx, plugin: StoredPlugin): Promise<void> {
+  if (typeof plugin.container_image === 'string')
+    await ctx.ports.imageFunctions?.remove(ctx.ns.namespaceId, plugin.id);
+}
+
+/** The gateway waits for 29 s; the rest is for the way there and back. */
+const realtimeTestMs = 20_000;
+const outputsBytesMax = 1_000_000;
+
+/** What a realtime service answered, as JSON. */
+export interface RealtimeTest {
+  readonly plugin_id: string;
+  readonly outputs: Json;
+  readonly latency_ms: number;
+  readonly logs: string;
+}
+
+/**
+ * Sends one request to a plugin's realtime.py and gives back what it says, whatever it is.
+ *
+ * @throws AppError plugin_not_found, plugin_realtime_unavailable, plugin_not_deployed, plugin_secret_missing,
+ *   plugin_not_supported, plugin_failed, plugin_timeout, plugin_unavailable
+ */
+export async function testRealtime(
+  ctx: NsCtx,
+  idOrName: string,
+  body: z.output<typeof RealtimeTestBody>,
+): Promise<RealtimeTest> {
+  const plugin = await getPlugin(ctx, idOrName);
+  if (!plugin.has_realtime) {
+    throw new AppError('plugin_realtime_unavailable', {
+      detail: `${plugin.id} has no realtime.py beside its manifest.py. Add one in a new version, or search with the plugin: its batch steps embed queries too.`,
+    });
+  }
+  if (plugin.deployment !== 'deployed') {
+    throw new AppError('plugin_not_deployed', {
+      detail: `${plugin.id} is not deployed for realtime inference (it is ${plugin.deployment}). Deploy it by POST .../plugins/${plugin.id}/deploy?deployment_type=realtime.`,
+    });
+  }
+  const beganMs = ctx.ports.clock.now();
+  const answered = await callRunner(
+    ctx,
+    plugin,
+    {
+      operation: 'realtime',
+      inputs: body.inputs,
+      parameters: body.parameters,
+      features: plugin.features.map((f) => ({ name: f.feature_name, dims: f.embedding_dim })),
+      deadline_ms: realtimeTestMs,
+    },
+    { timeoutMs: realtimeTestMs + 5_000 },
+  );
+  const reply = answerOf(answered);
+  if (reply.error) throw callFault(`${plugin.id} failed on the request`, reply.error, reply.logs);
+  if (reply.answer === undefined)
+    throw new AppError('plugin_unavailable', { internal: 'the runner gave neither an answer nor an error' });
+  const bytes = Buffer.byteLength(JSON.stringify(reply.answer));
+  if (bytes > outputsBytesMax) {
+    throw new AppError('plugin_failed', {
+      detail: `${plugin.id} answered with ${bytes} bytes of JSON; a test shows ${outputsBytesMax} at most.`,
+    });
+  }
+  return {
+    plugin_id: plugin.id,
+    outputs: reply.answer as Json,
+    latency_ms: Math.max(0, ctx.ports.clock.now() - beganMs),
+    logs: String(reply.logs ?? ''),
+  };
+}
+
 /** @throws AppError plugin_not_found, plugin_changed */
 export async function undeployPlugin(ctx: NsCtx, idOrName: string): Promise<StoredPlugin> {
-  const plugin = await getPlugin(ctx, idOrName);
-  if (plugin.deployment === 'not_deployed') return plugin;
-  return pluginStore.update(ctx, plugin, { deployment: 'not_deployed', deployed_at: null });
+  const before = await getPlugin(ctx, idOrName);
+  const plugin =
+    before.deployment === 'not_deployed'
+      ? before
+      : await pluginStore.update(ctx, before, { deployment: 'not_deployed', deployed_at: null });
+  // Every time, so that a repetition finishes what a crash left.
+  await removeImageFunction(ctx, plugin);
+  return plugin;
 }
 
 /** @throws AppError plugin_not_found, plugin_in_use with the collections, plugin_changed */
 export async function deletePlugin(ctx: NsCtx, idOrName: string): Promise<StoredPlugin> {
   const plugin = await getPlugin(ctx, idOrName);
-  await pluginStore.remove(ctx, plugin);
+  // The function of an image goes before the row that tells of it, and only if the row will go.
+  const hasFunction = typeof plugin.container_image === 'string';
+  const isUsed = hasFunction && (await pluginStore.dependants(ctx, plugin.id)).total > 0;
+  await pluginStore.remove(ctx, hasFunction && !isUsed ? await undeployPlugin(ctx, plugin.id) : plugin);
   // The archive is shared by content: another version may have the same bytes, so it stays until nothing names it.
   const others = await pluginStore.list(ctx);
   if (!others.some((other) => other.archive_key === plugin.archive_key))

@@ -1,4 +1,5 @@
 // How plugins are stored: one row for each version, in its namespace's partition.
+import type { NsCtx } from '../../context.ts';
 import type { StoredResource } from '../../store/resource-store.ts';
 import { resourceStore } from '../../store/resource-store.ts';
 import type { Attribute } from '../../store/table.ts';
@@ -13,7 +14,22 @@ export interface StoredFeature {
   readonly [name: string]: Attribute;
 }
 
-/** `failed`: the last deploy did not work; `batch_only` and `deployed` (with realtime inference) can run. */
+/** Something that the validation noticed and that refuses nothing. */
+export interface StoredFinding {
+  readonly type: string;
+  readonly file: string;
+  /** From 1; 0 where the finding is about the whole file. */
+  readonly line: number;
+  readonly column: number;
+  readonly message: string;
+  readonly fix: string | null;
+  readonly [name: string]: Attribute;
+}
+
+/**
+ * `failed`: the last deploy did not work; `batch_only` and `deployed` (with realtime inference) can run; `queued`: its
+ * image is still being prepared.
+ */
 export type Deployment = 'not_deployed' | 'queued' | 'batch_only' | 'deployed' | 'failed';
 
 /** One version of a plugin. Its content never changes; only `deployment` does. */
@@ -40,10 +56,18 @@ export interface StoredPlugin extends StoredResource {
   readonly input_mappings: { readonly [input: string]: string };
   readonly compute_profile: { readonly [name: string]: Attribute };
   readonly has_realtime: boolean;
+  /** Names of the namespace's secrets that a call gets; none where left out. */
+  readonly secrets?: readonly string[];
+  /** Image that it runs in, as a function of its own; null or left out: it runs in the runner. */
+  readonly container_image?: string | null;
+  /** Packages that the manifest asks for, as it writes them. */
+  readonly dependencies?: readonly string[];
   readonly deployment: Deployment;
   readonly deployed_at: string | null;
-  /** Findings of the validation that refuse nothing. */
+  /** What the validation said of plugins that were made before it kept places: as texts. */
   readonly validation_warnings: readonly string[];
+  /** Findings of the validation that refuse nothing. */
+  readonly findings?: readonly StoredFinding[];
 }
 
 /** A namespace holds at most 50 plugin versions (API rules, section 12). */
@@ -52,3 +76,12 @@ export const pluginStore = resourceStore<StoredPlugin>({
   noun: 'plugin',
   countMax: 50,
 });
+
+/** Whether the namespace's plan has container images. The row is the organisation's, and rows without a plan have none. */
+export async function mayUseImages(ctx: NsCtx): Promise<boolean> {
+  const row = await ctx.ports.table.get(ctx.org.namespace(ctx.ns.namespaceId));
+  const plan = row?.plan;
+  return (
+    typeof plan === 'object' && plan !== null && 'container_images' in plan && plan.container_images === true
+  );
+}

@@ -1,13 +1,17 @@
-// Turns query texts into vectors by the plugin that made the documents' vectors; what was embedded lately is kept.
+// Turns queries, texts or files, into vectors by the plugin that made the documents' vectors; what was embedded lately
+// is kept.
 import type { NsCtx } from '../../context.ts';
 import { AppError } from '../../errors.ts';
+import { newId } from '../../ids.ts';
 import type { FunctionCaller } from '../../ports.ts';
+import type { QueryContent } from '../../retrieval/index.ts';
 import { LruCache } from '../../store/lru-cache.ts';
 import { canonicalJson } from '../collections/service.ts';
+import { callRunner, tenantOf } from '../plugins/run.ts';
 import type { StoredPlugin } from '../plugins/service.ts';
-import { isDeployed, runnerPlugin, tenantOf } from '../plugins/service.ts';
+import { isDeployed } from '../plugins/service.ts';
 
-/** The feature that texts are embedded for. */
+/** The feature that queries are embedded for. */
 export interface EmbedTarget {
   readonly plugin: StoredPlugin;
   readonly feature_name: string;
@@ -16,14 +20,14 @@ export interface EmbedTarget {
   readonly parameters: Readonly<Record<string, unknown>>;
 }
 
-/** Why the plugin made no vector of one text. */
+/** Why the plugin made no vector of one query. */
 export interface TextFailure {
   readonly code: string;
   readonly message: string;
   readonly retryable: boolean;
 }
 
-/** A vector; `undefined` where the plugin makes none of the text; or what went wrong with this text alone. */
+/** A vector; `undefined` where the plugin makes none of the query; or what went wrong with this query alone. */
 export type Embedded = { readonly vector: Float32Array | undefined } | { readonly failure: TextFailure };
 
 /** What the runner answers; see functions/plugin-runner/handler.py. */
@@ -40,18 +44,19 @@ interface RunnerReply {
   readonly failures?: readonly (TextFailure & { readonly row: number })[];
 }
 
-/** Rows of one call end at this many bytes of text, so that the payload stays below the service's 6 MB. */
-const textBytesPerCall = 2_000_000;
+/** Rows of one call end at this many bytes of queries, so that the payload stays below the service's 6 MB. */
+const queryBytesPerCall = 2_000_000;
+/** Larger files go by a URL of a temporary object: a row holds them in base64, for the runner and as `data`. */
+const inlineFileBytesMax = 700_000;
+const fileUrlSeconds = 300;
 /** The answer comes in the reply itself, which the runner keeps below 4 MB. */
 const replyBytesPerCall = 3_000_000;
 const rowsPerCallMax = 1_000;
 const callsAtOnce = 4;
-/** An archive URL outlives any run. */
-const archiveUrlSeconds = 900;
 
 const cacheBytesMax = 16 * 2 ** 20;
-/** Only what people type is worth keeping; hundreds of texts at once are documents that a taxonomy classifies. */
-const cachedTextsMax = 50;
+/** Only what people type is worth keeping; hundreds of queries at once are documents that a taxonomy classifies. */
+const cachedQueriesMax = 50;
 
 const caches = new WeakMap<FunctionCaller, LruCache<Float32Array | undefined>>();
 
@@ -61,17 +66,31 @@ function cacheOf(ctx: NsCtx): LruCache<Float32Array | undefined> {
   return found;
 }
 
+type EmbedQuery = string | QueryContent;
+
+/** What tells queries apart; files by their bytes, wherever they came from. */
+const queryKey = (query: EmbedQuery) =>
+  typeof query === 'string' ? `text ${query}` : `file ${query.mime_type} ${query.digest}`;
+
+/** About how many bytes a query has in a call. */
+const queryBytes = (query: EmbedQuery) =>
+  typeof query === 'string'
+    ? Buffer.byteLength(query)
+    : query.bytes.length <= inlineFileBytesMax
+      ? query.bytes.length * (8 / 3)
+      : 4_000;
+
 /**
- * Embeds texts, one after the other in their order in the result.
+ * Embeds queries, each in its place in the result.
  *
- * @param texts each at most 32 kB
+ * @param queries texts of at most 32 kB, files of at most 10 MB
  * @throws AppError plugin_not_deployed, and for failures that concern all texts plugin_failed, plugin_timeout,
  *   plugin_unavailable
  */
-export async function embedTexts(
+export async function embedQueries(
   ctx: NsCtx,
   target: EmbedTarget,
-  texts: readonly string[],
+  queries: readonly EmbedQuery[],
   deadlineMs: number,
 ): Promise<Embedded[]> {
   const { plugin } = target;
@@ -80,7 +99,9 @@ export async function embedTexts(
       detail: `The query must be embedded by ${plugin.id}, which is not deployed. Deploy it by POST .../plugins/${plugin.id}/deploy.`,
     });
   }
-  if (texts.length > cachedTextsMax) return callRunner(ctx, target, texts, deadlineMs);
+  // Before the cache: others wait for what is asked for here, and must not get the refusal of this request.
+  await ctx.entered;
+  if (queries.length > cachedQueriesMax) return callAll(ctx, target, queries, deadlineMs);
 
   const cache = cacheOf(ctx);
   const key = canonicalJson([
@@ -90,19 +111,20 @@ export async function embedTexts(
     target.feature_name,
     target.parameters,
   ]);
-  // The cache asks for each missing text at once and before anything is awaited; one call then serves them all.
-  const missing: string[] = [];
+  // The cache asks for each missing query at once and before anything is awaited; one call then serves them all.
+  const missing: EmbedQuery[] = [];
   let settle: (embedded: Promise<Embedded[]>) => void = () => {};
   const called = new Promise<Embedded[]>((resolve) => {
     settle = resolve;
   });
-  const wanted = texts.map(async (text): Promise<Embedded> => {
+  const wanted = queries.map(async (query): Promise<Embedded> => {
+    const name = `${key} ${queryKey(query)}`;
     try {
-      const vector = await cache.get(`${key} ${text}`, async () => {
-        const place = missing.push(text) - 1;
+      const vector = await cache.get(name, async () => {
+        const place = missing.push(query) - 1;
         const embedded = (await called)[place]!;
         if ('failure' in embedded) throw new FailedText(embedded.failure);
-        return { value: embedded.vector, bytes: 200 + key.length + text.length * 2 + target.dims * 4 };
+        return { value: embedded.vector, bytes: 200 + name.length * 2 + target.dims * 4 };
       });
       return { vector };
     } catch (error) {
@@ -110,11 +132,11 @@ export async function embedTexts(
       throw error;
     }
   });
-  settle(missing.length === 0 ? Promise.resolve([]) : callRunner(ctx, target, missing, deadlineMs));
+  settle(missing.length === 0 ? Promise.resolve([]) : callAll(ctx, target, missing, deadlineMs));
   return Promise.all(wanted);
 }
 
-/** Carries the failure of one text through the cache, which keeps no failures. */
+/** Carries the failure of one query through the cache, which keeps no failures. */
 class FailedText extends Error {
   readonly failure: TextFailure;
   constructor(failure: TextFailure) {
@@ -123,32 +145,32 @@ class FailedText extends Error {
   }
 }
 
-/** Cuts texts into calls that fit into payload and reply. */
-function cut(texts: readonly string[], dims: number): string[][] {
+/** Cuts queries into calls that fit into payload and reply. */
+function cut(queries: readonly EmbedQuery[], dims: number): EmbedQuery[][] {
   const rowsMax = Math.max(1, Math.min(rowsPerCallMax, Math.floor(replyBytesPerCall / (dims * 6 + 200))));
-  const calls: string[][] = [];
+  const calls: EmbedQuery[][] = [];
   let bytes = 0;
-  for (const text of texts) {
-    const own = Buffer.byteLength(text) + 200;
+  for (const query of queries) {
+    const own = queryBytes(query) + 200;
     const last = calls.at(-1);
-    if (last && last.length < rowsMax && bytes + own <= textBytesPerCall) {
-      last.push(text);
+    if (last && last.length < rowsMax && bytes + own <= queryBytesPerCall) {
+      last.push(query);
       bytes += own;
     } else {
-      calls.push([text]);
+      calls.push([query]);
       bytes = own;
     }
   }
   return calls;
 }
 
-async function callRunner(
+async function callAll(
   ctx: NsCtx,
   target: EmbedTarget,
-  texts: readonly string[],
+  queries: readonly EmbedQuery[],
   deadlineMs: number,
 ): Promise<Embedded[]> {
-  const calls = cut(texts, target.dims);
+  const calls = cut(queries, target.dims);
   const answers: Embedded[][] = [];
   for (let i = 0; i < calls.length; i += callsAtOnce) {
     answers.push(
@@ -163,36 +185,67 @@ async function callRunner(
 async function callOnce(
   ctx: NsCtx,
   target: EmbedTarget,
-  texts: readonly string[],
+  queries: readonly EmbedQuery[],
   deadlineMs: number,
 ): Promise<Embedded[]> {
   const { plugin, feature_name, dims, parameters } = target;
   const leftMs = deadlineMs - ctx.ports.clock.now();
   if (leftMs <= 0) throw new AppError('retriever_timeout');
-  // A plugin runs for nobody but its own namespace.
-  await ctx.entered;
-  const reply = (await ctx.ports.runner.call(
+  const reply = (await callRunner(
+    ctx,
+    plugin,
     {
       operation: 'embed',
-      plugin: await runnerPlugin(ctx, plugin, archiveUrlSeconds),
       features: [{ name: feature_name, dims }],
       parameters,
-      rows: texts.map((text, row) => ({
-        row,
-        data: text,
-        document_id: `query_${row}`,
-        blob_type: 'text',
-        mime_type: 'text/plain',
-        size_bytes: Buffer.byteLength(text),
-        feature_extractor_id: plugin.id,
-      })),
-      realtime: plugin.deployment === 'deployed',
+      rows: await Promise.all(
+        queries.map(async (query, row) => ({
+          row,
+          document_id: `query_${row}`,
+          feature_extractor_id: plugin.id,
+          ...(typeof query === 'string' ? textColumns(query) : await fileColumns(ctx, query)),
+        })),
+      ),
+      // A realtime service is given texts; files go through the steps that read files.
+      realtime: plugin.deployment === 'deployed' && queries.every((query) => typeof query === 'string'),
       deadline_ms: leftMs,
     },
-    { tenant: tenantOf(ctx), timeoutMs: leftMs },
+    { timeoutMs: leftMs },
   )) as RunnerReply;
+  if (typeof reply !== 'object' || reply === null)
+    throw new AppError('plugin_unavailable', { internal: 'the answer of the runner is no object' });
   if (reply.error) throw embedFault(plugin.id, reply.error);
-  return readVectors(reply, target, texts.length);
+  return readVectors(reply, target, queries.length);
+}
+
+function textColumns(text: string) {
+  return { data: text, blob_type: 'text', mime_type: 'text/plain', size_bytes: Buffer.byteLength(text) };
+}
+
+const blobTypes: readonly (readonly [RegExp, string])[] = [
+  [/^image\//, 'image'],
+  [/^audio\//, 'audio'],
+  [/^video\//, 'video'],
+  [/^application\/pdf$/, 'pdf'],
+];
+
+/** A file as the objects of a batch come: a local file, whose URL or content is in `data` besides. */
+async function fileColumns(ctx: NsCtx, { bytes, mime_type, url }: QueryContent) {
+  const columns = {
+    blob_type: blobTypes.find(([pattern]) => pattern.test(mime_type))?.[1] ?? 'binary',
+    mime_type,
+    size_bytes: bytes.length,
+  };
+  if (bytes.length <= inlineFileBytesMax) {
+    const blob_base64 = Buffer.from(bytes).toString('base64');
+    return { ...columns, blob_base64, data: url ?? `data:${mime_type};base64,${blob_base64}` };
+  }
+  const { blobs, clock, random } = ctx.ports;
+  // A rule of the bucket deletes it in a day.
+  const key = `queries/${ctx.ns.namespaceId}/${newId('execution', clock, random)}`;
+  await blobs.put(key, bytes, { contentType: mime_type });
+  const blob_url = await blobs.presignGet(key, fileUrlSeconds);
+  return { ...columns, blob_url, data: url ?? blob_url };
 }
 
 function readVectors(
@@ -206,22 +259,30 @@ function readVectors(
       internal: `the runner's reply ${what}`,
     });
   const block = reply.vectors?.[feature_name];
-  if (!block || !reply.outputs || block.dims !== dims)
-    throw broken(`has no vectors of ${feature_name} with ${dims} numbers`);
+  const { outputs, failures = [] } = reply;
+  if (!Array.isArray(outputs) || !Array.isArray(failures) || typeof block?.data_base64 !== 'string')
+    throw broken('has no outputs, failures or vectors');
+  if (block.dims !== dims) throw broken(`has no vectors of ${feature_name} with ${dims} numbers`);
   const bytes = Buffer.from(block.data_base64, 'base64');
   if (bytes.length !== block.count * dims * 4)
     throw broken(`has ${bytes.length} bytes for ${block.count} vectors`);
   const embedded: Embedded[] = Array.from({ length: rows }, () => ({ vector: undefined }));
-  for (const { row, code, message, retryable } of reply.failures ?? [])
-    embedded[row] = { failure: { code, message, retryable } };
-  for (const { row, ordinal, features } of reply.outputs) {
+  const isPlace = (place: number, count: number) => Number.isInteger(place) && place >= 0 && place < count;
+  for (const { row, code, message, retryable } of failures as Required<RunnerReply>['failures']) {
+    if (!isPlace(row, rows)) throw broken('names a row that is not there');
+    embedded[row] = {
+      failure: { code: String(code), message: String(message), retryable: retryable === true },
+    };
+  }
+  for (const { row, ordinal, features } of outputs as Required<RunnerReply>['outputs']) {
     const place = features[feature_name];
-    // A text of which the plugin makes several outputs is searched for by the first.
+    // A query of which the plugin makes several outputs is searched for by the first.
     if (ordinal !== 0 || place === null || place === undefined) continue;
-    if (!(row >= 0 && row < rows && place >= 0 && place < block.count))
+    if (!isPlace(row, rows) || !isPlace(place, block.count))
       throw broken('names a row or a vector that is not there');
     const vector = new Float32Array(dims);
     for (let i = 0; i < dims; i++) vector[i] = bytes.readFloatLE((place * dims + i) * 4);
+    if (!vector.every(Number.isFinite)) throw broken('has a number that is not finite');
     embedded[row] = { vector };
   }
   return embedded;
