@@ -25,6 +25,7 @@ from dataclasses import dataclass
 RUNTIME = "ministack.core.lambda_runtime"
 SERVICE = "ministack.services.lambda_svc"
 TABLES = "ministack.services.dynamodb"
+WORKFLOWS = "ministack.services.stepfunctions"
 
 # A worker writes this and the request id to standard error, after its last log line and before its reply.
 LOG_END = "granary-end-of-log "
@@ -46,6 +47,7 @@ LOG_WAIT = "a silent handler waits 50 ms for log lines, and a line that is later
 LOG_NOT_TEXT = "one byte of log that is not UTF-8 ends the log reader; the worker then blocks on a full pipe"
 PARTITION_READ_WHOLE = "a query sorts and tests its whole partition for each page, so paging costs n squared"
 STREAM_DEAF = "after a restart stream readers wait at old positions of a stream that begins anew"
+CONCURRENCY_LOST = "a map reads no MaxConcurrencyPath, and runs everything at once"
 PROCESS_BURST = "every concurrent call of a function starts one more process, without a bound"
 
 MENDS = (
@@ -319,6 +321,18 @@ def _ordered_items(table, pk_val, sk_name, key_cond, eav, ean, esk, forward):
 
     scanned_count = len(candidates)
     query_filter""",
+    ),
+    # A reference path into the state's input, as the service reads it.
+    Mend(
+        CONCURRENCY_LOST,
+        WORKFLOWS,
+        """    max_conc = int(state_def.get("MaxConcurrency") or 0)
+""",
+        """    if "MaxConcurrencyPath" in state_def:
+        max_conc = int(_resolve_path_or_ctx(state_def["MaxConcurrencyPath"], effective, ctx))
+    else:
+        max_conc = int(state_def.get("MaxConcurrency") or 0)
+""",
     ),
     # The positions are stored, the records they count are not.
     Mend(

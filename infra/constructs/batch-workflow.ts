@@ -69,7 +69,7 @@ export function batchDefinition(parts: BatchParts): Definition {
       },
       Plan: step({
         functionArn: parts.batch,
-        payload: payload('plan'),
+        payload: { ...payload('plan'), map_concurrency: parts.mapConcurrency },
         resultPath: '$.plan',
         timeoutSeconds,
         next: 'HasChunks',
@@ -82,7 +82,8 @@ export function batchDefinition(parts: BatchParts): Definition {
       },
       Chunks: {
         Type: 'Map',
-        MaxConcurrency: parts.mapConcurrency,
+        // What the plan found: at most `mapConcurrency`, and less where a plugin wants less.
+        MaxConcurrencyPath: '$.plan.max_concurrency',
         ItemReader: {
           Resource: `arn:${parts.partition}:states:::s3:getObject`,
           ReaderConfig: { InputType: 'JSON' },

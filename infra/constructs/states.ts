@@ -11,8 +11,8 @@ export interface Definition {
   readonly States: Readonly<Record<string, State>>;
 }
 
-/** Work on an index goes through a queue and no state machine. */
-type StateJob = Exclude<Job, { kind: 'index' }>;
+/** Work on an index goes through a queue and no state machine; a schedule makes a job of its own. */
+type StateJob = Exclude<Job, { kind: 'index' | 'cluster_schedule' }>;
 
 type Fields<K extends StateJob['kind']> = readonly Exclude<keyof Extract<Job, { kind: K }>, 'kind'>[];
 

@@ -222,7 +222,10 @@ describe('a batch', () => {
       ReaderConfig: { InputType: 'JSON' },
       Parameters: { Bucket: 'blobs', 'Key.$': '$.plan.chunks_key' },
     });
-    expect(map.MaxConcurrency).toBe(7);
+    // The plan knows the plugins; the stage's own limit is what it begins with.
+    expect(map.MaxConcurrencyPath).toBe('$.plan.max_concurrency');
+    expect(map).not.toHaveProperty('MaxConcurrency');
+    expect(states.Plan!.Parameters.map_concurrency).toBe(7);
     expect(map.ResultPath).toBeNull();
     expect(map.ItemProcessor.ProcessorConfig).toEqual({ Mode: 'DISTRIBUTED', ExecutionType: 'STANDARD' });
     const { Chunk, Done } = map.ItemProcessor.States;
@@ -307,6 +310,7 @@ describe('the machines in the template', () => {
     const text = JSON.stringify(
       stage('local').one('AWS::StepFunctions::StateMachine', 'BatchWorkflow').Properties.DefinitionString,
     );
-    expect(text).toContain('\\"MaxConcurrency\\":2');
+    expect(text).toContain('\\"map_concurrency\\":2');
+    expect(text).toContain('\\"MaxConcurrencyPath\\":\\"$.plan.max_concurrency\\"');
   });
 });

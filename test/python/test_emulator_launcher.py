@@ -461,6 +461,20 @@ def test_a_log_ends_at_its_own_mark_and_needs_no_wait():
     assert worker._drain_stderr_to_end("r2") == "three"
 
 
+@pytest.mark.parametrize(("limit", "wanted"), [({"MaxConcurrencyPath": "$.plan.most"}, 3), ({"MaxConcurrency": 2}, 2)])
+def test_a_distributed_map_runs_as_many_children_as_its_path_says(limit, wanted):
+    module = launcher()
+    workflows = mended(module, module.WORKFLOWS)
+    workflows._run_sub_machine = lambda *_: {}
+    state = {"Type": "Map", "ItemsPath": "$.items", **limit, "End": True}
+    given = {"items": list(range(12)), "plan": {"most": 3}}
+    execution = {"stateMachineArn": "arn:aws:states:us-east-1:000000000000:stateMachine:m", "executionArn": "e"}
+    workflows._run_distributed_map(state, given, given, {"StartAt": "S", "States": {}}, execution, {})
+    # What the pool of its workers is made from.
+    [run] = workflows._map_runs.values()
+    assert run["maxConcurrency"] == wanted
+
+
 def test_the_launcher_refuses_a_version_that_its_mends_do_not_fit():
     module = launcher()
     with pytest.raises(RuntimeError, match="is there 0 times, not once"):

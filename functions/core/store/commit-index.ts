@@ -8,6 +8,7 @@ import { encodeSegment, type SegmentInput } from '../vectors/encode-segment.ts';
 import {
   type Addition,
   appendSegments,
+  dropFeatures,
   encodeManifest,
   type Manifest,
   type StoredSegment,
@@ -48,6 +49,8 @@ export interface IndexChange {
   readonly collection_id: string;
   /** Segments that are stored already. */
   readonly additions: readonly Addition[];
+  /** Features that the additions replace: they are not there from this commit on. */
+  readonly drop?: readonly string[];
   /** Documents that come (positive) or go (negative) with this commit. */
   readonly document_delta: number;
   /** The batch whose sequence becomes visible; the commit is refused if it is not the open one any more. */
@@ -61,7 +64,10 @@ export interface IndexChange {
 export interface CommitOptions {
   /** Names this commit for ever: a repetition finds it applied and changes nothing. At most 200 characters. */
   readonly token: string;
-  /** Further writes of the same transaction. When one of their conditions fails, nothing is written. */
+  /**
+   * Further writes of the same transaction. When one of their conditions fails, nothing is written. One that changes
+   * the row of a collection must be conditional on it, and then stands for the check that the collection exists.
+   */
   readonly writes?: readonly Write[];
   /**
    * The watermark that the caller read: its writes replace what was visible then. When a batch has committed since,
@@ -156,7 +162,8 @@ export async function commitIndex(
       const isSmall =
         change.additions.length > 0 && change.additions.every((addition) => 'every' in addition);
       const before = isSmall ? await fold(ctx, change.collection_id, manifests[i]!) : manifests[i]!;
-      const appended = appendSegments(forgetOld(before, nowMs), change.additions);
+      const remaining = dropFeatures(forgetOld(before, nowMs), change.drop ?? [], nowMs);
+      const appended = appendSegments(remaining, change.additions);
       const next = withHistory(appended, head, nowMs);
       const documentCount = Math.max(0, head.document_count + change.document_delta);
       const present = work.slice(i * dueTasks.length, (i + 1) * dueTasks.length);
@@ -181,12 +188,11 @@ export async function commitIndex(
     stored = true;
     crash(`${crashPoint}.after_manifest`);
     const byCollection = Object.fromEntries(ids.map((id, i) => [id, versions[i]!]));
-    for (const id of ids) {
-      ours.push(tokenWrite(ctx, id, token, byCollection), {
-        check: ctx.ns.resource('COLLECTION', id),
-        if: [{ present: true }],
-      });
-    }
+    for (const id of ids) ours.push(tokenWrite(ctx, id, token, byCollection));
+    // An item may be in a transaction once.
+    const checked = ids.filter((id) => !callers.some((write) => changesCollection(ctx, write, id)));
+    for (const id of checked)
+      ours.push({ check: ctx.ns.resource('COLLECTION', id), if: [{ present: true }] });
     try {
       const room = Math.max(0, transactionWritesMax - callers.length - ours.length);
       await table.write([...callers, ...ours, ...requests.slice(0, room)]);
@@ -198,9 +204,9 @@ export async function commitIndex(
       if (!(error instanceof ConditionFailed)) throw error;
       const at = (place: number) => error.of(callers.length + place);
       // The token is there: the write was ours and its answer was lost. The next look returns what it did.
-      if (ids.some((_, i) => at(ids.length + 2 * i))) continue;
-      for (const [i, id] of ids.entries()) {
-        if (at(ids.length + 2 * i + 1)) {
+      if (ids.some((_, i) => at(ids.length + i))) continue;
+      for (const [i, id] of checked.entries()) {
+        if (at(2 * ids.length + i)) {
           throw new AppError('collection_not_found', {
             detail: `The collection ${id} was deleted meanwhile.`,
           });
@@ -218,6 +224,11 @@ export async function commitIndex(
     detail: `The index of ${ids.join(', ')} is being written by too many at once; ${tries} tries did not get through.`,
     retryAfterSeconds: 2,
   });
+}
+
+function changesCollection(ctx: NsCtx, write: Write, collectionId: string): boolean {
+  const { pk, sk } = ctx.ns.resource('COLLECTION', collectionId);
+  return 'update' in write && write.update.pk === pk && write.update.sk === sk;
 }
 
 /** Whether the row of a token says that its commit is done. */

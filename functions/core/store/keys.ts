@@ -17,7 +17,7 @@ export const resourceKinds = [
 export type ResourceKind = (typeof resourceKinds)[number];
 
 /** Rows that belong to a parent resource, newest id last. */
-export type ChildKind = 'RUN' | 'EXEC' | 'VER';
+export type ChildKind = 'RUN' | 'EXEC' | 'VER' | 'REVIEW' | 'LOG';
 
 /** Longer than any id or name: titles have 200 characters, of 4 bytes at most. */
 const nameBytesMax = 800;
@@ -88,6 +88,13 @@ export interface NamespaceScope {
   refusedChange(collectionId: string, id: string): Key;
   /** The lock that makes batches of one collection run one at a time. */
   running(collectionId: string): Key;
+  /** One of the places that a namespace has for batches that run. */
+  runningSlot(place: number): Key;
+  /** Names the batch that upgrades a collection, or did last. */
+  upgrading(collectionId: string): Key;
+  /** A value for plugins, sealed. */
+  secret(name: string): Key;
+  secrets(): { pk: string; prefix: string };
   /** Says that a deleted collection may still have rows and objects, until the sweeper found none. */
   purge(collectionId: string): Key;
   /** Names the batch that a repeated trigger gets, until that batch is planned; `digest` is that of the request. */
@@ -155,6 +162,10 @@ export function namespaceScope(orgId: string, namespaceId: string): NamespaceSco
     pendingChanges: (collectionId) => ({ pk: collectionPk(collectionId), prefix: 'PEND#' }),
     refusedChange: (collectionId, id) => ({ pk: collectionPk(collectionId), sk: `REFUSED#${part(id)}` }),
     running: (collectionId) => ({ pk: collectionPk(collectionId), sk: 'RUN' }),
+    runningSlot: (place) => ({ pk, sk: `SLOT#${place}` }),
+    upgrading: (collectionId) => ({ pk: collectionPk(collectionId), sk: 'UPGRADE' }),
+    secret: (name) => ({ pk, sk: `SECRET#${part(name)}` }),
+    secrets: () => ({ pk, prefix: 'SECRET#' }),
     purge: (collectionId) => ({ pk, sk: `PURGE#${part(collectionId)}` }),
     pendingTrigger: (bucketId, digest) => ({ pk: bucketPk(bucketId), sk: `TRIG#${part(digest)}` }),
     receipt: (batchId, attempt, chunk) => ({

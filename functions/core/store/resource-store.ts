@@ -100,6 +100,17 @@ export interface ResourceStore<T extends StoredResource> {
    * @throws `<noun>_changed` when somebody else was faster, `<noun>_name_taken`.
    */
   update(ctx: NsCtx, before: T, changes: Partial<Fresh<T>>, alongside?: readonly Write[]): Promise<T>;
+  /**
+   * The writes of such an update, for a transaction of somebody else's. The first one holds the condition that the
+   * version is that of `before`; a further one can fail when a new parent is gone.
+   *
+   * @throws AppError request_too_large
+   */
+  updateWrites(
+    ctx: NsCtx,
+    before: T,
+    changes: Partial<Fresh<T>>,
+  ): { readonly after: T; readonly writes: Write[] };
   /** @throws `<noun>_in_use` with the dependants, `<noun>_changed`. */
   remove(ctx: NsCtx, before: T, alongside?: readonly Write[]): Promise<void>;
   /** At most 20 of the resources that need this one, and how many there are. */
@@ -166,9 +177,66 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
     return { shown, total };
   };
 
+  /** What an update writes; `commit` marks the row, so that a repetition knows its own write. */
+  const prepareUpdate = (ctx: NsCtx, before: T, changes: Partial<Fresh<T>>) => {
+    const after = {
+      ...before,
+      ...changes,
+      revision: before.revision + 1,
+      updated_at: isoTime(ctx.ports.clock.now()),
+    } as T;
+    checkSize(noun, after);
+    const commit = newCommit(ctx);
+    const names = new Set([...Object.keys(before), ...Object.keys(changes)]);
+    const set: Record<string, Attribute> = {};
+    const remove: string[] = [];
+    for (const name of names) {
+      if (name === 'id') continue;
+      const value = (after as unknown as Record<string, Attribute | undefined>)[name];
+      if (value === undefined) remove.push(name);
+      else set[name] = value;
+    }
+    const has = (list: readonly Parent[], parent: Parent) =>
+      list.some((p) => p.id === parent.id && p.kind === parent.kind);
+    const writes: Write[] = [
+      {
+        update: ctx.ns.resource(kind, before.id),
+        set: { ...set, last_commit: commit },
+        remove,
+        if: [{ attribute: 'revision', eq: before.revision }],
+      },
+      audit(ctx, `${noun}.update`, before.id),
+      ...(after.name === before.name
+        ? []
+        : ([
+            { put: { ...ctx.ns.name(kind, after.name), id: before.id }, if: [{ absent: true }] },
+            { delete: ctx.ns.name(kind, before.name) },
+          ] satisfies Write[])),
+      ...addEdges(
+        ctx,
+        after,
+        after.parents.filter((p) => !has(before.parents, p)),
+      ),
+      ...removeEdges(
+        ctx,
+        before.id,
+        before.parents.filter((p) => !has(after.parents, p)),
+      ),
+      ...(events.updated
+        ? [announce(ctx, events.updated, { type: noun, id: before.id }, after.revision)]
+        : []),
+    ];
+    return { after, writes, commit };
+  };
+
   return {
     find,
     dependants,
+
+    updateWrites(ctx, before, changes) {
+      const { after, writes } = prepareUpdate(ctx, before, changes);
+      return { after, writes };
+    },
 
     async get(ctx, idOrName) {
       const found = await find(ctx, idOrName);
@@ -235,54 +303,8 @@ export function resourceStore<T extends StoredResource>(definition: ResourceDefi
     },
 
     async update(ctx, before, changes, alongside = []) {
-      const after = {
-        ...before,
-        ...changes,
-        revision: before.revision + 1,
-        updated_at: isoTime(ctx.ports.clock.now()),
-      } as T;
-      checkSize(noun, after);
-      const commit = newCommit(ctx);
-      const names = new Set([...Object.keys(before), ...Object.keys(changes)]);
-      const set: Record<string, Attribute> = {};
-      const remove: string[] = [];
-      for (const name of names) {
-        if (name === 'id') continue;
-        const value = (after as unknown as Record<string, Attribute | undefined>)[name];
-        if (value === undefined) remove.push(name);
-        else set[name] = value;
-      }
-      const has = (list: readonly Parent[], parent: Parent) =>
-        list.some((p) => p.id === parent.id && p.kind === parent.kind);
-      const writes: Write[] = [
-        {
-          update: ctx.ns.resource(kind, before.id),
-          set: { ...set, last_commit: commit },
-          remove,
-          if: [{ attribute: 'revision', eq: before.revision }],
-        },
-        audit(ctx, `${noun}.update`, before.id),
-        ...(after.name === before.name
-          ? []
-          : ([
-              { put: { ...ctx.ns.name(kind, after.name), id: before.id }, if: [{ absent: true }] },
-              { delete: ctx.ns.name(kind, before.name) },
-            ] satisfies Write[])),
-        ...addEdges(
-          ctx,
-          after,
-          after.parents.filter((p) => !has(before.parents, p)),
-        ),
-        ...removeEdges(
-          ctx,
-          before.id,
-          before.parents.filter((p) => !has(after.parents, p)),
-        ),
-        ...(events.updated
-          ? [announce(ctx, events.updated, { type: noun, id: before.id }, after.revision)]
-          : []),
-        ...alongside,
-      ];
+      const { after, writes: own, commit } = prepareUpdate(ctx, before, changes);
+      const writes = [...own, ...alongside];
       try {
         await ctx.ports.table.write(writes);
       } catch (error) {

@@ -60,6 +60,8 @@ export interface Manifest {
   readonly retired: readonly RetiredSegment[];
   /** Oldest first; manifests of before versions could be read have none. */
   readonly history?: readonly PastVersion[];
+  /** Features that a commit took out, and the last version that held them. */
+  readonly dropped?: Readonly<Record<string, number>>;
 }
 
 /** A segment for one feature, which is made if it is new, or for all features (deletions, column patches). */
@@ -135,6 +137,20 @@ export function appendSegments(manifest: Manifest, additions: readonly Addition[
 }
 
 /**
+ * The same version without some features; what only they used is retired. For a commit that puts others in their
+ * place: call it before `appendSegments`.
+ */
+export function dropFeatures(manifest: Manifest, uris: readonly string[], nowMs: number): Manifest {
+  const gone = uris.filter((uri) => Object.hasOwn(manifest.features, uri));
+  if (gone.length === 0) return manifest;
+  const features = Object.fromEntries(
+    Object.entries(manifest.features).filter(([uri]) => !gone.includes(uri)),
+  );
+  const dropped = Object.fromEntries(gone.map((uri) => [uri, manifest.version]));
+  return { ...retire(manifest, features, nowMs), dropped: { ...manifest.dropped, ...dropped } };
+}
+
+/**
  * The next manifest: segments that exist in every feature (deletions, column patches).
  *
  * @throws VectorError as `appendSegments`
@@ -194,8 +210,9 @@ export function applyCompaction(
       throw new VectorError('feature_mismatch', `This compaction of ${uri} did not read the segment.`, key);
     }
   }
+  if (feature === undefined) throw new VectorError('compaction_stale', `There is no ${uri} any more.`);
   const settled_seq = from.segments.reduce((max, ref) => Math.max(max, ref.base_seq + ref.seq_max), -1);
-  let next: FeatureManifest = { ...feature!, segments: [], settled_seq };
+  let next: FeatureManifest = { ...feature, segments: [], settled_seq };
   for (const segment of added) {
     if (!segment.absolute) {
       throw new VectorError(
@@ -206,7 +223,7 @@ export function applyCompaction(
     }
     next = withSegment(uri, next, { ...segment, base_seq: 0 });
   }
-  for (const ref of feature!.segments) {
+  for (const ref of feature.segments) {
     const read = before.has(ref.key);
     if (read && (ref.kind !== 'data' || rewritten.has(ref.key))) continue;
     const list = dead.get(ref.key) ?? ref.dead;
@@ -337,7 +354,8 @@ function isManifest(value: unknown): value is Manifest {
     value.retired.every(
       (entry) => isObject(entry) && typeof entry.key === 'string' && isCount(entry.since_ms),
     ) &&
-    (value.history === undefined || (Array.isArray(value.history) && value.history.every(isPastVersion)))
+    (value.history === undefined || (Array.isArray(value.history) && value.history.every(isPastVersion))) &&
+    (value.dropped === undefined || (isObject(value.dropped) && Object.values(value.dropped).every(isCount)))
   );
 }
 

@@ -156,6 +156,11 @@ describe('a batch', () => {
     const batch = await runBatch(space, setup);
     expect(batch).toMatchObject({ progress: { total: 4, processed: 3, failed: 1 }, failed_object_count: 1 });
     const { results } = await client.call('GET', `${setup.bucket}/batches/${batch.batch_id}/failures`);
+    // Of the plugin's own code: the line that raised.
+    expect(results[0].traceback).toContain('pipeline.py');
+    expect(results[0].traceback).toContain('will not eat this');
+    const logs = await client.call('GET', `${setup.bucket}/batches/${batch.batch_id}/logs?failed_only=true`);
+    expect(logs.results[0].failures).toMatchObject([{ traceback: results[0].traceback }]);
     expect(results).toEqual([
       expect.objectContaining({
         object_id: ids[1],

@@ -279,6 +279,69 @@ describe('retry', () => {
     expectError(await world.call('POST', `${path}/retry`), 'batch_wrong_state');
   });
 
+  it('of a completed batch runs the failed objects alone, as they are now, in a batch of their own', async () => {
+    const world = await makeWorld();
+    const collection = await world.addCollection('articles');
+    const ids = await world.addObjects(Array.from({ length: 20 }, (_, i) => `text ${i}`));
+    const isBad = (text: string) => text === 'text 4' || text === 'text 9';
+    world.runner.behave = (row) => (isBad(row.data) ? { fail: 'plugin_row_failed' } : {});
+    const { batch_id } = (await world.call('POST', `${buckets}/articles/batches/trigger`)).body;
+    await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, batch_id));
+    const path = `${buckets}/articles/batches/${batch_id}`;
+    const before = (await world.call('GET', path)).body;
+    expect(before).toMatchObject({ status: 'COMPLETED', progress: { failed: 2 } });
+    // One of them is repaired; the other one fails again, which its batch tolerates, as the first one did.
+    await world.rewriteObject(ids[9]!, 'repaired');
+    const retried = await world.call('POST', `${path}/retry`);
+    expect(retried.body).toMatchObject({
+      status: 'PENDING',
+      retry_of: batch_id,
+      object_count: 2,
+      collection_ids: [collection.id],
+      max_failure_share: 1,
+    });
+    const again = await Promise.all(Array.from({ length: 4 }, () => world.call('POST', `${path}/retry`)));
+    expect(new Set(again.map((reply) => reply.body.batch_id))).toEqual(new Set([retried.body.batch_id]));
+    world.runner.calls.length = 0;
+    await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, retried.body.batch_id));
+    expect(world.runner.calls.flatMap((call) => call.rows.map((row) => row.data))).toEqual([
+      'text 4',
+      'repaired',
+    ]);
+    expect(
+      (await world.call('GET', `${buckets}/articles/batches/${retried.body.batch_id}`)).body,
+    ).toMatchObject({ status: 'COMPLETED', progress: { total: 2, processed: 1, failed: 1 } });
+    const documents = await world.call('POST', '/v1/namespaces/{ns}/collections/articles/documents/list', {
+      limit: 100,
+    });
+    expect(documents.body.total_count).toBe(19);
+    // The first batch is what it was, and can be retried again: what is done by now is left out.
+    expect((await world.call('GET', path)).body).toEqual(before);
+    world.runner.behave = () => ({});
+    world.runner.calls.length = 0;
+    const third = await world.call('POST', `${path}/retry`);
+    expect(third.body.batch_id).not.toBe(retried.body.batch_id);
+    await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, third.body.batch_id));
+    expect(world.runner.calls.flatMap((call) => call.rows.map((row) => row.data))).toEqual(['text 4']);
+  });
+
+  it('of a completed batch refuses where nothing of what failed can pass: deleted objects, or none transient', async () => {
+    const world = await makeWorld();
+    await world.addCollection('articles');
+    const ids = await world.addObjects(Array.from({ length: 20 }, (_, i) => `text ${i}`));
+    world.runner.behave = (row) => (row.data === 'text 3' ? { fail: 'plugin_row_failed' } : {});
+    const draft = await world.call('POST', `${buckets}/articles/batches`, { object_ids: ids });
+    await world.call('DELETE', `${buckets}/articles/objects/${ids[7]}`);
+    const path = `${buckets}/articles/batches/${draft.body.batch_id}`;
+    await world.call('POST', `${path}/submit`);
+    await runBatch(world.ctx, await jobFor(world.ctx, world.bucketId, draft.body.batch_id));
+    expectError(
+      await world.call('POST', `${path}/retry`, { retry_mode: 'transient_only' }),
+      'batch_wrong_state',
+    );
+    expect((await world.call('POST', `${path}/retry`)).body).toMatchObject({ object_count: 1 });
+  });
+
   it('in the mode transient_only leaves failed for good what cannot pass', async () => {
     const world = await makeWorld();
     await world.addCollection('articles');

@@ -652,3 +652,106 @@ describe('a batch that cannot end well', () => {
     expect((await read(world, job.batch_id)).status).toBe('FAILED');
   });
 });
+
+describe('chunks at a time', () => {
+  it.each([
+    ['what the stage allows, where no plugin says anything', {}, {}, 40, 40],
+    ['what the plugin wants, where that is less', { max_concurrency: 3 }, {}, 40, 3],
+    ['no more than the stage allows', { max_concurrency: 50 }, {}, 4, 4],
+    ['the least that any plugin of the batch wants', { max_concurrency: 9 }, { max_concurrency: 2 }, 40, 2],
+  ])('are %s', async (_, first, second, stage, wanted) => {
+    const world = await makeWorld();
+    await world.addPlugin('one', undefined, { compute_profile: first });
+    await world.addPlugin('two', undefined, { compute_profile: second });
+    await world.addCollection('a', ['one']);
+    await world.addCollection('b', ['two']);
+    const job = await jobFor(world.ctx, world.bucketId, await trigger(world));
+    await admitBatch(world.ctx, job);
+    const plan = await planBatch(world.ctx, job, { mapConcurrency: stage });
+    expect(plan.max_concurrency).toBe(wanted);
+    // The state machine may ask again, and goes on with the same.
+    expect(await planBatch(world.ctx, job, { mapConcurrency: stage })).toEqual(plan);
+  });
+
+  it('have the rows of one call of the plugin cut as its compute_profile says', async () => {
+    const world = await makeWorld();
+    await world.addPlugin('small', undefined, { compute_profile: { batch_size: 7 } });
+    await world.addCollection('a', ['small']);
+    await world.addObjects(['x']);
+    await run(world);
+    expect(world.runner.calls).toMatchObject([{ batch_size: 7, plugin: { plugin_id: 'small_1_0_0' } }]);
+  });
+});
+
+describe('a namespace', () => {
+  it('runs five batches at a time; a sixth waits until one of them has ended, however it ended', async () => {
+    const world = await makeWorld();
+    const { ctx } = world;
+    const collections = [];
+    for (let i = 0; i < 7; i++) collections.push(await world.addCollection(`c${i}`));
+    await world.addObjects(['a']);
+    const jobs = [];
+    for (const { id } of collections)
+      jobs.push(await jobFor(ctx, world.bucketId, await trigger(world, { collection_ids: [id] })));
+    const admitted = [];
+    for (const job of jobs) admitted.push(await admitBatch(ctx, job));
+    expect(admitted).toEqual(['start', 'start', 'start', 'start', 'start', 'wait', 'wait']);
+    expect(await read(world, jobs[5]!.batch_id)).toMatchObject({
+      status: 'PENDING',
+      lifecycle: 'queued',
+      lifecycle_reason: 'waits for one of the 5 batches of this namespace that run',
+    });
+    // Asked again it has its place already.
+    expect(await admitBatch(ctx, jobs[0]!)).toBe('start');
+    const plan = await planBatch(ctx, jobs[0]!);
+    for (const pointer of await pointersOf(ctx, plan.chunks_key)) await runChunk(ctx, pointer);
+    await commitBatch(ctx, jobs[0]!);
+    await finishBatch(ctx, jobs[0]!);
+    expect(await admitBatch(ctx, jobs[5]!)).toBe('start');
+    expect(await admitBatch(ctx, jobs[6]!)).toBe('wait');
+    await planBatch(ctx, jobs[1]!);
+    await failBatch(ctx, jobs[1]!, { reason: 'batch_chunks_missing', detail: 'x' });
+    expect(await admitBatch(ctx, jobs[6]!)).toBe('start');
+  });
+
+  it('lets go of the place of a batch that died without a word', async () => {
+    const world = await makeWorld();
+    const { ctx } = world;
+    const jobs = [];
+    for (let i = 0; i < 6; i++) {
+      const { id } = await world.addCollection(`c${i}`);
+      jobs.push(await jobFor(ctx, world.bucketId, await trigger(world, { collection_ids: [id] })));
+    }
+    for (const job of jobs.slice(0, 5)) await admitBatch(ctx, job);
+    expect(await admitBatch(ctx, jobs[5]!)).toBe('wait');
+    world.ports.clock.advance(7 * 3_600_000);
+    expect(await admitBatch(ctx, jobs[5]!)).toBe('start');
+  });
+
+  it('takes a batch up to its limit of documents and no further; what changes documents only is not counted', async () => {
+    const world = await makeWorld();
+    const { ctx } = world;
+    const { id } = await world.addCollection('articles');
+    await world.addObjects(texts(3));
+    const commit = async (documentsMax: number, body = {}) => {
+      const job = await jobFor(ctx, world.bucketId, await trigger(world, body));
+      await admitBatch(ctx, job);
+      const plan = await planBatch(ctx, job);
+      for (const pointer of await pointersOf(ctx, plan.chunks_key)) await runChunk(ctx, pointer);
+      try {
+        await commitBatch(ctx, job, { documentsMax });
+      } catch (error) {
+        await failBatch(ctx, job, { reason: 'quota_exceeded', detail: 'x' });
+        throw error;
+      }
+      await finishBatch(ctx, job);
+    };
+    await commit(3);
+    await commit(3, { dedup_strategy: 'force' });
+    await world.addObjects(['one more']);
+    await expect(commit(3)).rejects.toMatchObject({ code: 'quota_exceeded' });
+    expect(await indexedIds(ctx, id)).toHaveLength(3);
+    await commit(4);
+    expect(await indexedIds(ctx, id)).toHaveLength(4);
+  });
+});

@@ -61,6 +61,7 @@ export type Behaviour = (
   readonly vector?: readonly number[] | null;
   /** A code: the row fails with it. */
   readonly fail?: string | undefined;
+  readonly traceback?: string;
   readonly retryable?: boolean;
 };
 
@@ -70,6 +71,8 @@ export interface FakeRunner extends FunctionCaller {
   behave: Behaviour;
   /** Answers a whole call in another way; called before anything else. */
   answer: ((event: RunnerEvent) => unknown) | undefined;
+  /** What the plugin prints in a call, and what else the runner says of it. */
+  say: ((event: RunnerEvent) => Record<string, unknown>) | undefined;
   readonly calls: RunnerEvent[];
   readonly tenants: (string | undefined)[];
 }
@@ -78,6 +81,7 @@ export function makeRunner(): FakeRunner {
   const runner: FakeRunner = {
     behave: embed,
     answer: undefined,
+    say: undefined,
     calls: [],
     tenants: [],
     async call(payload, options) {
@@ -98,6 +102,7 @@ export function makeRunner(): FakeRunner {
             code: act.fail,
             message: `row ${row.row} was refused`,
             retryable: act.retryable ?? false,
+            traceback: act.traceback ?? null,
           });
           continue;
         }
@@ -128,6 +133,7 @@ export function makeRunner(): FakeRunner {
         warnings: [],
         logs: '',
         timings: {},
+        ...runner.say?.(event),
       };
     },
   };
@@ -147,6 +153,9 @@ export interface World extends App {
   addPlugin(
     name: string,
     features?: readonly { readonly name: string; readonly dims: number }[],
+    more?: Partial<Pick<StoredPlugin, 'version' | 'compute_profile' | 'deployment' | 'secrets'>> & {
+      readonly metric?: 'cosine' | 'dot' | 'euclid';
+    },
   ): Promise<StoredPlugin>;
   addCollection(
     name: string,
@@ -212,23 +221,25 @@ export async function makeWorld(stores: Partial<TestPorts> = {}): Promise<World>
         { put: objectItem(ctx, objectOf(objectId, Number(item!.version) + 1, text)) },
       ]);
     },
-    async addPlugin(name, features = [{ name: `${name}_embedding`, dims }]) {
+    async addPlugin(name, features = [{ name: `${name}_embedding`, dims }], more = {}) {
+      const { version = '1.0.0', metric = 'cosine', ...rest } = more;
+      const content = version === '1.0.0' ? name : `${name}@${version}`;
       return pluginStore.create(ctx, {
-        id: `${name}_1_0_0`,
-        name: `${name}@1.0.0`,
+        id: `${name}_${version.replaceAll('.', '_')}`,
+        name: `${name}@${version}`,
         parents: [],
         plugin_name: name,
-        version: '1.0.0',
+        version,
         description: null,
-        archive_sha256: createHash('sha256').update(name).digest('hex'),
-        archive_key: `plugins/${name}.zip`,
+        archive_sha256: createHash('sha256').update(content).digest('hex'),
+        archive_key: `plugins/${content}.zip`,
         archive_bytes: 100,
         root: name,
         features: features.map((feature) => ({
           feature_type: 'embedding',
           feature_name: feature.name,
           embedding_dim: feature.dims,
-          distance_metric: 'cosine',
+          distance_metric: metric,
         })),
         input_mappings: { text: 'text' },
         compute_profile: { batch_size: 64 },
@@ -236,6 +247,7 @@ export async function makeWorld(stores: Partial<TestPorts> = {}): Promise<World>
         deployment: 'batch_only',
         deployed_at: null,
         validation_warnings: [],
+        ...rest,
       });
     },
     async addCollection(name, plugins = ['embedder'], more = {}) {

@@ -16,6 +16,7 @@ import type { StoredCollection } from '../collections/service.ts';
 import { getCollection } from '../collections/service.ts';
 import type {
   ChunkCounts,
+  ChunkLog,
   ChunkOutcome,
   ChunkResult,
   ChunkSegment,
@@ -37,10 +38,13 @@ import { blobText, isBinary } from '../objects/service.ts';
 import { getPlugin } from '../plugins/service.ts';
 import type { RowOutput, RowResult } from './extract.ts';
 import { fault, objectFields, rowsOf, runExtractor } from './extract.ts';
-import type { ChunkFile, ChunkPointer, PlannedObject, RowFailure } from './files.ts';
+import type { ChunkFile, ChunkPointer, LogFile, PlannedObject, RowFailure } from './files.ts';
 import { batchKeys } from './files.ts';
+import { pluginLogWrite } from './log-rows.ts';
 import { contentHashOf } from './plan.ts';
+import type { StoredBatch } from './store.ts';
 import { findBatch } from './store.ts';
+import { targetOf } from './upgrade.ts';
 
 /** What a chunk answers: a few bytes, since the state machine keeps them. */
 export interface ChunkAnswer {
@@ -80,7 +84,7 @@ export async function runChunk(
   const key = ctx.ns.receipt(pointer.batch_id, pointer.attempt, pointer.chunk);
   const there = await ctx.ports.table.get(key);
   const file = await getJson<ChunkFile>(ctx.ports.blobs, pointer.key);
-  const receipt = there ? toReceipt(there) : await produce(ctx, file, untilMs);
+  const receipt = there ? toReceipt(there) : await produce(ctx, batch, file, untilMs);
   await finishChunk(ctx, pointer, receipt, file);
   return { chunk: pointer.chunk, done: true };
 }
@@ -109,9 +113,12 @@ export async function finishChunk(
 }
 
 /** Does the work and takes the receipt. @returns the receipt that counts: ours, or that of whoever was faster */
-async function produce(ctx: NsCtx, file: ChunkFile, untilMs: number): Promise<Receipt> {
+async function produce(ctx: NsCtx, batch: StoredBatch, file: ChunkFile, untilMs: number): Promise<Receipt> {
   const run = randomCharacters(8, ctx.ports.random);
-  const made = (file.carry && (await carryOver(ctx, file, run))) ?? (await extract(ctx, file, run, untilMs));
+  const collection = targetOf(batch, await getCollection(ctx, file.collection_id));
+  const made =
+    (file.carry && (await carryOver(ctx, collection, file, run))) ??
+    (await extract(ctx, collection, file, run, untilMs));
   const { batch_id, attempt, chunk, collection_id } = file;
   const keyOf = (name: string) => batchKeys.result(ctx, batch_id, attempt, chunk, run, name);
   const { blobs, table } = ctx.ports;
@@ -133,8 +140,22 @@ async function produce(ctx: NsCtx, file: ChunkFile, untilMs: number): Promise<Re
             ifAbsent: true,
           }),
         ]),
+    ...made.logs.map(({ place, file: log }) =>
+      blobs.put(keyOf(`log-${place}`), JSON.stringify(log), {
+        contentType: 'application/json',
+        ifAbsent: true,
+      }),
+    ),
   ]);
   crash('batch.chunk.after_results');
+  const logs = made.logs.map(
+    ({ place, plugin_id, rows, failed }): ChunkLog => ({
+      feature_extractor_id: plugin_id,
+      key: keyOf(`log-${place}`),
+      rows,
+      failed,
+    }),
+  );
   const errors: Record<string, number> = {};
   for (const failure of made.failures) errors[failure.code] = (errors[failure.code] ?? 0) + 1;
   const receipt: Receipt = {
@@ -144,6 +165,7 @@ async function produce(ctx: NsCtx, file: ChunkFile, untilMs: number): Promise<Re
     errors,
     result_key: keyOf('documents'),
     ...(made.failures.length > 0 ? { failures_key: keyOf('failures') } : {}),
+    ...(logs.length > 0 ? { logs } : {}),
     ...(isInline ? { outcome } : { outcome_key: keyOf('outcome') }),
     document_delta: 0,
     rows_written: false,
@@ -161,6 +183,8 @@ async function produce(ctx: NsCtx, file: ChunkFile, untilMs: number): Promise<Re
         },
         if: [{ absent: true }],
       },
+      // In the same transaction, so that a log is listed once, by whoever's results count.
+      ...logs.map((log) => pluginLogWrite(ctx, file, receipt, log)),
     ]);
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error;
@@ -176,10 +200,30 @@ interface Made {
   readonly outcome: ChunkOutcome;
   readonly counts: ChunkCounts;
   readonly failures: readonly RowFailure[];
+  readonly logs: readonly MadeLog[];
 }
 
-/** Takes over the results of an attempt before. @returns undefined when they are not there any more: then it runs again */
-async function carryOver(ctx: NsCtx, file: ChunkFile, run: string): Promise<Made | undefined> {
+/** What one extractor said. */
+interface MadeLog {
+  /** Of the extractor in its collection. */
+  readonly place: number;
+  readonly plugin_id: string;
+  readonly rows: number;
+  readonly failed: number;
+  readonly file: LogFile;
+}
+
+/**
+ * Takes over the results of an attempt before.
+ *
+ * @returns undefined when they are not there any more, or the collection has been upgraded since: then it runs again
+ */
+async function carryOver(
+  ctx: NsCtx,
+  collection: StoredCollection,
+  file: ChunkFile,
+  run: string,
+): Promise<Made | undefined> {
   const { carry, collection_id } = file;
   if (!carry) return undefined;
   const { blobs, index, table } = ctx.ports;
@@ -188,6 +232,7 @@ async function carryOver(ctx: NsCtx, file: ChunkFile, run: string): Promise<Made
   const receipt = toReceipt(item);
   try {
     const result = await getJson<ChunkResult>(blobs, receipt.result_key);
+    if (result.content_hash !== contentHashOf(collection)) return undefined;
     const outcome = await readOutcome(ctx, receipt);
     const segments: ChunkSegment[] = [];
     for (const one of outcome.segments) {
@@ -213,6 +258,7 @@ async function carryOver(ctx: NsCtx, file: ChunkFile, run: string): Promise<Made
       outcome: { ...outcome, segments },
       counts: { objects: file.objects.length, processed, skipped, failed: 0, documents },
       failures: [],
+      logs: [],
     };
   } catch (error) {
     if (error instanceof BlobMissing) return undefined;
@@ -230,10 +276,16 @@ interface Draft {
   readonly vectors: ReadonlyMap<string, Float32Array>;
 }
 
-async function extract(ctx: NsCtx, file: ChunkFile, run: string, untilMs: number): Promise<Made> {
-  const collection = await getCollection(ctx, file.collection_id);
+async function extract(
+  ctx: NsCtx,
+  collection: StoredCollection,
+  file: ChunkFile,
+  run: string,
+  untilMs: number,
+): Promise<Made> {
   const { objects } = file;
   const failures: RowFailure[] = [];
+  const logs: MadeLog[] = [];
   /** By object, by extractor: what each of its rows gave. */
   const results = objects.map((): RowResult[][] => []);
   for (const [x, extractor] of collection.feature_extractors.entries()) {
@@ -241,16 +293,25 @@ async function extract(ctx: NsCtx, file: ChunkFile, run: string, untilMs: number
     const rows = objects.flatMap((object, i) => rowsOf(object, extractor).map((row) => ({ i, row })));
     const key = batchKeys.result(ctx, file.batch_id, file.attempt, file.chunk, run, `runner-${x}`);
     const given = rows.map(({ row }) => row);
-    const found =
+    const found: Awaited<ReturnType<typeof runExtractor>> =
       given.length === 0
-        ? []
+        ? { results: [] }
         : await runExtractor(ctx, plugin, extractor, collection.id, given, untilMs, key);
+    if (found.log) {
+      logs.push({
+        place: x,
+        plugin_id: plugin.id,
+        rows: given.length,
+        failed: found.results.filter((result) => 'fault' in result).length,
+        file: { ...found.log, object_ids: [...new Set(given.map(({ object }) => object.object_id))] },
+      });
+    }
     for (const list of results) list.push([]);
-    for (const [r, result] of found.entries()) {
+    for (const [r, result] of found.results.entries()) {
       const { i, row } = rows[r]!;
       results[i]![x]!.push(result);
       if (!('fault' in result)) continue;
-      const { code, message, retryable } = result.fault;
+      const { code, message, retryable, traceback } = result.fault;
       failures.push({
         object_id: row.object.object_id,
         collection_id: collection.id,
@@ -260,6 +321,7 @@ async function extract(ctx: NsCtx, file: ChunkFile, run: string, untilMs: number
         code,
         message,
         retryable,
+        traceback,
       });
     }
   }
@@ -298,6 +360,7 @@ async function extract(ctx: NsCtx, file: ChunkFile, run: string, untilMs: number
       documents: drafts.length,
     },
     failures,
+    logs,
   };
 }
 
@@ -367,7 +430,7 @@ async function draftsOf(
     const body: DocumentBody = {
       fields,
       lineage: {
-        bucket_id: file.bucket_id,
+        bucket_id: object.bucket_id ?? file.bucket_id,
         object_id: object.object_id,
         object_version: object.version,
         batch_id: file.batch_id,

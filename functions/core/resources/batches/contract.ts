@@ -63,6 +63,35 @@ export const RetryBody = z.strictObject({
   max_failure_share: z.number().min(0).max(1).optional(),
 });
 
+export const UpgradeCollectionBody = z.strictObject({
+  feature_extractor_name: z.string().min(1).max(64).meta({ description: 'the plugin whose version changes' }),
+  version: z
+    .string()
+    .regex(/^v?\d{1,6}(\.\d{1,6}){0,2}$/, 'a version is three numbers, such as 1.1.0')
+    .meta({ description: 'the version that takes over; it must be deployed' }),
+  from_version: z
+    .string()
+    .regex(/^v?\d{1,6}(\.\d{1,6}){0,2}$/, 'a version is three numbers, such as 1.0.0')
+    .optional()
+    .meta({ description: 'the version that ends, where the collection uses several of the plugin' }),
+  parameters: z
+    .record(z.string(), z.json())
+    .optional()
+    .meta({ description: 'left out: those that the collection has' }),
+  feature_mapping: z
+    .record(z.string().min(1).max(100), z.string().min(1).max(100))
+    .optional()
+    .meta({ description: 'feature of the old version -> feature of the new one, where the names differ' }),
+  max_failure_share: options.max_failure_share,
+  idempotency_key: z.string().optional(),
+});
+
+const LogListQuery = z.strictObject({
+  ...ListQuery.shape,
+  failed_only: z.stringbool().optional().meta({ description: 'calls in which a row failed' }),
+  object_id: Identifier.optional().meta({ description: 'calls that got this object, with its own failures' }),
+});
+
 const Progress = z
   .object({
     total: z.int(),
@@ -113,6 +142,19 @@ export const Batch = z
       }),
     ),
     task_id: z.string(),
+    retry_of: z
+      .string()
+      .nullable()
+      .meta({ description: 'the completed batch whose failed objects this one runs again' }),
+    upgrade: z
+      .object({
+        from_feature_extractor_id: z.string(),
+        feature_extractor_id: z.string(),
+        feature_aliases: z.record(z.string(), z.string()),
+        bucket_ids: z.array(z.string()),
+      })
+      .nullable()
+      .meta({ description: 'the plugin version that takes over at the commit' }),
     attempt: z.int(),
     request_id: z.string(),
     metadata: Metadata,
@@ -135,12 +177,42 @@ export const Failure = z
     property: z.string().nullable(),
     code: z.string(),
     message: z.string(),
+    traceback: z.string().nullable().meta({ description: "the plugin's own frames, where it raised" }),
     retryable: z.boolean(),
     error: z.string(),
     error_type: z.enum(['transient', 'permanent']),
   })
   .meta({ id: 'BatchFailure' });
 export type Failure = z.output<typeof Failure>;
+
+export const BatchLog = z
+  .object({
+    batch_id: z.string(),
+    attempt: z.int(),
+    collection_id: z.string(),
+    chunk: z.int(),
+    feature_extractor_id: z.string(),
+    plugin_id: z.string(),
+    created_at: Timestamp,
+    rows: z.int().meta({ description: 'rows that the plugin was called with' }),
+    failed: z.int().meta({ description: 'rows of these that failed' }),
+    logs: z.string().meta({ description: 'standard output and error of the plugin, at most 64 kB' }),
+    warnings: z.array(z.string()),
+    failures: z
+      .array(
+        z.object({
+          object_id: z.string(),
+          property: z.string().nullable(),
+          code: z.string(),
+          message: z.string(),
+          traceback: z.string().nullable(),
+        }),
+      )
+      .meta({ description: 'the first 20; .../failures lists all' }),
+    timings: z.record(z.string(), z.number()).meta({ description: 'milliseconds, as the runner measured' }),
+  })
+  .meta({ id: 'BatchLog', description: 'one call of a plugin for one chunk of a batch' });
+export type BatchLog = z.output<typeof BatchLog>;
 
 const TriggeredCollection = z
   .object({
@@ -249,6 +321,45 @@ export const routes = {
     reply: listReply(Failure),
     errors: notFound,
   }),
+  listBatchLogs: route({
+    operation: 'listBatchLogs',
+    method: 'GET',
+    path: `${base}/{batch}/logs`,
+    tag,
+    summary: 'Read what the plugins printed in a batch, with warnings and tracebacks',
+    description:
+      'One entry for each chunk and plugin, the newest attempt first. Logs of failed and cancelled batches are kept too. Values of secrets are masked.',
+    rate: 'data',
+    query: LogListQuery,
+    reply: listReply(BatchLog),
+    errors: notFound,
+  }),
+  listPluginLogs: route({
+    operation: 'listPluginLogs',
+    method: 'GET',
+    path: '/v1/namespaces/{namespace}/plugins/{plugin}/logs',
+    tag,
+    summary: 'Read what a plugin printed in the batches of the last seven days, newest first',
+    rate: 'data',
+    query: LogListQuery,
+    reply: listReply(BatchLog),
+    errors: ['plugin_not_found'],
+  }),
+  upgradeCollection: route({
+    operation: 'upgradeCollection',
+    method: 'POST',
+    path: '/v1/namespaces/{namespace}/collections/{collection}/upgrade',
+    tag,
+    summary: 'Run a collection anew with another version of its plugin, then switch over at once',
+    description:
+      'The batch runs all objects of the buckets of the collection with the new version. Until its commit, searches use the old vectors; the commit puts documents, vectors and the extractor of the new version in their place together. URIs of old features go on working and name the new ones. Documents keep their ids. Where an object failed within the tolerated share, or is gone, its document stays as it was, but has no vector of the new version until a batch makes one: the next trigger does. The same request again, before the commit, is answered by the same batch.',
+    rate: 'compute',
+    status: 202,
+    body: UpgradeCollectionBody,
+    reply: Batch,
+    errors: ['collection_not_found', 'collection_busy', 'plugin_not_deployed'],
+    example: { body: { feature_extractor_name: 'text_embed', version: '1.1.0' } },
+  }),
   addBatchObjects: route({
     operation: 'addBatchObjects',
     method: 'POST',
@@ -294,7 +405,9 @@ export const routes = {
     method: 'POST',
     path: `${base}/{batch}/retry`,
     tag,
-    summary: 'Run what failed in a failed batch again, then commit all of it',
+    summary: 'Run what failed in a batch again',
+    description:
+      'A failed batch becomes a next attempt of itself: what was good is taken as it is, and all of it is committed together. Of a completed batch with tolerated failures, a new batch (`retry_of`) runs the failed objects as they are now; the same request again, while that runs, is answered by it.',
     rate: 'compute',
     body: RetryBody,
     bodyOptional: true,

@@ -11,8 +11,8 @@ import type { StoredExtractor } from '../collections/service.ts';
 import type { Json, JsonObject } from '../documents/service.ts';
 import type { StoredBlob } from '../objects/service.ts';
 import { blobText, isBinary } from '../objects/service.ts';
+import { callRunner } from '../plugins/run.ts';
 import type { StoredPlugin } from '../plugins/service.ts';
-import { runnerPlugin, tenantOf } from '../plugins/service.ts';
 import type { PlannedObject } from './files.ts';
 
 /** One row of a plugin's table: one blob of one object. */
@@ -27,6 +27,17 @@ export interface RowFault {
   readonly code: string;
   readonly message: string;
   readonly retryable: boolean;
+  /** The plugin's own frames, at most 4,000 characters; null where there are none. */
+  readonly traceback: string | null;
+}
+
+/** What a plugin said while it ran: its output, findings, and how long which part took. */
+export interface CallLog {
+  /** Standard output and error, at most 64 kB. */
+  readonly logs: string;
+  readonly warnings: readonly string[];
+  /** Names and milliseconds, as the runner gave them. */
+  readonly timings: { readonly [name: string]: number };
 }
 
 /** One output that a plugin made of a row. */
@@ -50,6 +61,10 @@ export function rowsOf(
 }
 
 const messageBytesMax = 1_000;
+const tracebackBytesMax = 4_000;
+const logBytesMax = 64 * 1024;
+const warningsMax = 100;
+const timingsMax = 20;
 const outputsPerRowMax = 100;
 const columnsMax = 200;
 const inlineRowsBytesMax = 4_000_000;
@@ -61,22 +76,40 @@ const callTries = 3;
 const callMsMax = 240_000;
 const reserveMs = 30_000;
 
-function cut(text: string): string {
+function cut(text: string, bytesMax = messageBytesMax): string {
   const bytes = Buffer.from(text.toWellFormed());
-  return bytes.length <= messageBytesMax
+  return bytes.length <= bytesMax
     ? bytes.toString()
     : `${bytes
-        .subarray(0, messageBytesMax - 4)
+        .subarray(0, bytesMax - 4)
         .toString()
         .replace(/\uFFFD+$/, '')}...`;
 }
 
-export function fault(code: string, message: string, retryable = false): RowFault {
+export function fault(code: string, message: string, retryable = false, traceback?: unknown): RowFault {
   // A code becomes a key of the summary; what does not look like one is not repeated.
   return {
     code: /^[a-z][a-z0-9_]{2,60}$/.test(code) ? code : 'plugin_failed',
     message: cut(message),
     retryable,
+    traceback: typeof traceback === 'string' && traceback !== '' ? cut(traceback, tracebackBytesMax) : null,
+  };
+}
+
+/** What a reply says about the call itself; anything in it may be of any form. */
+export function readLog(reply: unknown): CallLog {
+  const { logs, warnings, timings } = isRecord(reply) ? reply : {};
+  const named = Object.entries(isRecord(timings) ? timings : {}).filter(
+    (entry): entry is [string, number] =>
+      /^[a-z][a-z0-9_]{0,40}$/.test(entry[0]) && typeof entry[1] === 'number' && Number.isFinite(entry[1]),
+  );
+  return {
+    logs: typeof logs === 'string' ? cut(logs, logBytesMax) : '',
+    warnings: (Array.isArray(warnings) ? (warnings as unknown[]) : [])
+      .filter((warning) => typeof warning === 'string')
+      .slice(0, warningsMax)
+      .map((warning) => cut(warning)),
+    timings: Object.fromEntries(named.slice(0, timingsMax)),
   };
 }
 
@@ -110,7 +143,7 @@ async function inputOf(ctx: NsCtx, row: PluginRow, collectionId: string, pluginI
  *
  * @param untilMs on the context's clock: when the caller must have its answer
  * @param resultKey where the runner may put a large result, in the blob bucket; must be fresh
- * @returns one result per row, in order
+ * @returns one result per row, in order, and what the plugin said meanwhile; no log if it was not called
  * @throws AppError storage_* when our own stores cannot be reached
  */
 export async function runExtractor(
@@ -121,7 +154,7 @@ export async function runExtractor(
   rows: readonly PluginRow[],
   untilMs: number,
   resultKey: string,
-): Promise<RowResult[]> {
+): Promise<{ readonly results: RowResult[]; readonly log?: CallLog }> {
   const results = new Array<RowResult | undefined>(rows.length);
   const inputs: Record<string, unknown>[] = [];
   for (let i = 0; i < rows.length; i += 32) {
@@ -150,11 +183,15 @@ export async function runExtractor(
       else results[i + j] = { fault: one };
     }
   }
-  if (inputs.length > 0) await call(ctx, plugin, extractor, inputs, results, untilMs, resultKey);
-  return results.map(
-    (result) =>
-      result ?? { fault: fault('plugin_protocol_error', 'the runner said nothing about this row', true) },
-  );
+  const log =
+    inputs.length === 0 ? undefined : await call(ctx, plugin, extractor, inputs, results, untilMs, resultKey);
+  return {
+    results: results.map(
+      (result) =>
+        result ?? { fault: fault('plugin_protocol_error', 'the runner said nothing about this row', true) },
+    ),
+    ...(log ? { log } : {}),
+  };
 }
 
 async function call(
@@ -165,8 +202,8 @@ async function call(
   results: (RowResult | undefined)[],
   untilMs: number,
   resultKey: string,
-): Promise<void> {
-  const { blobs, clock, runner } = ctx.ports;
+): Promise<CallLog> {
+  const { blobs, clock } = ctx.ports;
   const given = inputs.map((input) => Number(input.row));
   const failAll = (one: RowFault) => {
     for (const row of given) results[row] = { fault: one };
@@ -176,15 +213,22 @@ async function call(
   const rowsKey = `${resultKey.replace(/\.json$/, '')}-rows.json`;
   if (isLarge) await blobs.put(rowsKey, text, { contentType: 'application/json' });
   const batchSize = Number(plugin.compute_profile.batch_size ?? 64);
+  /** Calls that were tried again, so that a log does not hide them. */
+  const tried: string[] = [];
+  const logOf = (reply: unknown): CallLog => {
+    const log = readLog(reply);
+    return { ...log, warnings: [...tried, ...log.warnings] };
+  };
   for (let attempt = 1; ; attempt++) {
     const leftMs = untilMs - clock.now() - reserveMs;
-    if (leftMs < 1_000)
-      return failAll(fault('plugin_timeout', 'no time was left to run the plugin on these rows', true));
+    if (leftMs < 1_000) {
+      failAll(fault('plugin_timeout', 'no time was left to run the plugin on these rows', true));
+      return logOf(undefined);
+    }
     const deadlineMs = Math.min(callMsMax, leftMs);
     const key = `${resultKey.replace(/\.json$/, '')}-${attempt}.json`;
     const event = {
       operation: 'run',
-      plugin: await runnerPlugin(ctx, plugin, presignSeconds),
       features: extractor.features.map((feature) => ({ name: feature.feature_name, dims: feature.dims })),
       parameters: extractor.parameters,
       batch_size: Number.isInteger(batchSize) && batchSize >= 1 ? Math.min(1_000, batchSize) : 64,
@@ -193,16 +237,22 @@ async function call(
       deadline_ms: deadlineMs,
     };
     let problem: RowFault;
+    let reply: unknown;
     try {
-      let reply = await runner.call(event, { tenant: tenantOf(ctx), timeoutMs: deadlineMs + reserveMs / 2 });
+      reply = await callRunner(ctx, plugin, event, { timeoutMs: deadlineMs + reserveMs / 2 });
       if (isRecord(reply) && reply.result_at_url === true) reply = await getJson<unknown>(blobs, key);
       const refused = isRecord(reply) ? reply.error : undefined;
-      if (refused === undefined) return readReply(reply, extractor, given, results);
-      const { code, message, retryable } = isRecord(refused) ? refused : {};
-      problem = fault(String(code), String(message), retryable === true);
+      if (refused === undefined) {
+        readReply(reply, extractor, given, results);
+        return logOf(reply);
+      }
+      const { code, message, retryable, traceback } = isRecord(refused) ? refused : {};
+      problem = fault(String(code), String(message), retryable === true, traceback);
     } catch (error) {
       if (isAppError(error, 'plugin_unavailable', 'plugin_timeout'))
         problem = fault(error.code, error.detail, true);
+      else if (isAppError(error, 'plugin_secret_missing', 'plugin_not_supported'))
+        problem = fault(error.code, error.detail);
       else if (error instanceof BlobMissing || error instanceof SyntaxError) {
         problem = fault('plugin_protocol_error', 'the result that the runner announced cannot be read', true);
       } else throw error;
@@ -213,7 +263,11 @@ async function call(
       attempt,
       rows: given.length,
     });
-    if (!problem.retryable || attempt >= callTries) return failAll(problem);
+    if (!problem.retryable || attempt >= callTries) {
+      failAll(problem);
+      return logOf(reply);
+    }
+    tried.push(cut(`call ${attempt} was tried again: ${problem.code}: ${problem.message}`));
     await pause(50 * attempt);
   }
 }
@@ -259,7 +313,7 @@ export function readReply(
     if (!isRecord(entry) || !known.has(entry.row as number)) continue;
     faults.set(
       entry.row as number,
-      fault(String(entry.code), String(entry.message), entry.retryable === true),
+      fault(String(entry.code), String(entry.message), entry.retryable === true, entry.traceback),
     );
   }
   for (const entry of reply.outputs as unknown[]) {

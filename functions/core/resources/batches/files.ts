@@ -6,6 +6,8 @@ import type { StoredBlob } from '../objects/service.ts';
 /** An object as the plan froze it. */
 export interface PlannedObject {
   readonly object_id: string;
+  /** Its bucket, where that is not the batch's own. */
+  readonly bucket_id?: string;
   readonly version: number;
   readonly blobs: readonly StoredBlob[];
   readonly metadata: { readonly [name: string]: Attribute };
@@ -55,6 +57,17 @@ export interface RowFailure {
   /** At most 1 kB. */
   readonly message: string;
   readonly retryable: boolean;
+  /** The plugin's own frames, at most 4,000 characters. Files of before tracebacks were kept have none. */
+  readonly traceback?: string | null;
+}
+
+/** What one call of a plugin said, beside its results. Its failures stand in the file of the chunk's failures. */
+export interface LogFile {
+  readonly logs: string;
+  readonly warnings: readonly string[];
+  readonly timings: { readonly [name: string]: number };
+  /** Objects whose rows the call got. */
+  readonly object_ids: readonly string[];
 }
 
 /** What the plan decided, written once per attempt: who comes second takes the first one's. */

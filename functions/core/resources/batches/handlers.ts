@@ -4,20 +4,24 @@ import type { Handlers } from '../../http/handler.ts';
 import { Answer } from '../../http/handler.ts';
 import type { ListInput } from '../../page.ts';
 import { mergeListInput, pageOfAll } from '../../page.ts';
-import type { Batch, Failure, routes } from './contract.ts';
-import type { RowFailure, StoredBatch } from './service.ts';
+import { boundedPage } from './bounded-page.ts';
+import type { Batch, BatchLog, Failure, routes } from './contract.ts';
+import type { LogEntry, RowFailure, StoredBatch } from './service.ts';
 import {
   addObjects,
   cancelBatch,
   draftBatch,
   getBatch,
   listBatches,
+  listBatchLogs,
   listFailures,
+  listPluginLogs,
   objectIdsOf,
   retryBatch,
   submitBatch,
   triggerBucket,
   triggerCollection,
+  upgradeCollection,
   withProgress,
 } from './service.ts';
 
@@ -53,6 +57,15 @@ function toBatch(ctx: NsCtx, stored: StoredBatch, objectIds: string[] = []): Bat
     error: stored.failure_detail,
     post_processing: stored.post_processing.map((one) => ({ ...one })),
     task_id: stored.task_id,
+    retry_of: stored.retry_of ?? null,
+    upgrade: stored.upgrade
+      ? {
+          from_feature_extractor_id: stored.upgrade.from_plugin_id,
+          feature_extractor_id: stored.upgrade.extractor.plugin_id,
+          feature_aliases: { ...stored.upgrade.renamed },
+          bucket_ids: [...stored.upgrade.bucket_ids],
+        }
+      : null,
     attempt: stored.attempt,
     request_id: stored.request_id,
     metadata: stored.metadata as Batch['metadata'],
@@ -89,7 +102,28 @@ async function page(ctx: NsCtx, bucket: string, input: ListInput, wanted: Wanted
 }
 
 function toFailure(stored: RowFailure): Failure {
-  return { ...stored, error: stored.message, error_type: stored.retryable ? 'transient' : 'permanent' };
+  return {
+    ...stored,
+    traceback: stored.traceback ?? null,
+    error: stored.message,
+    error_type: stored.retryable ? 'transient' : 'permanent',
+  };
+}
+
+function toLog({ key: _, failures_key: __, ...entry }: LogEntry): BatchLog {
+  return {
+    ...entry,
+    plugin_id: entry.feature_extractor_id,
+    warnings: [...entry.warnings],
+    failures: entry.failures.map(({ object_id, property, code, message, traceback }) => ({
+      object_id,
+      property,
+      code,
+      message,
+      traceback: traceback ?? null,
+    })),
+    timings: { ...entry.timings },
+  };
 }
 
 /** Options of a body without the members that were left out. */
@@ -151,8 +185,28 @@ export const handlers: Handlers<typeof routes> = {
   },
   listBatchFailures: async ({ ctx, params, query }) => {
     const batch = await getBatch(ctx, params.bucket!, params.batch!);
-    const failures = (await listFailures(ctx, batch)).map(toFailure);
-    return pageOfAll(ctx, `failures ${batch.batch_id}`, failures, query, ['object_id', 'code', 'message']);
+    const failures = await listFailures(ctx, batch);
+    const searched = ['object_id', 'code', 'message'];
+    return boundedPage(ctx, `failures ${batch.batch_id}`, failures, query, searched, toFailure);
+  },
+  listBatchLogs: async ({ ctx, params, query }) => {
+    const batch = await getBatch(ctx, params.bucket!, params.batch!);
+    const page = await listBatchLogs(ctx, batch, query);
+    return { ...page, results: page.results.map(toLog) };
+  },
+  listPluginLogs: async ({ ctx, params, query }) => {
+    const page = await listPluginLogs(ctx, params.plugin!, query);
+    return { ...page, results: page.results.map(toLog) };
+  },
+  upgradeCollection: async ({ ctx, params, body }) => {
+    const { max_failure_share, idempotency_key: _, parameters, ...request } = body;
+    const batch = await upgradeCollection(
+      ctx,
+      params.collection!,
+      { ...request, parameters: parameters as Parameters<typeof upgradeCollection>[2]['parameters'] },
+      { max_failure_share },
+    );
+    return answer(ctx, batch);
   },
   addBatchObjects: async ({ ctx, params, body }) => {
     const batch = await addObjects(ctx, params.bucket!, params.batch!, body.object_ids);

@@ -14,11 +14,13 @@ import { getCollection } from '../collections/service.ts';
 import { listReceipts, newestCommitted, toRow } from '../documents/service.ts';
 import type { StoredObject } from '../objects/service.ts';
 import { findObjects, isBinary, queryObjects } from '../objects/service.ts';
+import { findPlugin } from '../plugins/service.ts';
 import { rowsOf } from './extract.ts';
 import type { CarriedResult, ChunkFile, ChunkPointer, PlanFile, PlannedObject, RowFailure } from './files.ts';
 import { batchKeys } from './files.ts';
 import type { BatchJob, PlanSummary, StoredBatch } from './store.ts';
 import { findBatch, objectsMax, watchAttributes } from './store.ts';
+import { targetOf } from './upgrade.ts';
 
 /** A chunk ends at the first of these (decisions, section 1). */
 export const chunkLimits = { rowsMax: 1_000, inputBytesMax: 4_000_000, outputBytesMax: 32_000_000 } as const;
@@ -244,6 +246,11 @@ async function planObjects(
       else await target.writer.add(object);
     }
     if (target.total - target.skipped > target.objectsMax) {
+      if (batch.upgrade) {
+        throw new AppError('batch_too_large', {
+          detail: `The buckets of the collection "${target.collection.name}" hold more than ${target.objectsMax} objects, and an upgrade runs all of them in one batch. Make a second collection with the new version instead.`,
+        });
+      }
       throw new AppError('batch_too_large', {
         detail: `The bucket holds more than ${target.objectsMax} objects that the collection "${target.collection.name}" has not processed. Make batches of chosen objects: a draft, its objects, then submit.`,
       });
@@ -251,8 +258,9 @@ async function planObjects(
   }
 }
 
-const toPlanned = (object: StoredObject): PlannedObject => ({
+const toPlanned = (object: StoredObject, batch: StoredBatch): PlannedObject => ({
   object_id: object.object_id,
+  ...(object.bucket_id === batch.bucket_id ? {} : { bucket_id: object.bucket_id }),
   version: object.version,
   blobs: object.blobs,
   metadata: object.metadata,
@@ -295,11 +303,26 @@ async function planFresh(
           );
         }
       }
-      await planObjects(ctx, targets, batch, found.filter((object) => object !== undefined).map(toPlanned));
+      await planObjects(
+        ctx,
+        targets,
+        batch,
+        found.filter((object) => object !== undefined).map((object) => toPlanned(object, batch)),
+      );
     }
     return;
   }
-  const read = (after?: Key) => queryObjects(ctx, batch.bucket_id, { after, limit: pageRows });
+  for (const bucketId of batch.upgrade?.bucket_ids ?? [batch.bucket_id])
+    await planBucket(ctx, batch, bucketId, targets);
+}
+
+async function planBucket(
+  ctx: NsCtx,
+  batch: StoredBatch,
+  bucketId: string,
+  targets: readonly Target[],
+): Promise<void> {
+  const read = (after?: Key) => queryObjects(ctx, bucketId, { after, limit: pageRows });
   let reading = read();
   for (;;) {
     const page = await reading;
@@ -307,7 +330,12 @@ async function planFresh(
     if (page.next) reading = read(page.next);
     // Whoever awaits it gets its failure; if the planning fails before that, nobody does.
     reading.catch(() => undefined);
-    await planObjects(ctx, targets, batch, page.objects.map(toPlanned));
+    await planObjects(
+      ctx,
+      targets,
+      batch,
+      page.objects.map((object) => toPlanned(object, batch)),
+    );
     if (!page.next) return;
   }
 }
@@ -378,6 +406,34 @@ export interface PlanResult {
   /** Key in the blob bucket: a JSON list with one pointer for each chunk. */
   readonly chunks_key: string;
   readonly collection_ids: readonly string[];
+  /** Chunks at a time: what the stage allows, or less where a plugin of the batch wants less. */
+  readonly max_concurrency: number;
+}
+
+/** What the planning of a batch may not exceed. */
+export interface PlanLimits {
+  readonly objectsMax?: number;
+  /** Chunks of one batch that the stage runs at a time. */
+  readonly mapConcurrency?: number;
+}
+
+/**
+ * Chunks at a time. A chunk runs all extractors of its collection one after the other, so there are never more calls of
+ * a plugin than chunks.
+ */
+async function concurrencyOf(
+  ctx: NsCtx,
+  collections: readonly StoredCollection[],
+  stageMax: number,
+): Promise<number> {
+  const ids = new Set(collections.flatMap((one) => one.feature_extractors.map((e) => e.plugin_id)));
+  let lowest = stageMax;
+  for (const id of ids) {
+    const wanted = (await findPlugin(ctx, id))?.compute_profile.max_concurrency;
+    if (typeof wanted === 'number' && Number.isInteger(wanted) && wanted >= 1)
+      lowest = Math.min(lowest, wanted);
+  }
+  return lowest;
 }
 
 /**
@@ -385,19 +441,17 @@ export interface PlanResult {
  *
  * @throws AppError batch_wrong_state (cancelled meanwhile), collection_not_found
  */
-export async function planBatch(
-  ctx: NsCtx,
-  job: BatchJob,
-  limits: { readonly objectsMax: number } = { objectsMax },
-): Promise<PlanResult> {
+export async function planBatch(ctx: NsCtx, job: BatchJob, limits: PlanLimits = {}): Promise<PlanResult> {
   const { blobs } = ctx.ports;
   const { batch, heads } = await begin(ctx, job);
+  const collections: StoredCollection[] = [];
+  for (const head of heads) collections.push(targetOf(batch, await getCollection(ctx, head.collection_id)));
   crash('batch.plan.after_sequence');
   const planKey = batchKeys.plan(ctx, job.batch_id, job.attempt);
   const chunksKey = batchKeys.chunks(ctx, job.batch_id, job.attempt);
   const made = (await blobs.head(planKey))
     ? undefined
-    : await writePlan(ctx, job, batch, heads, planKey, limits);
+    : await writePlan(ctx, job, batch, heads, collections, planKey, limits);
   const plan = made ?? (await getJson<PlanFile>(blobs, planKey));
   crash('batch.plan.after_plan_file');
   await blobs.put(chunksKey, JSON.stringify(plan.chunks), { contentType: 'application/json' });
@@ -436,7 +490,12 @@ export async function planBatch(
     await runningBatch(ctx, job);
     throw error;
   }
-  return { chunks: plan.chunks.length, chunks_key: chunksKey, collection_ids: batch.collection_ids };
+  return {
+    chunks: plan.chunks.length,
+    chunks_key: chunksKey,
+    collection_ids: batch.collection_ids,
+    max_concurrency: await concurrencyOf(ctx, collections, limits.mapConcurrency ?? 1),
+  };
 }
 
 /** @returns undefined when another planner of the same attempt was faster: then its plan holds. */
@@ -445,14 +504,15 @@ async function writePlan(
   job: BatchJob,
   batch: StoredBatch,
   heads: readonly IndexHead[],
+  collections: readonly StoredCollection[],
   planKey: string,
-  limits: { readonly objectsMax: number },
+  limits: PlanLimits,
 ): Promise<PlanFile | undefined> {
   const run = randomCharacters(8, ctx.ports.random);
   let chunks = 0;
   const targets: Target[] = [];
-  for (const head of heads) {
-    const collection = await getCollection(ctx, head.collection_id);
+  for (const [i, head] of heads.entries()) {
+    const collection = collections[i]!;
     const sequence = batch.sequences[collection.id]!;
     const writer = new ChunkWriter(
       ctx,
@@ -468,7 +528,7 @@ async function writePlan(
       head,
       hash: contentHashOf(collection),
       writer,
-      objectsMax: limits.objectsMax,
+      objectsMax: limits.objectsMax ?? objectsMax,
       total: 0,
       skipped: 0,
     });

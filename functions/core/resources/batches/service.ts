@@ -6,11 +6,9 @@ import { now } from '../../context.ts';
 import { crash } from '../../crash.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid } from '../../errors.ts';
-import { newId } from '../../ids.ts';
 import { scanRowsMax } from '../../page.ts';
 import { audit } from '../../store/audit.ts';
 import { BlobMissing, getJson } from '../../store/blobs.ts';
-import { announce, enqueue } from '../../store/outbox.ts';
 import type { Attribute, Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
 import { getBucket } from '../buckets/service.ts';
@@ -18,24 +16,33 @@ import type { StoredCollection } from '../collections/service.ts';
 import { checkReads, collectionsReading, getCollection } from '../collections/service.ts';
 import { listReceipts } from '../documents/service.ts';
 import { findObjects } from '../objects/service.ts';
-import { createTask } from '../tasks/service.ts';
 import type { PlanFile, RowFailure } from './files.ts';
 import { batchKeys } from './files.ts';
-import type { DedupStrategy, StoredBatch } from './store.ts';
-import { batchItem, findBatch, jobOf, listBatchRows, objectsMax, toBatch, watchAttributes } from './store.ts';
-import { receiptsOf, stopBatch, tallyOf, watchUntil } from './workflow.ts';
+import type { BatchOptions } from './new-batch.ts';
+import { newBatch, submission, taskOf } from './new-batch.ts';
+import type { StoredBatch } from './store.ts';
+import {
+  batchItem,
+  findBatch,
+  isActive,
+  jobOf,
+  listBatchRows,
+  objectsMax,
+  toBatch,
+  watchAttributes,
+  watchUntil,
+} from './store.ts';
+import { claimUpgrade, targetOf } from './upgrade.ts';
+import { receiptsOf, stopBatch, tallyOf } from './workflow.ts';
 
 export type { ChunkPointer, RowFailure } from './files.ts';
+export type { LogEntry } from './logs.ts';
+export { listBatchLogs, listPluginLogs } from './logs.ts';
+export type { BatchOptions } from './new-batch.ts';
 export type { BatchJob, StoredBatch } from './store.ts';
+export { upgradeCollection } from './upgrade.ts';
 /** Heads, tokens and checks of all collections are one transaction; that bounds how many there can be. */
 export const collectionsMax = 20;
-
-export interface BatchOptions {
-  readonly dedup_strategy?: DedupStrategy | undefined;
-  readonly max_failure_share?: number | undefined;
-  readonly batch_name?: string | undefined;
-  readonly metadata?: StoredBatch['metadata'] | undefined;
-}
 
 /** The collections that were named, each of which must read the bucket; without names, all enabled ones that do. */
 async function chooseCollections(
@@ -59,74 +66,6 @@ async function chooseCollections(
   }
   return chosen;
 }
-
-function newBatch(
-  ctx: NsCtx,
-  bucketId: string,
-  collectionIds: readonly string[],
-  options: BatchOptions,
-): StoredBatch {
-  const time = isoTime(now(ctx));
-  return {
-    batch_id: newId('batch', ctx.ports.clock, ctx.ports.random),
-    bucket_id: bucketId,
-    batch_name: options.batch_name ?? null,
-    origin: 'trigger',
-    status: 'PENDING',
-    lifecycle: 'accepted',
-    lifecycle_reason: null,
-    collection_ids: collectionIds,
-    dedup_strategy: options.dedup_strategy ?? 'skip',
-    max_failure_share: options.max_failure_share ?? null,
-    objects_key: null,
-    object_count: 0,
-    attempt: 1,
-    sequences: {},
-    plan: null,
-    committed_attempt: null,
-    progress: { total: 0, processed: 0, failed: 0, skipped: 0 },
-    error_summary: {},
-    failure_reason: null,
-    failure_detail: null,
-    post_processing: [],
-    task_id: newId('task', ctx.ports.clock, ctx.ports.random),
-    request_id: ctx.requestId,
-    trigger_digest: null,
-    retry_mode: 'all',
-    metadata: options.metadata ?? {},
-    revision: 1,
-    created_at: time,
-    updated_at: time,
-    submitted_at: time,
-    started_at: null,
-    completed_at: null,
-  };
-}
-
-/** The writes that make a batch run: its job for the starter, the event, and a second look by the sweeper. */
-function submission(ctx: NsCtx, batch: StoredBatch): Write[] {
-  const job = jobOf(ctx, batch);
-  return [
-    enqueue(ctx, job, `${batch.batch_id}-${batch.attempt}`),
-    announce(ctx, 'batch.submitted', { type: 'batch', id: batch.batch_id }, batch.attempt, {
-      bucket_id: batch.bucket_id,
-      collection_ids: batch.collection_ids,
-      attempt: batch.attempt,
-    }),
-  ];
-}
-
-const taskOf = (
-  ctx: NsCtx,
-  batch: StoredBatch,
-  type: 'api_buckets_batches_process' | 'api_collections_trigger' | 'api_buckets_batches_submit',
-) =>
-  createTask(ctx, {
-    task_id: batch.task_id,
-    task_type: type,
-    namespace_id: ctx.ns.namespaceId,
-    target: { kind: 'batch', bucket_id: batch.bucket_id, batch_id: batch.batch_id },
-  });
 
 async function trigger(
   ctx: NsCtx,
@@ -422,9 +361,9 @@ export interface RetryOptions {
 
 /**
  * Runs a failed batch again: what failed or left no result is run, what was good is taken as it is, and all of it is
- * committed together.
+ * committed together. Of a completed batch with failures the failed objects are run by a batch of their own.
  *
- * @throws AppError batch_wrong_state unless it is FAILED or CANCELED
+ * @throws AppError batch_wrong_state while it runs, or if nothing of it failed
  */
 export async function retryBatch(
   ctx: NsCtx,
@@ -433,11 +372,12 @@ export async function retryBatch(
   options: RetryOptions,
 ): Promise<StoredBatch> {
   const batch = await getBatch(ctx, bucketName, batchId);
-  if (batch.status === 'COMPLETED')
-    throw wrongState(batch, 'trigger the bucket again: only what is not done yet is run');
+  if (batch.status === 'COMPLETED') return retryCompleted(ctx, batch, options);
   if (batch.status !== 'FAILED' && batch.status !== 'CANCELED')
-    throw wrongState(batch, 'only a failed batch can be tried again');
-  await chooseCollections(ctx, batch.bucket_id, batch.collection_ids);
+    throw wrongState(batch, 'only a batch that has ended can be tried again');
+  const collections = await chooseCollections(ctx, batch.bucket_id, batch.collection_ids);
+  for (const collection of collections) targetOf(batch, collection);
+  const claim = batch.upgrade ? [await claimUpgrade(ctx, collections[0]!, batch)] : [];
   if (batch.plan !== null && !(await ctx.ports.blobs.head(batch.plan.plan_key))) {
     throw wrongState(
       batch,
@@ -473,14 +413,104 @@ export async function retryBatch(
       completed_at: null,
       ...watchAttributes(jobOf(ctx, next), watchUntil(ctx)),
     },
-    [...submission(ctx, next), audit(ctx, 'batch.retry', batch.batch_id)],
+    [...submission(ctx, next), ...claim, audit(ctx, 'batch.retry', batch.batch_id)],
   );
+}
+
+/**
+ * A batch over the objects that failed in a completed one, as they are now. What other batches have made of them since
+ * is left out. The documents of the completed batch stay, whatever becomes of this one.
+ *
+ * A repetition while it runs is answered by the same batch.
+ */
+async function retryCompleted(ctx: NsCtx, batch: StoredBatch, options: RetryOptions): Promise<StoredBatch> {
+  if ((batch.upgrade?.bucket_ids.length ?? 1) > 1) {
+    throw wrongState(
+      batch,
+      'it ran over several buckets; trigger its collection: only objects that the new version has not done are run',
+    );
+  }
+  const guardKey = ctx.ns.pendingTrigger(batch.bucket_id, `retry.${batch.batch_id}`);
+  for (;;) {
+    const guard = await ctx.ports.table.get(guardKey);
+    const before = guard && (await findBatch(ctx, batch.bucket_id, String(guard.batch_id)));
+    if (before && isActive(before)) return before;
+    let count = 0;
+    const collectionIds = new Set<string>();
+    const objectIds = new Set<string>();
+    try {
+      for await (const failures of failureFiles(ctx, batch)) {
+        count += failures.length;
+        for (const { code, retryable, collection_id, object_id } of failures) {
+          if (code === 'object_not_found' || (options.retry_mode === 'transient_only' && !retryable))
+            continue;
+          collectionIds.add(collection_id);
+          objectIds.add(object_id);
+        }
+      }
+    } catch (error) {
+      if (!(error instanceof BlobMissing)) throw error;
+      throw wrongState(
+        batch,
+        'its files have been removed since, as it ran long ago; trigger the bucket again',
+      );
+    }
+    if (objectIds.size === 0) {
+      throw wrongState(
+        batch,
+        count === 0 ? 'nothing of it failed' : 'nothing of what failed in it may pass without a change',
+      );
+    }
+    const collections = await chooseCollections(ctx, batch.bucket_id, [...collectionIds]);
+    const ids = [...objectIds];
+    const base = newBatch(ctx, batch.bucket_id, collections.map(({ id }) => id).sort(), {
+      // Each of them was tolerated when it failed among the others.
+      max_failure_share: options.max_failure_share ?? 1,
+      batch_name: batch.batch_name ?? undefined,
+    });
+    const key = batchKeys.objects(ctx, base.batch_id, 1);
+    const next: StoredBatch = {
+      ...base,
+      objects_key: key,
+      object_count: ids.length,
+      retry_of: batch.batch_id,
+    };
+    await ctx.ports.blobs.put(key, JSON.stringify(ids), { contentType: 'application/json' });
+    crash('batch.retry.before_write');
+    try {
+      await ctx.ports.table.write([
+        {
+          put: { ...batchItem(ctx, next), ...watchAttributes(jobOf(ctx, next), watchUntil(ctx)) },
+          if: [{ absent: true }],
+        },
+        {
+          put: { ...guardKey, batch_id: next.batch_id },
+          if: [guard ? { attribute: 'batch_id', eq: String(guard.batch_id) } : { absent: true }],
+        },
+        taskOf(ctx, next, 'api_buckets_batches_retry'),
+        ...submission(ctx, next),
+        audit(ctx, 'batch.retry', batch.batch_id),
+      ]);
+      return next;
+    } catch (error) {
+      if (!(error instanceof ConditionFailed)) throw error;
+      const own = error.of(0)?.item;
+      if (own) return toBatch(own);
+    }
+  }
 }
 
 /** The failures of a batch's newest planned attempt, in the order of its chunks, at most 10,000. */
 export async function listFailures(ctx: NsCtx, batch: StoredBatch): Promise<RowFailure[]> {
   try {
-    return await readFailures(ctx, batch);
+    const found: RowFailure[] = [];
+    for await (const failures of failureFiles(ctx, batch)) {
+      found.push(...failures);
+      if (found.length < scanRowsMax) continue;
+      ctx.warnings.push(`Only the first ${scanRowsMax} failures are listed.`);
+      return found.slice(0, scanRowsMax);
+    }
+    return found;
   } catch (error) {
     if (!(error instanceof BlobMissing)) throw error;
     ctx.warnings.push('The files of this batch have expired, and its list of failures with them.');
@@ -488,16 +518,10 @@ export async function listFailures(ctx: NsCtx, batch: StoredBatch): Promise<RowF
   }
 }
 
-async function readFailures(ctx: NsCtx, batch: StoredBatch): Promise<RowFailure[]> {
-  if (batch.plan === null) return [];
-  const plan = await getJson<PlanFile>(ctx.ports.blobs, batch.plan.plan_key);
-  const found: RowFailure[] = [...plan.failures];
-  for (const receipt of await listReceipts(ctx, batch.batch_id, batch.plan.attempt)) {
-    if (receipt.failures_key !== undefined)
-      found.push(...(await getJson<RowFailure[]>(ctx.ports.blobs, receipt.failures_key)));
-    if (found.length < scanRowsMax) continue;
-    ctx.warnings.push(`Only the first ${scanRowsMax} failures are listed.`);
-    return found.slice(0, scanRowsMax);
-  }
-  return found;
+/** Those of the plan, then those of each chunk; one list at a time, since all of them may be much. @throws BlobMissing */
+async function* failureFiles(ctx: NsCtx, batch: StoredBatch): AsyncGenerator<readonly RowFailure[]> {
+  if (batch.plan === null) return;
+  yield (await getJson<PlanFile>(ctx.ports.blobs, batch.plan.plan_key)).failures;
+  for (const { failures_key } of await listReceipts(ctx, batch.batch_id, batch.plan.attempt))
+    if (failures_key !== undefined) yield getJson<RowFailure[]>(ctx.ports.blobs, failures_key);
 }

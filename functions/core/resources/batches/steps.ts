@@ -18,7 +18,8 @@ export interface CaughtError {
 
 export type BatchEvent = BatchJob &
   (
-    | { readonly step: 'plan' | 'commit' }
+    | { readonly step: 'plan'; readonly map_concurrency: number }
+    | { readonly step: 'commit' }
     | ({ readonly step: 'finish' } & Outcomes)
     | { readonly step: 'fail'; readonly error?: CaughtError | null }
   );
@@ -122,7 +123,7 @@ export async function batchStep(ports: Ports, event: BatchEvent): Promise<unknow
   const ctx = workflowContext(ports, event);
   switch (event.step) {
     case 'plan':
-      return planBatch(ctx, event);
+      return planBatch(ctx, event, { mapConcurrency: event.map_concurrency });
     case 'commit':
       return commitBatch(ctx, event);
     case 'finish':

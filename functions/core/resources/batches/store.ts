@@ -1,9 +1,11 @@
 // How batches are stored: a row each in their bucket's partition. Their files are in files.ts.
 import type { NsCtx } from '../../context.ts';
+import { now } from '../../context.ts';
 import type { Job } from '../../events.ts';
 import { dueAttributes } from '../../store/keys.ts';
 import type { Attribute, Item } from '../../store/table.ts';
 import { queryAll } from '../../store/table.ts';
+import type { BatchUpgrade } from './upgrade.ts';
 
 export type BatchStatus = 'DRAFT' | 'PENDING' | 'PROCESSING' | 'COMPLETED' | 'FAILED' | 'CANCELED';
 export type Lifecycle =
@@ -18,10 +20,13 @@ export type Lifecycle =
   | 'finished';
 export type DedupStrategy = 'skip' | 'replace' | 'force';
 
-/** One unit is one object in one collection. `processed + failed + skipped = total` at the end. */
+/** Batches of a namespace that run at a time, and documents that it shows, at most (API rules, section 12). */
+export const runningMax = 5;
+export const documentsMax = 1_000_000;
 /** Objects that one batch processes, at most (API rules, section 12). */
 export const objectsMax = 100_000;
 
+/** One unit is one object in one collection. `processed + failed + skipped = total` at the end. */
 export interface Progress {
   readonly total: number;
   readonly processed: number;
@@ -83,6 +88,10 @@ export interface StoredBatch {
   /** Digest of the trigger, under which it is found again until it is planned; null for drafts. */
   readonly trigger_digest: string | null;
   readonly retry_mode: 'all' | 'transient_only';
+  /** The completed batch whose failed objects this one runs again; absent: none. */
+  readonly retry_of?: string;
+  /** What the commit changes in the collection; absent: nothing but its documents. */
+  readonly upgrade?: BatchUpgrade;
   readonly metadata: { readonly [name: string]: Attribute };
   readonly revision: number;
   readonly created_at: string;
@@ -153,5 +162,17 @@ export function watchAttributes(
 ): { due_pk: string; due_at: string; watch_job: string } {
   return { ...dueAttributes(job.batch_id, new Date(dueAtMs).toISOString()), watch_job: JSON.stringify(job) };
 }
+
+/** A message about a batch that waits is believed lost after this; the sweeper sends it again. */
+export const lostMessageMs = 10 * 60_000;
+
+/** When a batch that was asked for and not started must be looked at again. */
+export function watchUntil(ctx: NsCtx): number {
+  return now(ctx) + lostMessageMs;
+}
+
+export const isActive = (batch: StoredBatch) => batch.status === 'PENDING' || batch.status === 'PROCESSING';
+/** Whether the documents of the current attempt can be seen. */
+export const isCommitted = (batch: StoredBatch) => batch.committed_attempt === batch.attempt;
 
 export const watchMembers: readonly string[] = ['due_pk', 'due_at', 'watch_job'];

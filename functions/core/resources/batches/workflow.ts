@@ -6,11 +6,11 @@ import type { NsCtx } from '../../context.ts';
 import { now } from '../../context.ts';
 import { crash } from '../../crash.ts';
 import type { ErrorCode } from '../../errors.ts';
-import { AppError } from '../../errors.ts';
+import { AppError, isAppError } from '../../errors.ts';
 import type { EventType } from '../../events.ts';
 import { BlobMissing, getJson } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
-import type { Attribute, Write } from '../../store/table.ts';
+import type { Attribute, Key, Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
 import {
   abortSequence,
@@ -20,7 +20,7 @@ import {
   SequenceLost,
 } from '../../store/vector-index.ts';
 import type { StoredCollection } from '../collections/service.ts';
-import { findCollection } from '../collections/service.ts';
+import { countDocuments, findCollection, listCollections } from '../collections/service.ts';
 import type { Receipt } from '../documents/service.ts';
 import { listReceipts, readOutcomes } from '../documents/service.ts';
 import { findPlugin, isDeployed } from '../plugins/service.ts';
@@ -30,7 +30,19 @@ import { batchKeys } from './files.ts';
 import { noteLifecycle } from './lifecycle.ts';
 import { batchMs, runningBatch } from './plan.ts';
 import type { BatchJob, BatchStatus, PostProcessing, Progress, StoredBatch } from './store.ts';
-import { findBatch, jobOf, watchAttributes, watchMembers } from './store.ts';
+import {
+  documentsMax,
+  findBatch,
+  isActive,
+  isCommitted,
+  jobOf,
+  lostMessageMs,
+  runningMax,
+  watchAttributes,
+  watchMembers,
+  watchUntil,
+} from './store.ts';
+import { cutOverOf, targetOf } from './upgrade.ts';
 
 export { runChunk } from './chunk.ts';
 export type { ChunkPointer } from './files.ts';
@@ -42,14 +54,7 @@ export type { BatchJob } from './store.ts';
 const deployMs = 5 * 60_000;
 /** A lock is dead when its batch must have ended long ago. */
 const lockMs = batchMs + 15 * 60_000;
-/** A message about a batch that waits is believed lost after this; the sweeper sends it again. */
-const lostMessageMs = 10 * 60_000;
 const writeTries = 20;
-
-/** When a batch that was asked for and not started must be looked at again. */
-export function watchUntil(ctx: NsCtx): number {
-  return now(ctx) + lostMessageMs;
-}
 
 /** A sum over the receipts of an attempt; never a counter, so that no repetition can count twice. */
 export interface Tally {
@@ -107,9 +112,23 @@ function batchWrite(
   };
 }
 
+const slots = (ctx: NsCtx) => Array.from({ length: runningMax }, (_, place) => ctx.ns.runningSlot(place));
+
+/**
+ * A place for a batch among those of its namespace that run: its own, a free one, or that of a batch that must have
+ * ended long ago; undefined: all are taken.
+ */
+async function slotFor(ctx: NsCtx, batch: StoredBatch): Promise<Key | undefined> {
+  const keys = slots(ctx);
+  const rows = await ctx.ports.table.getMany(keys);
+  const own = rows.findIndex((row) => row?.batch_id === batch.batch_id);
+  const free = rows.findIndex((row) => !row || String(row.until) < isoTime(now(ctx)));
+  return keys[own >= 0 ? own : free];
+}
+
 /** The writes that give back those of the batch's locks that it still holds. */
 async function unlock(ctx: NsCtx, batch: StoredBatch): Promise<Write[]> {
-  const keys = batch.collection_ids.map((id) => ctx.ns.running(id));
+  const keys = [...batch.collection_ids.map((id) => ctx.ns.running(id)), ...slots(ctx)];
   const locks = await ctx.ports.table.getMany(keys);
   return keys
     .filter((_, i) => locks[i]?.batch_id === batch.batch_id && locks[i]?.attempt === batch.attempt)
@@ -198,9 +217,6 @@ async function end(
   });
 }
 
-const isActive = (batch: StoredBatch) => batch.status === 'PENDING' || batch.status === 'PROCESSING';
-const isCommitted = (batch: StoredBatch) => batch.committed_attempt === batch.attempt;
-
 /** What the starter does with a job: start its workflow, put it back for a while, or forget it. */
 export type Admission = 'start' | 'wait' | 'drop';
 
@@ -228,7 +244,12 @@ export async function admitBatch(ctx: NsCtx, job: BatchJob): Promise<Admission> 
     const collection = await findCollection(ctx, id);
     if (!collection)
       return fail('collection_not_found', `The collection ${id} was deleted before the batch began.`);
-    collections.push(collection);
+    try {
+      collections.push(targetOf(batch, collection));
+    } catch (error) {
+      if (!isAppError(error, 'batch_wrong_state')) throw error;
+      return fail('batch_wrong_state', error.detail);
+    }
   }
   for (const pluginId of new Set(collections.flatMap((c) => c.feature_extractors.map((e) => e.plugin_id)))) {
     const plugin = await findPlugin(ctx, pluginId);
@@ -241,10 +262,14 @@ export async function admitBatch(ctx: NsCtx, job: BatchJob): Promise<Admission> 
     );
   }
   const lockUntil = isoTime(nowMs + lockMs);
-  const locks = batch.collection_ids.map(
-    (id): Write => ({
+  const slot = await slotFor(ctx, batch);
+  if (!slot) {
+    return wait(ctx, job, batch, `waits for one of the ${runningMax} batches of this namespace that run`);
+  }
+  const locks = [...batch.collection_ids.map((id) => ctx.ns.running(id)), slot].map(
+    (key): Write => ({
       put: {
-        ...ctx.ns.running(id),
+        ...key,
         batch_id: batch.batch_id,
         bucket_id: batch.bucket_id,
         attempt: batch.attempt,
@@ -279,8 +304,9 @@ export async function admitBatch(ctx: NsCtx, job: BatchJob): Promise<Admission> 
     return 'start';
   } catch (error) {
     if (!(error instanceof ConditionFailed)) throw error;
-    const busy = error.failures.find((failure) => failure.index > 0);
-    if (!busy) return 'wait'; // Somebody changed the batch just now; the next look sees what it is.
+    const busy = error.failures.find(({ index }) => index > 0 && index <= batch.collection_ids.length);
+    // Somebody changed the batch, or took the place, just now; the next look sees what it is.
+    if (!busy) return 'wait';
     return wait(
       ctx,
       job,
@@ -349,9 +375,13 @@ function toleratedShare(batch: StoredBatch, collection: StoredCollection | undef
  * no output. Rows that a worker left unwritten are written here.
  *
  * @throws AppError batch_chunks_missing, batch_too_many_failures, batch_wrong_state (cancelled, taken over),
- *   collection_not_found, index_contended
+ *   collection_not_found, quota_exceeded (documents), index_contended
  */
-export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResult> {
+export async function commitBatch(
+  ctx: NsCtx,
+  job: BatchJob,
+  limits: { readonly documentsMax: number } = { documentsMax },
+): Promise<CommitResult> {
   const batch = await runningBatch(ctx, job);
   const receipts = await receiptsOf(ctx, batch);
   const documents = receipts.reduce((sum, receipt) => sum + receipt.counts.documents, 0);
@@ -399,15 +429,30 @@ export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResu
       sequence: { batch_id: batch.batch_id, attempt: batch.attempt },
     }),
   );
+  await checkDocuments(
+    ctx,
+    changes.reduce((sum, change) => sum + change.document_delta, 0),
+    limits.documentsMax,
+  );
   crash('batch.commit.before');
   for (let attempt = 0; attempt < writeTries; attempt++) {
     const current = await runningBatch(ctx, job);
     if (isCommitted(current)) return result;
+    const cutOver = batch.upgrade && (await cutOverOf(ctx, batch.upgrade));
+    const wanted =
+      cutOver === undefined
+        ? changes
+        : changes.map((change) =>
+            change.collection_id === batch.upgrade!.collection_id
+              ? { ...change, drop: cutOver.drop }
+              : change,
+          );
     try {
-      await commitIndex(ctx, changes, {
+      await commitIndex(ctx, wanted, {
         token: `${batch.batch_id}.${batch.attempt}`,
         crashPoint: 'batch.commit',
         writes: [
+          ...(cutOver?.writes ?? []),
           batchWrite(ctx, current, {
             committed_attempt: batch.attempt,
             lifecycle: 'enriching',
@@ -453,6 +498,22 @@ export async function commitBatch(ctx: NsCtx, job: BatchJob): Promise<CommitResu
   throw new AppError('index_contended', {
     detail: `The batch ${job.batch_id} is being changed by too many at once.`,
     retryAfterSeconds: 1,
+  });
+}
+
+/**
+ * Counts the documents of the namespace where a batch adds some. Batches that commit at the same moment may pass the
+ * limit together, once.
+ *
+ * @throws AppError quota_exceeded
+ */
+async function checkDocuments(ctx: NsCtx, added: number, max: number): Promise<void> {
+  if (added <= 0) return;
+  const counts = await countDocuments(ctx, await listCollections(ctx));
+  const there = counts.reduce((sum, count) => sum + count, 0);
+  if (there + added <= max) return;
+  throw new AppError('quota_exceeded', {
+    detail: `A namespace holds at most ${max} documents. It has ${there}, and the batch would add ${added}: delete some, or use another namespace.`,
   });
 }
 

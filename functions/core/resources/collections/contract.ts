@@ -160,7 +160,10 @@ export const CreateCollectionBody = z
     extractors_key: feature_extractors ? 'feature_extractors' : 'feature_extractor',
   }));
 
-/** PUT and PATCH alike: what is left out stays. Source and extractors stay for ever: documents hang on them. */
+/**
+ * PUT and PATCH alike: what is left out stays. The source stays for ever, and extractors until an upgrade: documents hang
+ * on them.
+ */
 export const UpdateCollectionBody = z
   .strictObject(shared)
   .superRefine(oneName)
@@ -214,6 +217,9 @@ export const Collection = z
     feature_extractors: z.array(Extractor),
     feature_extractor: Extractor,
     features: z.array(Feature),
+    feature_aliases: z.record(z.string(), z.string()).meta({
+      description: 'URIs of features that upgrades have replaced, and the feature that each names now',
+    }),
     input_schema: Schema,
     output_schema: Schema,
     max_failure_share: z.number(),

@@ -60,6 +60,7 @@ function toCollection(stored: StoredCollection, documentCount: number): Collecti
     feature_extractors: extractors,
     feature_extractor: extractors[0]!,
     features,
+    feature_aliases: { ...stored.feature_aliases },
     input_schema: input,
     output_schema: {
       properties: {

@@ -1,5 +1,4 @@
 // The rules of collections: which plugins run over which buckets. Other slices call these functions.
-import { createHash } from 'node:crypto';
 import type * as z from 'zod';
 import { requestDrop } from '../../backends/index-tasks.ts';
 import { isoTime } from '../../clock.ts';
@@ -13,6 +12,7 @@ import type { ResourceKind } from '../../store/keys.ts';
 import type { Parent } from '../../store/resource-store.ts';
 import type { Attribute } from '../../store/table.ts';
 import { indexPrefix, openIndex, readHeads } from '../../store/vector-index.ts';
+import { binaryTypes } from '../buckets/contract.ts';
 import type { StoredBucket } from '../buckets/service.ts';
 import { getBucket } from '../buckets/service.ts';
 import type { StoredPlugin } from '../plugins/service.ts';
@@ -23,10 +23,14 @@ import type {
   ExtractorBody,
   UpdateCollectionBody,
 } from './contract.ts';
+import { extractorOf, fullVersion } from './extractor.ts';
 import type { CollectionFeature, StoredCollection, StoredExtractor } from './store.ts';
 import { collectionStore } from './store.ts';
 
+export { canonicalJson } from './extractor.ts';
 export type { CollectionFeature, StoredCollection, StoredExtractor } from './store.ts';
+export type { ExtractorChange, UpgradeRequest } from './upgrade.ts';
+export { extractorWrites, planUpgrade, withExtractor } from './upgrade.ts';
 
 /** Batches of a collection fail when more than this share of their objects fails (decisions, section 1). */
 const defaultFailureShare = 0.1;
@@ -105,16 +109,40 @@ export interface FeatureOf extends CollectionFeature {
   readonly parameters: StoredExtractor['parameters'];
 }
 
-/** The feature that a URI names, in any of its spellings (`@v1`, `@1.0.0`); undefined if the collection has none such. */
+/**
+ * The feature that a URI names, in any of its spellings (`@v1`, `@1.0.0`); undefined if the collection has none such.
+ *
+ * A URI of a version that an upgrade has replaced names the feature that stands in its place, so use the
+ * `feature_uri` of the answer from here on, never the one that was asked for.
+ */
 export function featureOf(collection: StoredCollection, featureUri: string): FeatureOf | undefined {
   const { uri } = parseFeatureUri(featureUri);
   if (!uri) return undefined;
-  const canonical = formatFeatureUri(uri);
+  const asked = formatFeatureUri(uri);
+  const aliases = collection.feature_aliases ?? {};
+  const canonical = Object.hasOwn(aliases, asked) ? aliases[asked] : asked;
   for (const extractor of collection.feature_extractors) {
     const feature = extractor.features.find((candidate) => candidate.feature_uri === canonical);
     if (feature) return { ...feature, plugin_id: extractor.plugin_id, parameters: extractor.parameters };
   }
   return undefined;
+}
+
+/** What the documents of a feature are made of, by the types of the properties that its extractor reads. */
+export function madeOf(
+  collection: StoredCollection,
+  feature: Pick<CollectionFeature, 'feature_uri'>,
+): 'text' | 'binary' | 'both' {
+  const extractor = collection.feature_extractors.find(({ features }) =>
+    features.some(({ feature_uri }) => feature_uri === feature.feature_uri),
+  );
+  const { properties } = collection.input_schema;
+  const kinds = Object.values(extractor?.input_mappings ?? {}).map((property) => {
+    const type = Object.hasOwn(properties, property) ? properties[property]?.type : undefined;
+    return binaryTypes.some((binary) => binary === type) ? 'binary' : 'text';
+  });
+  const [first = 'text'] = kinds;
+  return kinds.every((kind) => kind === first) ? first : 'both';
 }
 
 /** Every feature of a collection, in the order of its extractors. */
@@ -139,23 +167,6 @@ export async function collectionsReading(ctx: NsCtx, bucketId: string): Promise<
   return all
     .filter((collection) => collection.enabled && collection.source.bucket_ids.includes(bucketId))
     .reverse();
-}
-
-/** JSON with sorted keys, so that equal values have equal digests. */
-export function canonicalJson(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
-  const members = Object.entries(value)
-    .filter(([, member]) => member !== undefined)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, member]) => `${JSON.stringify(name)}:${canonicalJson(member)}`);
-  return `{${members.join(',')}}`;
-}
-
-/** `v1` and `1.0` are `1.0.0`. */
-function fullVersion(text: string): string {
-  const [major = '0', minor = '0', patch = '0'] = text.replace(/^v/, '').split('.');
-  return [major, minor, patch].map((part) => String(Number(part))).join('.');
 }
 
 /** The properties that feed an extractor: those of the body, else those of its manifest that the buckets have. */
@@ -232,27 +243,7 @@ async function resolveExtractors(
     }
     const mappings = mappingsOf(body, plugin, buckets, at, faults);
     const parameters = (body.parameters ?? {}) as StoredExtractor['parameters'];
-    resolved.push({
-      feature_extractor_name: plugin.plugin_name,
-      version: plugin.version,
-      plugin_id: plugin.id,
-      input_mappings: mappings,
-      parameters,
-      features: plugin.features.map((feature) => ({
-        feature_uri: formatFeatureUri({
-          extractor_name: plugin.plugin_name,
-          version: plugin.version,
-          feature_name: feature.feature_name,
-        }),
-        feature_name: feature.feature_name,
-        dims: feature.embedding_dim,
-        metric: feature.distance_metric,
-      })),
-      content_hash: createHash('sha256')
-        .update(canonicalJson([plugin.archive_sha256, mappings, parameters]))
-        .digest('hex')
-        .slice(0, 32),
-    });
+    resolved.push(extractorOf(plugin, mappings, parameters));
   }
   if (resolved.length > 1) {
     for (const [i, extractor] of resolved.entries()) {

@@ -27,7 +27,10 @@ export interface StoredExtractor {
   readonly input_mappings: { readonly [input: string]: string };
   readonly parameters: Json;
   readonly features: readonly CollectionFeature[];
-  /** Digest of the plugin's content, the mappings and the parameters: equal digest, equal results. */
+  /**
+   * Digest of the plugin's content, the mappings and the parameters, and of the extractor whose place it took: equal
+   * digest, equal results, and vectors that are still there.
+   */
   readonly content_hash: string;
 }
 
@@ -37,6 +40,8 @@ export interface StoredCollection extends StoredResource {
   readonly source: { readonly type: 'bucket'; readonly bucket_ids: readonly string[] };
   /** 1-8. */
   readonly feature_extractors: readonly StoredExtractor[];
+  /** URIs of features that upgrades have replaced -> the feature that stands in their place. Absent: never upgraded. */
+  readonly feature_aliases?: { readonly [featureUri: string]: string };
   /** Share of failed objects, 0-1, up to which a batch still commits. */
   readonly max_failure_share: number;
   readonly taxonomy_applications: readonly Json[];

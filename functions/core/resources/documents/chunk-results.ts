@@ -1,7 +1,7 @@
 // What a chunk of a batch leaves behind: results in the blob bucket, and the receipt that says which attempt counts.
 import type { NsCtx } from '../../context.ts';
 import { getJson } from '../../store/blobs.ts';
-import type { Item } from '../../store/table.ts';
+import type { Attribute, Item } from '../../store/table.ts';
 import { queryAll } from '../../store/table.ts';
 import type { StoredSegment } from '../../vectors/manifest.ts';
 
@@ -32,6 +32,17 @@ export interface ChunkCounts {
   readonly documents: number;
 }
 
+/** Where the log of one extractor's call is, and what it is about. */
+export interface ChunkLog {
+  /** The plugin. */
+  readonly feature_extractor_id: string;
+  /** Key in the blob bucket. */
+  readonly key: string;
+  readonly rows: number;
+  readonly failed: number;
+  readonly [name: string]: Attribute;
+}
+
 export interface Receipt {
   readonly chunk: number;
   readonly collection_id: string;
@@ -42,6 +53,8 @@ export interface Receipt {
   readonly result_key: string;
   /** Key of the failures; absent if there are none. */
   readonly failures_key?: string;
+  /** What the plugins said, in the order of the extractors; absent if none was called. */
+  readonly logs?: readonly ChunkLog[];
   /** JSON of the outcome, or where it is. */
   readonly outcome?: string;
   readonly outcome_key?: string;

@@ -40,7 +40,7 @@ import {
   withoutSlots,
 } from './store.ts';
 
-export type { ChunkCounts, ChunkOutcome, ChunkSegment, Receipt } from './chunk-results.ts';
+export type { ChunkCounts, ChunkLog, ChunkOutcome, ChunkSegment, Receipt } from './chunk-results.ts';
 export { listReceipts, readOutcome, readOutcomes, toReceipt } from './chunk-results.ts';
 export type {
   DocumentBlob,

@@ -34,6 +34,20 @@ export interface Enrichment {
   readonly value: Json;
   readonly score?: number | null;
   readonly matched_document_id?: string | null;
+  /** Of a hierarchy: the node or level that the field belongs to, levels from 1. */
+  readonly node_id?: string;
+  readonly level?: number;
+  /** Score minus that of the best reference for another value; null: none was near. */
+  readonly margin?: number | null;
+  readonly runner_up?: {
+    readonly document_id: string;
+    readonly value: Json;
+    readonly score: number;
+  } | null;
+  /** Of the references that voted. */
+  readonly votes?: { readonly winner: number; readonly total: number; readonly share: number };
+  /** A person decided this. `by` is the id of the key; a rejection has the value null. */
+  readonly review?: { readonly action: string; readonly by: string; readonly at: string };
   readonly at?: string;
 }
 

@@ -277,6 +277,9 @@ const BatchExecution = z.object({
 
 const tag = 'retrievers';
 const base = '/v1/namespaces/{namespace}/retrievers';
+/** A query may hold a file in base64: 3.6 MB of it. Larger ones go by URL. */
+const queryRoom = { bytesMax: 5_000_000, stringBytesMax: 4_900_000 } as const;
+
 const runErrors = [
   'retriever_input_invalid',
   'retriever_timeout',
@@ -285,6 +288,8 @@ const runErrors = [
   'plugin_failed',
   'plugin_timeout',
   'plugin_unavailable',
+  'plugin_secret_missing',
+  'plugin_not_supported',
   'index_version_gone',
   'index_unavailable',
   'index_corrupt',
@@ -372,6 +377,7 @@ export const routes = {
     target: 'query',
     query: flags,
     body: AdHocExecuteBody,
+    bodyRoom: queryRoom,
     reply: Execution,
     errors: ['retriever_invalid', ...runErrors],
   }),
@@ -436,6 +442,7 @@ export const routes = {
     target: 'query',
     query: flags,
     body: ExecuteBody,
+    bodyRoom: queryRoom,
     bodyOptional: true,
     reply: Execution,
     errors: ['retriever_not_found', ...runErrors],
@@ -451,6 +458,7 @@ export const routes = {
     rate: 'search',
     target: 'query',
     body: ExecuteBody,
+    bodyRoom: queryRoom,
     bodyOptional: true,
     reply: Plan.extend({
       retriever_id: z.string(),
@@ -470,6 +478,7 @@ export const routes = {
     target: 'query',
     query: flags,
     body: BatchExecuteBody,
+    bodyRoom: queryRoom,
     reply: BatchExecution,
     errors: ['retriever_not_found', ...runErrors],
   }),

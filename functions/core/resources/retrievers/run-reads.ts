@@ -1,12 +1,18 @@
 // The reads that the runs of one request share, each begun as early as somebody knows that it will be needed.
 import type { NsCtx } from '../../context.ts';
-import { AppError } from '../../errors.ts';
+import { AppError, isAppError } from '../../errors.ts';
 import { BlobMissing } from '../../store/blobs.ts';
 import type { IndexView } from '../../store/vector-index.ts';
-import { openIndex } from '../../store/vector-index.ts';
+import { documentsUri, openIndex } from '../../store/vector-index.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import type { StoredPlugin } from '../plugins/service.ts';
 import { getPlugin } from '../plugins/service.ts';
+
+/** The last version that held a feature which a commit has taken out. */
+function lastWith({ manifest }: IndexView, uri: string): number | undefined {
+  const { dropped = {} } = manifest;
+  return Object.hasOwn(dropped, uri) ? dropped[uri] : undefined;
+}
 
 /** Lets a read begin now and be awaited later, or never: whoever awaits it still gets its failure. */
 function begun<T>(promise: Promise<T>): Promise<T> {
@@ -44,6 +50,42 @@ export class RunReads {
     return known;
   }
 
+  /**
+   * The view of a collection in a version that holds a feature, where there is one: everything after it is read so too.
+   *
+   * The row of a collection and its index are two reads, and an upgrade may change both in between. A run that has
+   * seen the old row reads the last index of before; one that has seen the new row, the new index.
+   *
+   * @throws AppError as `view`; index_version_gone also when an upgrade lies between the version that the run is to
+   *   read and the feature
+   */
+  async viewWith(collectionId: string, uri: string): Promise<IndexView> {
+    const view = await this.view(collectionId);
+    if (uri === documentsUri || Object.hasOwn(view.manifest.features, uri) || view.head.version === 0)
+      return view;
+    const fixed = this.#versionOf(collectionId) !== undefined;
+    const newest =
+      !fixed && lastWith(view, uri) !== undefined ? view : await openIndex(this.#ctx, collectionId);
+    if (fixed) {
+      const ended = Object.keys(view.manifest.features).some((one) => lastWith(newest, one) !== undefined);
+      if (!ended || !Object.hasOwn(newest.manifest.features, uri)) return view;
+      throw new AppError('index_version_gone', {
+        detail: `The version ${view.head.version} of the index of ${collectionId} is from before an upgrade and has no vectors of ${uri}. Leave the version out to read the current one.`,
+      });
+    }
+    const last = lastWith(newest, uri);
+    const isThere = Object.hasOwn(newest.manifest.features, uri);
+    const found =
+      isThere || last === undefined
+        ? newest
+        : await openIndex(this.#ctx, collectionId, { version: last }).catch((error: unknown) => {
+            if (isAppError(error, 'index_version_gone')) return newest;
+            throw error;
+          });
+    this.#views.set(collectionId, Promise.resolve(found));
+    return found;
+  }
+
   /** @throws AppError plugin_not_found */
   plugin(pluginId: string): Promise<StoredPlugin> {
     const known = this.#plugins.get(pluginId) ?? begun(getPlugin(this.#ctx, pluginId));
@@ -64,7 +106,7 @@ export class RunReads {
   }
 
   async #load(collectionId: string, uri: string): Promise<Snapshot | undefined> {
-    const view = await this.view(collectionId);
+    const view = await this.viewWith(collectionId, uri);
     try {
       return await view.snapshot(uri);
     } catch (error) {

@@ -49,7 +49,7 @@ export async function prefetchFeature(
   collectionId: string,
   uri: string,
 ): Promise<void> {
-  const { head } = await reads.view(collectionId);
+  const { head } = await reads.viewWith(collectionId, uri);
   const isHere =
     !(await shardsOf(ctx, reads, collectionId, uri)) ||
     (await hasCopy(ctx, { collectionId, featureUri: uri, head }));
@@ -71,8 +71,8 @@ export async function searchFeature(
 ): Promise<FeatureAnswer | undefined> {
   const { timeoutMs, ...request } = query;
   const { queries, k, filter, include, exclude, minScore } = request;
+  const { head } = await reads.viewWith(collectionId, uri);
   const shards = await shardsOf(ctx, reads, collectionId, uri);
-  const { head } = await reads.view(collectionId);
   const place = { collectionId, featureUri: uri, head };
   if (await hasCopy(ctx, place)) {
     const snapshot = await reads.snapshot(collectionId, uri);
@@ -124,7 +124,7 @@ export async function searchFeature(
 async function shardsOf(ctx: NsCtx, reads: RunReads, collectionId: string, uri: string) {
   const { scanners } = ctx.ports;
   if (!scanners) return undefined;
-  const { manifest } = await reads.view(collectionId);
+  const { manifest } = await reads.viewWith(collectionId, uri);
   const feature = Object.hasOwn(manifest.features, uri) ? manifest.features[uri] : undefined;
   return feature && planShards(feature, scanners.bytesEach, scanners.functions.length);
 }

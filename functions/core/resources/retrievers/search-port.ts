@@ -8,10 +8,13 @@ import type {
   Degradation,
   DocumentOptions,
   DocumentRef,
+  EnrichedDocument,
+  EnrichRequest,
   FacetReply,
   FacetRequest,
   ListReply,
   ListRequest,
+  QueryContent,
   ResolvedFeature,
   RetrievedDocument,
   ScoredId,
@@ -27,11 +30,13 @@ import { count, unknownNames, unknownToAll } from '../../vectors/select-rows.ts'
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import { vectorOf } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
-import { canonicalJson, featureOf, featuresOf } from '../collections/service.ts';
+import { canonicalJson, featureOf, featuresOf, madeOf } from '../collections/service.ts';
 import { getDocuments, presentWithBlobs } from '../documents/service.ts';
 import { countFacets } from './count-facets.ts';
 import type { TextFailure } from './embed.ts';
-import { embedFault, embedTexts } from './embed.ts';
+import { embedFault, embedQueries } from './embed.ts';
+import { enrich } from './enrichment.ts';
+import { loadContent } from './query-content.ts';
 import type { RunReads } from './run-reads.ts';
 import { type FeatureAnswer, prefetchFeature, searchFeature } from './search-feature.ts';
 
@@ -46,6 +51,13 @@ export interface SearchPortOptions {
   readonly onTextFailure?: (failure: TextFailure, pluginId: string) => void;
 }
 
+/** A search whose collections no one query fits. */
+function ambiguous(message: string, fix: string): AppError {
+  return invalid('retriever_input_invalid', [
+    { type: 'query_ambiguous', location: ['body', 'inputs'], message, fix },
+  ]);
+}
+
 /** A search port over the collections of a namespace. One port is one run: it remembers what it resolved. */
 export class IndexSearchPort implements SearchPort {
   readonly #ctx: NsCtx;
@@ -54,6 +66,11 @@ export class IndexSearchPort implements SearchPort {
   readonly #onTextFailure: SearchPortOptions['onTextFailure'];
   /** By feature URI: the collections that a search has asked for, whose extractors embed its texts. */
   readonly #holding = new Map<string, Map<string, StoredCollection>>();
+  /**
+   * What a query is in features of other versions, where an upgrade has reached only some of the collections: by the
+   * vector that the engine has of the query, then by feature URI.
+   */
+  readonly #variants = new WeakMap<Float32Array, Map<string, Float32Array>>();
 
   constructor(ctx: NsCtx, options: SearchPortOptions) {
     this.#ctx = ctx;
@@ -65,17 +82,58 @@ export class IndexSearchPort implements SearchPort {
   async resolveFeature(uri: string, identifiers?: readonly string[]): Promise<ResolvedFeature | undefined> {
     const candidates = identifiers ? this.#named(identifiers) : this.#collections;
     const holding = candidates.filter((collection) => featureOf(collection, uri));
-    const feature = holding[0] && featureOf(holding[0], uri);
+    const [first] = holding;
+    const feature = first && featureOf(first, uri);
     if (!feature) return undefined;
+    const other = holding.find((one) => featureOf(one, uri)!.metric !== feature.metric);
+    if (other) {
+      const unlike = featureOf(other, uri)!;
+      throw ambiguous(
+        `"${first.name}" compares ${feature.feature_uri} by ${feature.metric} and "${other.name}" ${unlike.feature_uri} by ${unlike.metric}, so their scores cannot be compared`,
+        'upgrade the other collection too, or name one of them in collection_identifiers of the search',
+      );
+    }
     const known = this.#holding.get(uri) ?? new Map<string, StoredCollection>();
     this.#holding.set(uri, known);
     for (const collection of holding) {
       known.set(collection.id, collection);
       // Begun here, so that the index loads while the query is being embedded.
-      void prefetchFeature(this.#ctx, this.#reads, collection.id, uri).catch(() => undefined);
+      void prefetchFeature(this.#ctx, this.#reads, collection.id, this.#keptAs(collection.id, uri)).catch(
+        () => undefined,
+      );
     }
     void this.#reads.plugin(feature.plugin_id);
-    return { collection_ids: holding.map(({ id }) => id), dims: feature.dims, metric: feature.metric };
+    const kinds = new Set(holding.map((collection) => madeOf(collection, featureOf(collection, uri)!)));
+    return {
+      collection_ids: holding.map(({ id }) => id),
+      dims: feature.dims,
+      metric: feature.metric,
+      made_of: kinds.size === 1 ? [...kinds][0]! : 'both',
+    };
+  }
+
+  /** The name under which a collection keeps a feature; an upgrade may have changed it. */
+  #keptAs(collectionId: string, uri: string): string {
+    const collection = this.#collections.find(({ id }) => id === collectionId);
+    return (collection && featureOf(collection, uri)?.feature_uri) ?? uri;
+  }
+
+  /** The vectors of a request as they are in the feature that a collection keeps. @throws AppError retriever_input_invalid */
+  #queriesFor(collectionId: string, uri: string, { vectors, feature_uri }: SearchRequest): Float32Array[] {
+    const collection = this.#collections.find(({ id }) => id === collectionId);
+    const dims = collection && featureOf(collection, uri)?.dims;
+    return vectors.map((given) => {
+      const vector = this.#variants.get(given)?.get(uri) ?? given;
+      if (dims === undefined || vector.length === dims) return vector;
+      throw ambiguous(
+        `the query vector has ${vector.length} numbers, and "${collection!.name}" keeps ${feature_uri} as ${uri}, which has ${dims}`,
+        'search this collection by itself: name it in collection_identifiers of a search of its own',
+      );
+    });
+  }
+
+  loadContent(source: string, mimeType: string | undefined, deadlineMs: number) {
+    return loadContent(this.#ctx, source, mimeType, deadlineMs);
   }
 
   #named(identifiers: readonly string[]): StoredCollection[] {
@@ -90,25 +148,44 @@ export class IndexSearchPort implements SearchPort {
 
   async embed(
     uri: string,
-    texts: readonly string[],
+    queries: readonly (string | QueryContent)[],
     deadlineMs: number,
   ): Promise<(Float32Array | undefined)[]> {
     const holding = [...(this.#holding.get(uri)?.values() ?? [])];
+    const byFeature = Map.groupBy(holding, (collection) => featureOf(collection, uri)!.feature_uri);
+    const [first, ...others] = await Promise.all(
+      [...byFeature].map(async ([kept, group]) => ({
+        kept,
+        vectors: await this.#embedBy(kept, group, queries, deadlineMs),
+      })),
+    );
+    if (!first) throw new Error(`queries were to be embedded for ${uri}, which was not resolved`);
+    return first.vectors.map((vector, i) => {
+      const own = others.map(({ kept, vectors }) => [kept, vectors[i]] as const);
+      // A query that one of the versions makes no vector of is a query without a vector.
+      if (!vector || own.some(([, variant]) => !variant)) return undefined;
+      if (own.length > 0) this.#variants.set(vector, new Map(own as [string, Float32Array][]));
+      return vector;
+    });
+  }
+
+  /** @param holding collections with this very feature */
+  async #embedBy(
+    uri: string,
+    holding: readonly StoredCollection[],
+    queries: readonly (string | QueryContent)[],
+    deadlineMs: number,
+  ): Promise<(Float32Array | undefined)[]> {
     const features = holding.map((collection) => featureOf(collection, uri)!);
-    const [first] = features;
-    if (!first) throw new Error(`texts were to be embedded for ${uri}, which was not resolved`);
+    const first = features[0]!;
     const differs = features.findIndex(
       (feature) => canonicalJson(feature.parameters) !== canonicalJson(first.parameters),
     );
     if (differs > 0) {
-      throw invalid('retriever_input_invalid', [
-        {
-          type: 'query_ambiguous',
-          location: ['body', 'inputs'],
-          message: `"${holding[0]!.name}" and "${holding[differs]!.name}" make ${uri} with different parameters, so no vector of a text fits both`,
-          fix: 'name one of them in collection_identifiers of the search',
-        },
-      ]);
+      throw ambiguous(
+        `"${holding[0]!.name}" and "${holding[differs]!.name}" make ${uri} with different parameters, so no vector of a query fits both`,
+        'name one of them in collection_identifiers of the search',
+      );
     }
     const plugin = await this.#reads.plugin(first.plugin_id);
     const target = {
@@ -117,7 +194,7 @@ export class IndexSearchPort implements SearchPort {
       dims: first.dims,
       parameters: first.parameters,
     };
-    const embedded = await embedTexts(this.#ctx, target, texts, deadlineMs);
+    const embedded = await embedQueries(this.#ctx, target, queries, deadlineMs);
     return embedded.map((entry) => {
       if ('vector' in entry) return entry.vector;
       if (!this.#onTextFailure) throw embedFault(plugin.id, entry.failure);
@@ -138,7 +215,7 @@ export class IndexSearchPort implements SearchPort {
           collection.name === document.collection_id),
     );
     const snapshots = await Promise.all(
-      candidates.map((collection) => this.#reads.snapshot(collection.id, uri)),
+      candidates.map((collection) => this.#reads.snapshot(collection.id, this.#keptAs(collection.id, uri))),
     );
     for (const snapshot of snapshots) {
       const vector = snapshot && (await reading(() => vectorOf(snapshot, document.document_id)));
@@ -158,8 +235,9 @@ export class IndexSearchPort implements SearchPort {
           ?.filter((ref) => ref.collection_id === collectionId)
           .map((ref) => ref.document_id);
         if (ids?.length === 0) return undefined;
-        return searchFeature(this.#ctx, this.#reads, collectionId, request.feature_uri, {
-          queries: request.vectors,
+        const uri = this.#keptAs(collectionId, request.feature_uri);
+        return searchFeature(this.#ctx, this.#reads, collectionId, uri, {
+          queries: this.#queriesFor(collectionId, uri, request),
           k,
           filter,
           include: ids,
@@ -233,6 +311,10 @@ export class IndexSearchPort implements SearchPort {
     };
   }
 
+  enrich(request: EnrichRequest): Promise<readonly EnrichedDocument[]> {
+    return enrich(this.#ctx, request);
+  }
+
   facets(request: FacetRequest): Promise<FacetReply> {
     return countFacets(request, {
       collectionIds: this.#collections.map(({ id }) => id),
@@ -284,7 +366,7 @@ export class IndexSearchPort implements SearchPort {
     allowPartial: boolean,
   ): Promise<{ read: [string, Snapshot][]; degraded: Degradation[] }> {
     const { answers, degraded } = await this.#perCollection(collectionIds, allowPartial, (id) =>
-      this.#reads.snapshot(id, uri),
+      this.#reads.snapshot(id, this.#keptAs(id, uri)),
     );
     return { read: answers, degraded };
   }

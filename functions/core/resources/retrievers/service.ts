@@ -18,6 +18,7 @@ import { retrieverStore } from './store.ts';
 
 export type { TextFailure } from './embed.ts';
 export { embedFault } from './embed.ts';
+export { provideEnrichment } from './enrichment.ts';
 export { RunReads } from './run-reads.ts';
 export { IndexSearchPort } from './search-port.ts';
 export type { StoredRetriever } from './store.ts';
@@ -136,17 +137,18 @@ export async function checkDefinition(
     const searches = parameters.searches.map((search, index) => {
       const path = [...at, 'searches', index];
       const ofSearch = narrow(search.collection_identifiers, path);
-      const plugin = checkFeature(search.feature_uri, plugins, [...path, 'feature_uri'], faults);
-      if (plugin) parents.set(plugin.id, { kind: 'PLUGIN', id: plugin.id });
       const readable = ofSearch ?? ofStage ?? scope;
       const fixed = (ofSearch ?? ofStage) !== undefined || identifiers.length > 0;
-      if (
-        plugin &&
-        readable.length > 0 &&
-        !readable.some((collection) => featureOf(collection, search.feature_uri))
-      ) {
+      const isHeld = readable.some((collection) => featureOf(collection, search.feature_uri));
+      // Collections hold on to their plugins, and an upgrade may let the version go that a search names.
+      const plugin =
+        isHeld && fixed
+          ? undefined
+          : checkFeature(search.feature_uri, plugins, [...path, 'feature_uri'], isHeld ? [] : faults);
+      if (plugin) parents.set(plugin.id, { kind: 'PLUGIN', id: plugin.id });
+      if (plugin && readable.length > 0 && !isHeld) {
         const holding = all.filter((collection) => featureOf(collection, search.feature_uri));
-        // The extractors of a collection never change, so this search could never find anything.
+        // A collection gets no other features than those of its extractors, so this search could never find anything.
         if (fixed) {
           faults.push({
             type: 'feature_not_held',
