@@ -82,6 +82,14 @@ export type Job =
       readonly request_id: string;
     }
   | {
+      /** The time of a definition's schedule has come. */
+      readonly kind: 'cluster_schedule';
+      readonly org_id: string;
+      readonly namespace_id: string;
+      readonly cluster_id: string;
+      readonly request_id: string;
+    }
+  | {
       readonly kind: 'taxonomy';
       readonly org_id: string;
       readonly namespace_id: string;

@@ -13,6 +13,7 @@ import type { Job } from '../core/events.ts';
 import { makeLog } from '../core/log.ts';
 import type { Ports } from '../core/ports.ts';
 import { admitBatch } from '../core/resources/batches/workflow.ts';
+import { startScheduled } from '../core/resources/clusters/schedule.ts';
 import { admitRun as admitClusterRun } from '../core/resources/clusters/workflow.ts';
 import { admitRun as admitTaxonomyRun } from '../core/resources/taxonomies/workflow.ts';
 import { claimWork, isDueTask } from '../core/store/index-work.ts';
@@ -48,6 +49,9 @@ async function start(record: SQSRecord): Promise<void> {
     case 'cluster':
       if (await admitClusterRun(workflowContext(ports, job), job))
         await workflows.start(env.CLUSTER_WORKFLOW, job.run_id, job);
+      return;
+    case 'cluster_schedule':
+      await startScheduled(workflowContext(ports, job), job);
       return;
     case 'taxonomy':
       if (await admitTaxonomyRun(workflowContext(ports, job), job))

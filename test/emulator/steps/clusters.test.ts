@@ -153,6 +153,52 @@ describe('a cluster', () => {
     expect(results[0].run_id).not.toBe(run.run_id);
   });
 
+  it('lets new documents join its groups after a batch, under the name that a user gave, and groups by values', async () => {
+    const { id, run } = await cluster(
+      definition('joins', {
+        auto_mode: 'assign',
+        source_enrichment_config: {
+          field_mappings: [{ source_field: 'label', target_field: 'joined' }],
+        },
+      }),
+    );
+    const ocean = run.centroids.find((one: Json) =>
+      `${one.label} ${one.keywords.join(' ')}`.toLowerCase().includes('ocean'),
+    );
+    await client.call('PATCH', `${space.path}/clusters/${id}/executions/${run.run_id}/labels`, {
+      labels: { [ocean.cluster_id]: 'Water' },
+    });
+    await putTexts(space, setup, [{ text: `${themes.ocean} tonight`, metadata: { theme: 'ocean' } }]);
+    await runBatch(space, setup);
+    const { results } = await client.call('GET', `${space.path}/clusters/${id}/executions`);
+    expect(results[0]).toMatchObject({
+      mode: 'assign',
+      status: 'completed',
+      base_run_id: run.run_id,
+      assignment: { documents: 1, assigned: 1 },
+    });
+    const documents = await listDocuments(space, setup);
+    expect(documents.find((one) => one.text.endsWith('tonight'))).toMatchObject({ joined: 'Water' });
+    const file = await client.call(
+      'GET',
+      `${space.path}/clusters/${id}/executions/${results[0].run_id}/export?format=csv&cluster_label=Water`,
+    );
+    const lines = (await (await fetch(file.download_url)).text()).trim().split('\r\n');
+    expect(lines).toHaveLength(1 + file.document_count);
+    for (const line of lines.slice(1)) expect(line).toContain(`,${ocean.cluster_id},Water,`);
+    const values = await cluster({
+      cluster_name: 'by-theme',
+      collection_id: setup.collectionId,
+      cluster_type: 'attribute',
+      attribute_config: { attributes: ['theme'] },
+      enrich_source_collection: false,
+    });
+    expect(values.run).toMatchObject({ status: 'completed', num_clusters: 3, label_source: 'values' });
+    expect(values.run.centroids.map((one: Json) => one.label).toSorted()).toEqual(
+      Object.keys(themes).toSorted(),
+    );
+  });
+
   it('is read by name, listed and deleted', async () => {
     expect(await client.call('GET', `${space.path}/clusters/by-density`)).toMatchObject({
       cluster_id: hdbscan.id,

@@ -74,6 +74,9 @@ it('finds the groups that are there, names them by their words, and keeps their 
   expect(first.body.centroids[0].label).toContain('quantum');
   expect(first.body.centroids[1].label).toContain('referee');
   expect(first.body.centroids[0].centroid_vector).toHaveLength(4);
+  expect(first.body.sampling).toMatchObject({ rows: 57, clustered: 57, assigned: 0 });
+  expect(first.body.centroids[0].mean_cosine_similarity).toBeGreaterThan(0.5);
+  expect(first.body.metrics.cluster_size_entropy).toBeGreaterThan(0);
   const groups = await app.call('GET', `${clusters}/themes/groups`);
   expect(groups.body.groups.at(-1)).toMatchObject({ cluster_id: 'noise', num_members: 2 });
   const map = await app.call('GET', `${clusters}/themes/visualization`);
@@ -97,6 +100,19 @@ it('finds the groups that are there, names them by their words, and keeps their 
     ]),
   );
   expect(sizes).toEqual({ cl_0: 30, cl_1: 60 });
+
+  // What joins the groups by their centroids is what the clusterer would have put there.
+  app.ports.clock.advance(1000);
+  await seedBatch(app, collection, [
+    { id: 'doc_x', fields: { text: 'one more game' }, vector: [0.02, 1, 0.02, 0.02] },
+    { id: 'doc_y', fields: { text: 'nothing alike' }, vector: [-1, -1, 0, 0] },
+  ]);
+  const assign = await app.call('POST', `${clusters}/themes/execute`, { mode: 'assign' });
+  await runCluster(app, jobFor(app, made.body.cluster_id, assign.body.run_id));
+  const third = await app.call('GET', `${clusters}/themes/executions/${assign.body.run_id}`);
+  expect(third.body).toMatchObject({ status: 'completed', assignment: { documents: 2, assigned: 1 } });
+  const grown = third.body.centroids.find((c: { cluster_id: string }) => c.cluster_id === 'cl_1');
+  expect(grown).toMatchObject({ num_members: 61, num_assigned: 1 });
 }, 120_000);
 
 it('says in words that a cluster needs more documents than there are', async () => {

@@ -127,9 +127,9 @@ describe('definitions', () => {
   it.each([
     [
       'an unknown algorithm',
-      { algorithm: { name: 'dbscan', params: {} } },
+      { algorithm: { name: 'leiden', params: {} } },
       'algorithm_unknown',
-      /hdbscan, kmeans/,
+      /hdbscan, kmeans.*attribute_based/,
     ],
     ['an unknown collection', { collection_id: 'nothing-here' }, 'collection_unknown', undefined],
     ['a feature URI that is none', { feature_uri: 'toy_embedding' }, 'feature_uri_malformed', /mixpeek:\/\//],

@@ -13,8 +13,16 @@ import type { App } from '../app.ts';
 
 const keyOf = (url: string) => new URL(url).pathname.replace(/^\//, '');
 
-/** What the real one writes, by a rule that a test can foresee. Fewer than `min_cluster_size` are noise. */
-export async function fakeClusterer(app: App, event: ClustererEvent): Promise<void> {
+/**
+ * What the real one writes, by a rule that a test can foresee. Fewer than `min_cluster_size` are noise.
+ *
+ * @param centroids by axis, where they are not the direction of the axis
+ */
+export async function fakeClusterer(
+  app: App,
+  event: ClustererEvent,
+  centroids: Readonly<Record<number, readonly number[]>> = {},
+): Promise<void> {
   const { blobs } = app.ports;
   const bytes = await blobs.get(keyOf(event.vectors_url));
   const vectors = new Float32Array(bytes.buffer, bytes.byteOffset, event.rows * event.dims);
@@ -42,7 +50,7 @@ export async function fakeClusterer(app: App, event: ClustererEvent): Promise<vo
       label: own[0]!.text.split(' ').slice(0, 2).join(', '),
       summary: `${size} of ${event.rows} documents`,
       keywords: own[0]!.text.split(' ').slice(0, 3),
-      centroid_vector: Array.from({ length: event.dims }, (_, d) => (d === a ? 1 : 0)),
+      centroid_vector: centroids[a] ?? Array.from({ length: event.dims }, (_, d) => (d === a ? 1 : 0)),
       representative_ids: own.slice(0, 3).map((document) => document.document_id),
       samples: own.slice(0, event.labels.samples_per_cluster).map((document) => document.text),
     };

@@ -2,7 +2,7 @@
 // tests of what comes after a batch.
 import { derivedId } from '../../../functions/core/ids.ts';
 import type { StoredCollection } from '../../../functions/core/resources/collections/service.ts';
-import { getCollection } from '../../../functions/core/resources/collections/service.ts';
+import { featuresOf, getCollection } from '../../../functions/core/resources/collections/service.ts';
 import type {
   BatchRef,
   DocumentBody,
@@ -23,29 +23,43 @@ import type { App } from '../app.ts';
 export const dims = 4;
 export const featureUri = 'mixpeek://toy_embed@1.0.0/toy_embedding';
 
-/** A bucket with `text` and `topic`, a plugin with one feature of four dimensions, and a collection over both. */
-export async function seedCollection(app: App, name = 'articles'): Promise<StoredCollection> {
+type SeedFeature = (typeof plugins)[keyof typeof plugins][number];
+
+const cosine = { feature_type: 'embedding', embedding_dim: dims, distance_metric: 'cosine' } as const;
+/** By plugin: what it makes. */
+const plugins = {
+  toy_embed: [{ ...cosine, feature_name: 'toy_embedding' }],
+  flat_embed: [{ ...cosine, feature_name: 'place', distance_metric: 'euclid' }],
+  pair_embed: [
+    { ...cosine, feature_name: 'left' },
+    { ...cosine, feature_name: 'right', embedding_dim: 2 },
+  ],
+} as const;
+
+/**
+ * A bucket with `text` and `topic`, a plugin, and a collection over both.
+ *
+ * @param plugin one feature of four dimensions (`toy_embed`), one with the metric euclid, or two
+ */
+export async function seedCollection(
+  app: App,
+  name = 'articles',
+  plugin: keyof typeof plugins = 'toy_embed',
+): Promise<StoredCollection> {
   const { ctx } = app;
-  if (!(await pluginStore.find(ctx, 'toy_embed_1_0_0'))) {
+  if (!(await pluginStore.find(ctx, `${plugin}_1_0_0`))) {
     await pluginStore.create(ctx, {
-      id: 'toy_embed_1_0_0',
-      name: 'toy_embed@1.0.0',
+      id: `${plugin}_1_0_0`,
+      name: `${plugin}@1.0.0`,
       parents: [],
-      plugin_name: 'toy_embed',
+      plugin_name: plugin,
       version: '1.0.0',
       description: null,
       archive_sha256: 'f'.repeat(64),
       archive_key: 'plugins/toy.zip',
       archive_bytes: 100,
       root: '',
-      features: [
-        {
-          feature_type: 'embedding',
-          feature_name: 'toy_embedding',
-          embedding_dim: dims,
-          distance_metric: 'cosine',
-        },
-      ],
+      features: plugins[plugin].map((feature: SeedFeature) => ({ ...feature })),
       input_mappings: { text: 'text' },
       compute_profile: {},
       has_realtime: false,
@@ -63,7 +77,7 @@ export async function seedCollection(app: App, name = 'articles'): Promise<Store
     name,
     source: { type: 'bucket', bucket_ids: [bucket.body.bucket_id] },
     feature_extractors: [
-      { feature_extractor_name: 'toy_embed', version: '1.0.0', input_mappings: { text: 'text' } },
+      { feature_extractor_name: plugin, version: '1.0.0', input_mappings: { text: 'text' } },
     ],
   });
   if (collection.status !== 200) throw new Error(JSON.stringify(collection.body));
@@ -74,6 +88,8 @@ export interface SeedDocument {
   readonly id: string;
   readonly fields: JsonObject;
   readonly vector?: readonly number[];
+  /** By feature URI; `vector` is that of the first feature. */
+  readonly vectors?: Readonly<Record<string, readonly number[]>>;
 }
 
 let batches = 0;
@@ -128,9 +144,13 @@ export async function seedBatch(
     if (write) await ctx.ports.table.write([write]);
   }
   const columns = documents.map(({ id, fields }) => ({ id, columns: flattenColumns(fields) }));
-  const rows = documents.flatMap(({ id, vector, fields }) =>
-    vector ? [{ id, vector, columns: flattenColumns(fields) }] : [],
-  );
+  const features = featuresOf(collection).map((feature, i) => ({
+    ...feature,
+    rows: documents.flatMap(({ id, vector, vectors, fields }) => {
+      const own = vectors?.[feature.feature_uri] ?? (i === 0 ? vector : undefined);
+      return own ? [{ id, vector: own, columns: flattenColumns(fields) }] : [];
+    }),
+  }));
   const additions = [
     {
       uri: documentsUri,
@@ -138,16 +158,16 @@ export async function seedBatch(
       metric: null,
       segment: await putSegment(ctx, collection.id, { kind: 'data', dims: 0, metric: null, rows: columns }),
     },
-    ...(rows.length === 0
-      ? []
-      : [
-          {
-            uri: featureUri,
-            dims,
-            metric: 'cosine' as const,
-            segment: await putSegment(ctx, collection.id, { kind: 'data', dims, metric: 'cosine', rows }),
-          },
-        ]),
+    ...(await Promise.all(
+      features
+        .filter(({ rows }) => rows.length > 0)
+        .map(async ({ feature_uri, dims: own, metric, rows }) => ({
+          uri: feature_uri,
+          dims: own,
+          metric,
+          segment: await putSegment(ctx, collection.id, { kind: 'data', dims: own, metric, rows }),
+        })),
+    )),
   ];
   await commitIndex(
     ctx,

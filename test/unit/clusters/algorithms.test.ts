@@ -58,12 +58,12 @@ describe('algorithms', () => {
   });
 
   it('are refused by any other name, own properties of objects included, with the list', () => {
-    for (const name of ['dbscan', 'constructor', '__proto__', 'HDBSCAN', '']) {
+    for (const name of ['leiden', 'constructor', '__proto__', 'HDBSCAN', '']) {
       expect(algorithmFaults(name, {}, at)).toEqual([
         expect.objectContaining({
           type: 'algorithm_unknown',
           location: at.name,
-          fix: 'one of: hdbscan, kmeans',
+          fix: `one of: ${[...algorithmNames, 'attribute_based'].join(', ')}`,
         }),
       ]);
     }

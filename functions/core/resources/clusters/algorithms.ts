@@ -1,5 +1,6 @@
-// The clustering algorithms and their parameters, as requests may name them. The clusterer checks by a list of its own
-// (functions/clusterer/algorithms/parameters.json); a test keeps the two equal.
+// The clustering algorithms and their parameters, as requests may name them: the clusterer's own tables, which are data.
+import ignored from '../../../clusterer/algorithms/ignored.json' with { type: 'json' };
+import parameters from '../../../clusterer/algorithms/parameters.json' with { type: 'json' };
 import type { FieldFault } from '../../errors.ts';
 
 interface NumberRule {
@@ -13,7 +14,8 @@ interface NumberRule {
 interface TextRule {
   readonly type: 'string';
   readonly enum: readonly string[];
-  readonly default: string;
+  readonly nullable?: boolean;
+  readonly default: string | null;
 }
 interface FlagRule {
   readonly type: 'boolean';
@@ -22,27 +24,32 @@ interface FlagRule {
 export type ParameterRule = NumberRule | TextRule | FlagRule;
 
 /** Algorithm -> parameter -> what it may be. */
-export const algorithmParameters: Readonly<Record<string, Readonly<Record<string, ParameterRule>>>> = {
-  hdbscan: {
-    min_cluster_size: { type: 'integer', minimum: 2, maximum: 100_000, default: 5 },
-    min_samples: { type: 'integer', nullable: true, minimum: 1, maximum: 100_000, default: null },
-    max_cluster_size: { type: 'integer', nullable: true, minimum: 2, maximum: 5_000_000, default: null },
-    cluster_selection_epsilon: { type: 'number', minimum: 0, maximum: 1_000_000, default: 0 },
-    cluster_selection_method: { type: 'string', enum: ['eom', 'leaf'], default: 'eom' },
-    alpha: { type: 'number', exclusive_minimum: 0, maximum: 1000, default: 1 },
-    allow_single_cluster: { type: 'boolean', default: false },
-    metric: { type: 'string', enum: ['euclidean'], default: 'euclidean' },
-  },
-  kmeans: {
-    n_clusters: { type: 'integer', minimum: 2, maximum: 1000, default: 8 },
-    n_init: { type: 'integer', minimum: 1, maximum: 100, default: 10 },
-    max_iter: { type: 'integer', minimum: 1, maximum: 10_000, default: 300 },
-    tol: { type: 'number', exclusive_minimum: 0, maximum: 1, default: 0.0001 },
-    random_state: { type: 'integer', nullable: true, minimum: 0, maximum: 4_294_967_295, default: null },
-  },
-};
+export const algorithmParameters = parameters as unknown as Readonly<
+  Record<string, Readonly<Record<string, ParameterRule>>>
+>;
 
+/** Algorithm -> parameters that clients send and that change no result here; they are named in a warning. */
+const ignoredParameters = ignored as Readonly<Record<string, readonly string[]>>;
+
+/** Those that group vectors. */
 export const algorithmNames = Object.keys(algorithmParameters);
+
+/** What a definition names to group by the values of fields. */
+export const attributeAlgorithm = 'attribute_based';
+
+/** The parameters without those that change nothing, and the names of the latter. */
+export function withoutIgnored<T>(
+  name: string,
+  params: Readonly<Record<string, T>>,
+): { readonly params: Readonly<Record<string, T>>; readonly ignored: readonly string[] } {
+  const list = Object.hasOwn(ignoredParameters, name) ? ignoredParameters[name]! : [];
+  const isIgnored = (parameter: string) =>
+    list.includes(parameter) && !Object.hasOwn(algorithmParameters[name] ?? {}, parameter);
+  return {
+    params: Object.fromEntries(Object.entries(params).filter(([parameter]) => !isIgnored(parameter))),
+    ignored: Object.keys(params).filter(isIgnored),
+  };
+}
 
 /** What people write for a parameter that has another name here. */
 const otherNames: Readonly<Record<string, string>> = {
@@ -56,7 +63,7 @@ const otherNames: Readonly<Record<string, string>> = {
 
 /** What a rule accepts, in words: `a whole number from 2 to 100000`. */
 export function wanted(rule: ParameterRule): string {
-  if (rule.type === 'string') return `one of ${rule.enum.join(', ')}`;
+  if (rule.type === 'string') return `one of ${rule.enum.join(', ')}${rule.nullable ? ' or null' : ''}`;
   if (rule.type === 'boolean') return 'true or false';
   const from =
     rule.minimum !== undefined
@@ -69,9 +76,9 @@ export function wanted(rule: ParameterRule): string {
 }
 
 function fits(rule: ParameterRule, value: unknown): boolean {
-  if (rule.type === 'string') return typeof value === 'string' && rule.enum.includes(value);
   if (rule.type === 'boolean') return typeof value === 'boolean';
   if (value === null) return rule.nullable === true;
+  if (rule.type === 'string') return typeof value === 'string' && rule.enum.includes(value);
   if (typeof value !== 'number' || !Number.isFinite(value)) return false;
   if (rule.type === 'integer' && !Number.isInteger(value)) return false;
   if (rule.minimum !== undefined && value < rule.minimum) return false;
@@ -100,7 +107,7 @@ export function algorithmFaults(
         type: 'algorithm_unknown',
         location: at.name,
         message: `there is no algorithm "${name.slice(0, 60)}"`,
-        fix: `one of: ${algorithmNames.join(', ')}`,
+        fix: `one of: ${[...algorithmNames, attributeAlgorithm].join(', ')}`,
       },
     ];
   }

@@ -2,31 +2,45 @@
 // a batch. Every step may be repeated; a run that has ended, or whose definition is gone, changes nothing any more.
 import { setTimeout as pause } from 'node:timers/promises';
 import { isoTime } from '../../clock.ts';
-import { parseCondition } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { now } from '../../context.ts';
 import { crash } from '../../crash.ts';
 import { errorTable } from '../../errors.ts';
-import { newId } from '../../ids.ts';
+import { labelKey } from '../../labels/answer.ts';
+import { openLabelCache } from '../../labels/label-cache.ts';
 import type { LabelModel } from '../../labels/label-model.ts';
 import { nameClusters } from '../../labels/name-clusters.ts';
-import { BlobConflict, BlobMissing } from '../../store/blobs.ts';
+import { BlobConflict } from '../../store/blobs.ts';
 import { announce } from '../../store/outbox.ts';
+import type { Condition } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
-import { documentsUri, openIndex, readHeads, reading } from '../../store/vector-index.ts';
-import { hashId } from '../../vectors/id-hash.ts';
-import { vectorTable } from '../../vectors/list-rows.ts';
-import { seqsPerVersion } from '../../vectors/segment-format.ts';
+import { readHeads } from '../../store/vector-index.ts';
 import type { Snapshot } from '../../vectors/snapshot.ts';
 import type { StoredCollection } from '../collections/service.ts';
-import { featureOf, findCollection } from '../collections/service.ts';
-import type { BatchRef, DocumentEnrichment, Json, JsonObject } from '../documents/service.ts';
-import { collectionsOfBatch, enrichDocuments } from '../documents/service.ts';
-import type { RawResult, ResultDocument, ResultGroup, RunNames } from './results.ts';
-import { noise, readNames, readRaw, writeResult } from './results.ts';
+import { findCollection } from '../collections/service.ts';
+import type { BatchRef, JsonObject } from '../documents/service.ts';
+import { collectionsOfBatch } from '../documents/service.ts';
+import { keptNames, withoutClashes } from './keep-labels.ts';
+import { knownNames } from './known-names.ts';
+import type { PlanCollection } from './plan-input.ts';
+import { allRows, openPlan, sample } from './plan-input.ts';
+import { measureReach } from './reach.ts';
+import type { RawResult, ResultDocument, ResultGroup, ResultGroups, RunNames } from './results.ts';
+import {
+  eachDocument,
+  noise,
+  readGroups,
+  readNames,
+  readRaw,
+  withOverrides,
+  writeDocuments,
+  writeGroups,
+} from './results.ts';
+import { runAssign } from './run-assign.ts';
+import { countRows, runByValues } from './run-by-values.ts';
 import type { StoredCluster } from './service.ts';
-import { followBatch, runDeadlineMs } from './service.ts';
-import type { ClusterJob, RunInput, RunRange, StoredRun } from './store.ts';
+import { endRun, followBatch, runDeadlineMs } from './service.ts';
+import type { ClusterJob, ClusterState, EnrichmentField, RunInput, RunRange, StoredRun } from './store.ts';
 import {
   changeRun,
   changeState,
@@ -37,6 +51,8 @@ import {
   readState,
   runKeys,
 } from './store.ts';
+import type { Telling } from './tell-documents.ts';
+import { readTold, takeAway, tellDocuments } from './tell-documents.ts';
 
 /** One run holds this many bytes of vectors: the step has them in memory once, and again while it sends them. */
 const vectorBytesMax = 400_000_000;
@@ -45,8 +61,7 @@ const textCharactersMax = 2_000;
 const urlSeconds = 2 * 3600;
 /** Equal data gives equal results because of this number, so it never changes. */
 const seed = 42;
-/** Documents of one enrichment: each is one change of the index. */
-const enrichRowsMax = 10_000;
+const commitTries = 5;
 /** Time for the labelling model, well within the step's five minutes. */
 const namingMs = 200_000;
 
@@ -59,7 +74,14 @@ export interface ClustererEvent {
   readonly result_url: string;
   readonly metric: 'cosine' | 'dot' | 'euclid';
   readonly algorithm: { readonly name: string; readonly params: JsonObject };
-  readonly map: { readonly method: 'umap' | 'pca'; readonly n_components: 2 | 3 };
+  /** Applied to the vectors in this order, before everything else. */
+  readonly preprocessing: readonly { readonly step: string; readonly params: JsonObject }[];
+  /** The space to cluster in. */
+  readonly reduction: {
+    readonly method: 'auto' | 'none' | 'umap' | 'pca';
+    readonly n_components: number | null;
+  };
+  readonly map: { readonly method: 'umap' | 'pca' | 'tsne'; readonly n_components: 2 | 3 };
   readonly labels: {
     readonly samples_per_cluster: number;
     readonly sample_chars: number;
@@ -70,7 +92,7 @@ export interface ClustererEvent {
 }
 
 export interface Prepared {
-  /** 0: there is nothing to cluster, and the run has ended with a sentence. */
+  /** 0: there is nothing for the clusterer to do, and the commit does what there is. */
   readonly rows: number;
   readonly request: ClustererEvent | null;
 }
@@ -79,7 +101,7 @@ type Loaded =
   | { readonly run: StoredRun; readonly open: true }
   | { readonly run: StoredRun | undefined; readonly open: false };
 
-async function load(ctx: NsCtx, job: Pick<ClusterJob, 'cluster_id' | 'run_id'>): Promise<Loaded> {
+async function load(ctx: NsCtx, job: ClusterJob): Promise<Loaded> {
   const run = await findRun(ctx, job.cluster_id, job.run_id);
   if (run && (run.status === 'pending' || run.status === 'processing')) return { run, open: true };
   return { run, open: false };
@@ -120,20 +142,6 @@ interface Part {
   readonly texts: readonly string[];
 }
 
-/** The chosen places of `count` in ascending order: those whose ids hash lowest, so that a sample is the same each time. */
-function sample(ids: readonly string[], max: number): number[] {
-  const all = ids.map((_, i) => i);
-  if (ids.length <= max) return all;
-  const hashes = ids.map((id) => {
-    const bytes = new TextEncoder().encode(id);
-    return hashId(bytes, 0, bytes.length)[0]!;
-  });
-  return all
-    .sort((a, b) => hashes[a]! - hashes[b]! || (ids[a]! < ids[b]! ? -1 : 1))
-    .slice(0, max)
-    .sort((a, b) => a - b);
-}
-
 /**
  * The layout of a run depends on the order of its rows, and ids are random: in the order of their texts the same
  * documents give the same clusters in any namespace.
@@ -152,31 +160,10 @@ async function readInput(
   run: StoredRun,
 ): Promise<{ readonly input: RunInput; readonly parts: readonly Part[] }> {
   const { plan } = run;
-  const parsed = plan.filters === null ? undefined : parseCondition(JSON.parse(plan.filters));
-  if (parsed && !parsed.ok) throw new Error('a stored filter does not parse any more');
-  let dims = 0;
-  let metric: RunInput['metric'] = 'cosine';
-  const found: {
-    collection: StoredCollection;
-    version: number;
-    ids: readonly string[];
-    vectors: Float32Array;
-    documents: Snapshot | undefined;
-  }[] = [];
-  for (const id of plan.collection_ids) {
-    const collection = await findCollection(ctx, id);
-    const feature = collection && featureOf(collection, plan.feature_uri);
-    if (!collection || !feature) continue;
-    dims = feature.dims;
-    metric = feature.metric;
-    const view = await openIndex(ctx, id);
-    const vectors = await view.snapshot(feature.feature_uri);
-    const documents = await view.snapshot(documentsUri);
-    const table = vectors
-      ? await reading(() => vectorTable(vectors, parsed?.condition))
-      : { ids: [], vectors: new Float32Array(0) };
-    found.push({ collection, version: view.head.version, ids: table.ids, vectors: table.vectors, documents });
-  }
+  const open = await openPlan(ctx, plan);
+  const { dims, metric } = open.space;
+  const found: { one: PlanCollection; ids: readonly string[]; vectors: Float32Array }[] = [];
+  for (const one of open.collections) found.push({ one, ...(await allRows(open, one)) });
   const total = found.reduce((sum, { ids }) => sum + ids.length, 0);
   const rowsMax = Math.min(
     plan.sample_size ?? Number.POSITIVE_INFINITY,
@@ -190,22 +177,22 @@ async function readInput(
   );
   const parts: Part[] = [];
   let first = 0;
-  for (const { collection, version, ids, vectors, documents } of found) {
+  for (const { one, ids, vectors } of found) {
     const fields =
       plan.llm_labeling.text_fields.length > 0
         ? plan.llm_labeling.text_fields.map(bareField)
-        : textFields(collection);
+        : textFields(one.collection);
     const rows = ids
       .map((id, from) => ({ id, from, text: '' }))
       .filter(({ from }) => chosen.has(first + from))
-      .map((row) => ({ ...row, text: textOf(documents, row.id, fields) }))
+      .map((row) => ({ ...row, text: textOf(one.documents, row.id, fields) }))
       .sort(byText);
     first += ids.length;
     const kept = new Float32Array(rows.length * dims);
     for (const [to, { from }] of rows.entries())
       kept.set(vectors.subarray(from * dims, (from + 1) * dims), to * dims);
     parts.push({
-      range: { collection_id: collection.id, version, rows: rows.length },
+      range: rangeOf(one, rows.length),
       ids: rows.map(({ id }) => id),
       vectors: kept,
       texts: rows.map(({ text }) => text),
@@ -219,6 +206,27 @@ async function readInput(
     source_documents: total,
   };
   return { input, parts };
+}
+
+const rangeOf = ({ collection, version, feature_uris }: PlanCollection, rows: number): RunRange => ({
+  collection_id: collection.id,
+  version,
+  rows,
+  feature_uris,
+});
+
+/** The versions that a run without the clusterer works with, and how many documents it is about. */
+async function pinInput(ctx: NsCtx, run: StoredRun): Promise<RunInput> {
+  const open = await openPlan(ctx, run.plan);
+  const ranges = open.collections.map((one) =>
+    rangeOf(
+      one,
+      run.plan.cluster_type === 'attribute' ? countRows(open, one) : (one.features[0]?.liveCount ?? 0),
+    ),
+  );
+  const rows = ranges.reduce((sum, range) => sum + range.rows, 0);
+  const { dims, metric } = open.space;
+  return { rows, dims, metric, ranges, source_documents: rows };
 }
 
 const bareField = (path: string) => path.replace(/^(payload|metadata)\./, '');
@@ -251,9 +259,14 @@ export async function prepareRun(ctx: NsCtx, job: ClusterJob): Promise<Prepared>
   const loaded = await load(ctx, job);
   if (!loaded.open) return nothing;
   let { run } = loaded;
+  const isClustered = run.mode === 'full' && run.plan.cluster_type === 'vector';
   if (run.input === null) {
-    const { input, parts } = await readInput(ctx, run);
-    if (input.rows > 0) await putInput(ctx, run.run_id, input, parts);
+    let input: RunInput;
+    if (isClustered) {
+      const read = await readInput(ctx, run);
+      input = read.input;
+      if (input.rows > 0) await putInput(ctx, run.run_id, input, read.parts);
+    } else input = await pinInput(ctx, run);
     crash('cluster.prepare.after_files');
     const time = isoTime(now(ctx));
     const changes = { status: 'processing', input, started_at: time, updated_at: time } as const;
@@ -272,10 +285,11 @@ export async function prepareRun(ctx: NsCtx, job: ClusterJob): Promise<Prepared>
     }
     run = { ...run, ...changes };
   }
-  if (run.input!.rows === 0) {
+  if (run.input!.rows === 0 && run.mode === 'full') {
     await finishEmpty(ctx, job, run);
     return nothing;
   }
+  if (!isClustered) return nothing;
   return { rows: run.input!.rows, request: await clustererEvent(ctx, run, run.input!) };
 }
 
@@ -291,6 +305,11 @@ async function clustererEvent(ctx: NsCtx, run: StoredRun, input: RunInput): Prom
     result_url: await blobs.presignPut(runKeys.raw(ctx, run.run_id), urlSeconds, 'application/json'),
     metric: input.metric,
     algorithm: { name: plan.algorithm, params: plan.algorithm_params as JsonObject },
+    preprocessing: plan.preprocessing_steps.map(({ step, params }) => ({
+      step,
+      params: params as JsonObject,
+    })),
+    reduction: { method: plan.cluster_space.method, n_components: plan.cluster_space.n_components },
     map: { method: plan.vis_method, n_components: plan.vis_n_components },
     labels: {
       samples_per_cluster: plan.llm_labeling.max_samples_per_cluster,
@@ -304,12 +323,12 @@ async function clustererEvent(ctx: NsCtx, run: StoredRun, input: RunInput): Prom
   };
 }
 
-/** The newest completed run with a result, of which this one keeps cluster ids. */
+/** The newest full run that completed with a result, of which this one keeps cluster ids. */
 async function previousRun(ctx: NsCtx, run: StoredRun): Promise<string | undefined> {
-  const state = await readState(ctx, run.cluster_id);
-  const id = state?.completed_run_id;
+  const id = (await readState(ctx, run.cluster_id))?.base_run_id;
   if (!id || id === run.run_id) return undefined;
-  return (await ctx.ports.blobs.head(runKeys.raw(ctx, id))) ? id : undefined;
+  const key = run.plan.cluster_type === 'vector' ? runKeys.raw(ctx, id) : runKeys.groups(ctx, id);
+  return (await ctx.ports.blobs.head(key)) ? id : undefined;
 }
 
 async function documentCount(ctx: NsCtx, collectionIds: readonly string[]): Promise<number> {
@@ -325,13 +344,15 @@ async function finishEmpty(ctx: NsCtx, job: ClusterJob, run: StoredRun): Promise
       ? 'The collection holds no documents yet, so there are no clusters. Run it again after a batch.'
       : run.plan.filters !== null
         ? 'No document passes the filter of the definition, so there are no clusters.'
-        : `None of the ${documents} documents has a vector of the feature, so there are no clusters.`;
+        : `None of the ${documents} documents has a vector of the feature${run.plan.feature_uris.length > 1 ? 's' : ''}, so there are no clusters.`;
   await finishRun(ctx, job, run, {
     message,
     num_clusters: 0,
     num_points: 0,
     metrics: null,
-    label_source: 'ctfidf',
+    sampling: null,
+    assignment: null,
+    label_source: run.plan.cluster_type === 'attribute' ? 'values' : 'ctfidf',
     llm_labeling_errors: [],
     degenerate_detail: { reason: documents === 0 ? 'no_documents' : 'no_vectors', rows: 0, usable_rows: 0 },
     has_result: false,
@@ -344,29 +365,92 @@ type Outcome = Pick<
   | 'num_clusters'
   | 'num_points'
   | 'metrics'
+  | 'sampling'
+  | 'assignment'
   | 'label_source'
   | 'llm_labeling_errors'
   | 'degenerate_detail'
   | 'has_result'
->;
+> &
+  Partial<Pick<StoredRun, 'base_run_id'>>;
+
+/** What the end of a run makes true of its definition beside the run itself. */
+interface Ending {
+  readonly state?: Partial<ClusterState>;
+  /** What must still hold of the definition's state. */
+  readonly if?: readonly Condition[];
+}
+
+/** Ids of the clusters to which users gave names, as far as the run has them. */
+function keptOverrides(
+  state: ClusterState | undefined,
+  groups: readonly ResultGroup[],
+): Record<string, string> {
+  const ids = new Set(groups.map((group) => group.cluster_id));
+  return Object.fromEntries(Object.entries(state?.label_overrides ?? {}).filter(([id]) => ids.has(id)));
+}
+
+const isNewest = (at: string | null | undefined, run: StoredRun) => !at || at <= run.created_at;
 
 /** Ends a run as completed: row, newest result and event in one transaction, once. */
-async function finishRun(ctx: NsCtx, job: ClusterJob, run: StoredRun, outcome: Outcome): Promise<void> {
+async function finishRun(
+  ctx: NsCtx,
+  job: ClusterJob,
+  run: StoredRun,
+  outcome: Outcome,
+  groups: readonly ResultGroup[] = [],
+  ending: Ending = {},
+): Promise<void> {
   const time = isoTime(now(ctx));
   const state = await readState(ctx, run.cluster_id);
-  const newest = !state?.completed_run_created_at || state.completed_run_created_at <= run.created_at;
+  const makesResult = run.mode === 'full' || run.mode === 'assign';
+  const overrides = makesResult ? keptOverrides(state, groups) : {};
+  const changes: Partial<ClusterState> = {
+    // From now on the newest result says nothing of the base and of what was told, so the row must.
+    ...(makesResult && state?.without_base
+      ? {
+          base_run_id: state.base_run_id,
+          base_run_created_at: state.base_run_created_at,
+          told_run_id: state.told_run_id,
+          told_by_created_at: state.told_by_created_at,
+        }
+      : {}),
+    ...(makesResult && isNewest(state?.completed_run_created_at, run)
+      ? { completed_run_id: run.run_id, completed_run_created_at: run.created_at }
+      : {}),
+    // A name that was given to a cluster which is gone must not come up again with the next one of its number.
+    ...(run.mode === 'full' && outcome.has_result && isNewest(state?.base_run_created_at, run)
+      ? { base_run_id: run.run_id, base_run_created_at: run.created_at, label_overrides: overrides }
+      : {}),
+    ...ending.state,
+  };
+  // Between our look and this write a user may have given a name: then the step is tried again.
+  const conditions: Condition[] = [
+    ...(makesResult
+      ? [
+          state?.label_revision
+            ? ({ attribute: 'label_revision', eq: state.label_revision } as const)
+            : ({
+                anyOf: [
+                  { attribute: 'label_revision', missing: true },
+                  { attribute: 'label_revision', eq: 0 },
+                ],
+              } as const),
+        ]
+      : []),
+    ...(ending.if ?? []),
+  ];
   try {
     await ctx.ports.table.write([
       definitionExists(ctx, run.cluster_id),
-      changeRun(ctx, run, { ...outcome, status: 'completed', completed_at: time, updated_at: time }),
-      ...(newest
-        ? [
-            changeState(ctx, run.cluster_id, {
-              completed_run_id: run.run_id,
-              completed_run_created_at: run.created_at,
-            }),
-          ]
-        : []),
+      changeRun(ctx, run, {
+        ...outcome,
+        label_overrides: overrides,
+        status: 'completed',
+        completed_at: time,
+        updated_at: time,
+      }),
+      ...(Object.keys(changes).length > 0 ? [changeState(ctx, run.cluster_id, changes, conditions)] : []),
       announce(ctx, 'cluster.execution.completed', { type: 'cluster', id: run.cluster_id }, run.run_id, {
         run_id: run.run_id,
         num_clusters: outcome.num_clusters,
@@ -419,20 +503,23 @@ async function askForNames(ctx: NsCtx, run: StoredRun, model: LabelModel | undef
     };
   }
   const labeling = run.plan.llm_labeling;
-  const { clusters } = await readRaw(ctx, run.run_id);
-  if (clusters.length === 0) return { names: {}, errors: [] };
-  const { names, faults } = await nameClusters(
-    model,
-    clusters,
-    {
-      summaries: labeling.include_summary,
-      keywords: labeling.include_keywords,
-      samplesMax: labeling.max_samples_per_cluster,
-      sampleCharactersMax: labeling.sample_text_max_length,
-      context: labeling.labeling_context ?? undefined,
-    },
-    { untilMs: now(ctx) + namingMs, now: () => now(ctx), pause },
+  const raw = await readRaw(ctx, run.run_id);
+  const kept = new Map(
+    [...(await namesBefore(ctx, run, raw))].filter(([, name]) => name.label_source === 'model'),
   );
+  // A cluster that is what it was keeps its name, and is not asked about.
+  const clusters = raw.clusters.filter((cluster) => !kept.has(cluster.cluster_id));
+  if (clusters.length === 0) return { names: {}, errors: [] };
+  const options = {
+    summaries: labeling.include_summary,
+    keywords: labeling.include_keywords,
+    samplesMax: labeling.max_samples_per_cluster,
+    sampleCharactersMax: labeling.sample_text_max_length,
+    context: labeling.labeling_context ?? undefined,
+  };
+  const time = { untilMs: now(ctx) + namingMs, now: () => now(ctx), pause };
+  const cache = await openLabelCache(knownNames(ctx, run.cluster_id), model.name, options, now(ctx));
+  const { names, faults } = await nameClusters(model, clusters, options, time, cache);
   ctx.ports.log.info('clusters named', {
     model: model.name,
     run_id: run.run_id,
@@ -440,15 +527,27 @@ async function askForNames(ctx: NsCtx, run: StoredRun, model: LabelModel | undef
     named: names.size,
     faults: faults.length,
   });
+  const taken = new Set([...kept.values()].map((name) => labelKey(name.label)));
+  const fresh = [...names].filter(([, { label }]) => !taken.has(labelKey(label)));
   return {
     names: Object.fromEntries(
-      [...names].map(([id, { label, summary, keywords }]) => [
+      fresh.map(([id, { label, summary, keywords }]) => [
         id,
         { label, ...(summary ? { summary } : {}), ...(keywords ? { keywords } : {}) },
       ]),
     ),
-    errors: faults,
+    errors: [
+      ...faults,
+      ...[...names.keys()]
+        .filter((id) => !fresh.some(([other]) => other === id))
+        .map((id) => `${id}: the label is that of another cluster.`),
+    ],
   };
+}
+
+async function namesBefore(ctx: NsCtx, run: StoredRun, raw: RawResult) {
+  const before = await previousRun(ctx, run);
+  return keptNames(ctx, run, raw, before ? await findRun(ctx, run.cluster_id, before) : undefined);
 }
 
 async function namesOf(
@@ -464,34 +563,60 @@ async function namesOf(
   };
 }
 
-function toGroups(
+/** The groups with their names: the model's, else those of the run before, else their words. */
+async function toGroups(
+  ctx: NsCtx,
+  run: StoredRun,
   raw: RawResult,
   names: RunNames['names'],
-  labeling: StoredRun['plan']['llm_labeling'],
-): ResultGroup[] {
+): Promise<ResultGroup[]> {
+  const labeling = run.plan.llm_labeling;
+  const reach = await measureReach(ctx, run, raw);
+  const named = new Map(
+    raw.clusters.flatMap(({ cluster_id }) =>
+      Object.hasOwn(names, cluster_id) ? [[cluster_id, names[cluster_id]!] as const] : [],
+    ),
+  );
+  const before = new Map([...(await namesBefore(ctx, run, raw))].filter(([id]) => !named.has(id)));
+  const kept = withoutClashes(
+    before,
+    new Map(
+      raw.clusters.map((cluster) => [
+        cluster.cluster_id,
+        named.get(cluster.cluster_id)?.label ?? cluster.label,
+      ]),
+    ),
+  );
   return raw.clusters.map(({ samples: _, ...cluster }) => {
-    const name = Object.hasOwn(names, cluster.cluster_id) ? names[cluster.cluster_id] : undefined;
-    return {
-      ...cluster,
-      label: name?.label ?? cluster.label,
-      label_source: name ? ('model' as const) : ('ctfidf' as const),
-      summary: name?.summary ?? (labeling.include_summary ? cluster.summary : null),
-      keywords: name?.keywords ?? (labeling.include_keywords ? cluster.keywords : []),
+    const name = named.get(cluster.cluster_id);
+    const old = kept.get(cluster.cluster_id);
+    const words = {
+      summary: labeling.include_summary ? cluster.summary : null,
+      keywords: labeling.include_keywords ? cluster.keywords : [],
     };
+    const said = name
+      ? {
+          label: name.label,
+          label_source: 'model' as const,
+          summary: name.summary ?? words.summary,
+          keywords: name.keywords ?? words.keywords,
+        }
+      : old?.label_source === 'model'
+        ? old
+        : { label: old?.label ?? cluster.label, label_source: 'ctfidf' as const, ...words };
+    const far = reach.get(cluster.cluster_id);
+    return { ...cluster, ...said, ...(far === undefined ? {} : { reach: far }) };
   });
 }
 
 /** The rows of a result with their collections: the clusterer keeps the order of its input. */
-function toDocuments(raw: RawResult, input: RunInput): ResultDocument[] {
-  const documents: ResultDocument[] = [];
+function* toDocuments(raw: RawResult, input: RunInput): Generator<ResultDocument> {
   let first = 0;
   for (const range of input.ranges) {
-    for (let i = first; i < first + range.rows; i++) {
-      documents.push({ collection_id: range.collection_id, ...raw.members[i]!, ...raw.points[i]! });
-    }
+    for (let i = first; i < first + range.rows; i++)
+      yield { collection_id: range.collection_id, ...raw.members[i]!, ...raw.points[i]! };
     first += range.rows;
   }
-  return documents;
 }
 
 function checkResult(raw: RawResult, input: RunInput): void {
@@ -511,179 +636,263 @@ export async function commitRun(
   labels: Labels | null,
   labelFailed: boolean,
 ): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await commitOnce(ctx, job, labels, labelFailed);
+    } catch (error) {
+      // Another run ended, or a user gave a name, between our look and our write: both are looked at anew.
+      if (!(error instanceof ConditionFailed) || attempt >= commitTries) throw error;
+    }
+  }
+}
+
+async function commitOnce(
+  ctx: NsCtx,
+  job: ClusterJob,
+  labels: Labels | null,
+  labelFailed: boolean,
+): Promise<void> {
   const loaded = await load(ctx, job);
   if (!loaded.open) return;
   const { run } = loaded;
-  if (!(await clusterStore.find(ctx, run.cluster_id))) return;
-  if (!run.input || run.input.rows === 0) throw new Error('a run without input comes to its commit');
-  const raw = await readRaw(ctx, run.run_id);
-  checkResult(raw, run.input);
-  const { names, errors } = await namesOf(ctx, run, labels, labelFailed);
-  const groups = toGroups(raw, names, run.plan.llm_labeling);
-  const documents = toDocuments(raw, run.input);
-  const map = raw.pipeline.map as { readonly method?: string } | undefined;
-  await writeResult(
-    ctx,
-    run.run_id,
-    {
-      groups,
-      noise_members: documents.filter((document) => document.cluster_id === noise).length,
-      method: map?.method ?? run.plan.vis_method,
-      n_components: run.plan.vis_n_components,
-    },
-    documents,
-  );
-  crash('cluster.commit.after_files');
-  const notes = [raw.message];
-  if (run.input.rows < run.input.source_documents) {
-    notes.push(`${run.input.rows} of ${run.input.source_documents} documents were chosen for this run.`);
-  }
-  if (run.plan.enrich_source) {
-    const overtaken = await tellDocuments(ctx, run, groups, documents);
-    if (overtaken) notes.push('A newer run has told the documents their clusters already.');
-  }
-  crash('cluster.commit.after_documents');
-  await finishRun(ctx, job, run, {
-    message: notes.join(' '),
-    num_clusters: groups.length,
-    num_points: documents.length,
-    metrics: raw.metrics as StoredRun['metrics'],
-    label_source: groups.some((group) => group.label_source === 'model') ? 'model' : 'ctfidf',
-    llm_labeling_errors: errors,
-    degenerate_detail: raw.degenerate_detail as StoredRun['degenerate_detail'],
-    has_result: true,
-  });
+  const cluster = await clusterStore.find(ctx, run.cluster_id);
+  if (!cluster) return;
+  if (!run.input) throw new Error('a run without input comes to its commit');
+  if (run.mode === 'assign') return commitAssigned(ctx, job, run, cluster);
+  if (run.mode === 'enrich' || run.mode === 'remove') return commitTelling(ctx, job, run);
+  if (run.input.rows === 0) throw new Error('a run without rows comes to its commit');
+  if (run.plan.cluster_type === 'attribute') return commitValues(ctx, job, run);
+  return commitClusters(ctx, job, run, run.input, labels, labelFailed);
 }
 
-/** What a run before said about documents: by document id its cluster's id and label. */
-async function toldBefore(
+/** What a full run says of the documents that it left out. */
+function chosenNote({ input }: StoredRun, points: number): string[] {
+  const all = input!.source_documents;
+  return points < all ? [`${points} of ${all} documents were chosen for this run.`] : [];
+}
+
+async function commitClusters(
   ctx: NsCtx,
+  job: ClusterJob,
   run: StoredRun,
-): Promise<Map<string, { readonly cluster_id: string; readonly collection_id: string }>> {
-  const told = new Map<string, { cluster_id: string; collection_id: string }>();
-  const state = await readState(ctx, run.cluster_id);
-  const id = state?.completed_run_id;
-  const before = id && id !== run.run_id ? await findRun(ctx, run.cluster_id, id) : undefined;
-  if (!before?.has_result || !before.input) return told;
-  let raw: RawResult;
-  try {
-    raw = await readRaw(ctx, before.run_id);
-  } catch (error) {
-    if (error instanceof BlobMissing) return told;
-    throw error;
-  }
-  for (const { document_id, collection_id, cluster_id } of toDocuments(raw, before.input)) {
-    if (cluster_id !== noise) told.set(document_id, { cluster_id, collection_id });
-  }
-  return told;
+  input: RunInput,
+  labels: Labels | null,
+  labelFailed: boolean,
+): Promise<void> {
+  const raw = await readRaw(ctx, run.run_id);
+  checkResult(raw, input);
+  const { names, errors } = await namesOf(ctx, run, labels, labelFailed);
+  const groups = await toGroups(ctx, run, raw, names);
+  const map = raw.pipeline.map as { readonly method?: string } | undefined;
+  await writeDocuments(ctx, run.run_id, toDocuments(raw, input));
+  await writeGroups(ctx, run.run_id, {
+    groups,
+    noise_members: raw.members.filter((member) => member.cluster_id === noise).length,
+    method: map?.method ?? run.plan.vis_method,
+    n_components: run.plan.vis_n_components,
+  });
+  crash('cluster.commit.after_files');
+  const notes = [raw.message, ...chosenNote(run, input.rows)];
+  const told = await tellResult(ctx, run, groups, notes);
+  crash('cluster.commit.after_documents');
+  await finishRun(
+    ctx,
+    job,
+    run,
+    {
+      message: notes.join(' '),
+      num_clusters: groups.length,
+      num_points: input.rows,
+      metrics: raw.metrics as StoredRun['metrics'],
+      sampling: (raw.sampling ?? null) as StoredRun['sampling'],
+      assignment: null,
+      label_source: groups.some((group) => group.label_source === 'model') ? 'model' : 'ctfidf',
+      llm_labeling_errors: errors,
+      degenerate_detail: raw.degenerate_detail as StoredRun['degenerate_detail'],
+      has_result: true,
+    },
+    groups,
+    told,
+  );
 }
 
-/**
- * Writes `cluster_id` and `cluster_label` into the documents of a run, and takes them away where the run before had
- * put them and this one does not. A document whose vector is newer than the run's input is left alone: what is known
- * about it is out of date.
- *
- * @returns whether a newer run was faster, so that nothing was written
- */
-async function tellDocuments(
+async function commitValues(ctx: NsCtx, job: ClusterJob, run: StoredRun): Promise<void> {
+  const found = await runByValues(ctx, run, await previousRun(ctx, run));
+  crash('cluster.commit.after_files');
+  const notes = [found.message, ...chosenNote(run, found.num_points)];
+  const told = await tellResult(ctx, run, found.groups.groups, notes);
+  crash('cluster.commit.after_documents');
+  await finishRun(
+    ctx,
+    job,
+    run,
+    {
+      message: notes.join(' '),
+      num_clusters: found.groups.groups.length,
+      num_points: found.num_points,
+      metrics: found.metrics as StoredRun['metrics'],
+      sampling: null,
+      assignment: null,
+      label_source: 'values',
+      llm_labeling_errors: [],
+      degenerate_detail: null,
+      has_result: true,
+    },
+    found.groups.groups,
+    told,
+  );
+}
+
+/** Tells the documents what a full run found, unless a newer run was faster. */
+async function tellResult(
   ctx: NsCtx,
   run: StoredRun,
   groups: readonly ResultGroup[],
-  documents: readonly ResultDocument[],
-): Promise<boolean> {
+  notes: string[],
+): Promise<Ending> {
+  if (!run.plan.enrich_source) return {};
   const state = await readState(ctx, run.cluster_id);
-  if (state?.completed_run_created_at && state.completed_run_created_at > run.created_at) return true;
-  const labels = new Map(groups.map((group) => [group.cluster_id, group.label]));
-  const before = await toldBefore(ctx, run);
-  const inRun = new Set(documents.map((document) => document.document_id));
-  for (const range of run.input!.ranges) {
-    const view = await openIndex(ctx, range.collection_id);
-    const vectors = await view.snapshot(run.plan.feature_uri);
-    const seen = await view.snapshot(documentsUri);
-    if (!vectors || !seen) continue;
-    const changes: DocumentEnrichment[] = [];
-    for (const document of documents) {
-      if (
-        document.collection_id !== range.collection_id ||
-        isNewer(vectors, document.document_id, range.version)
-      )
-        continue;
-      const change = changeOf(
+  if (!isNewest(state?.told_by_created_at, run)) {
+    notes.push('A newer run has told the documents their clusters already.');
+    return {};
+  }
+  const telling: Telling = {
+    run,
+    of: run,
+    ranges: run.input!.ranges,
+    fields: run.plan.enrichment_fields,
+    groups: withOverrides(groups, keptOverrides(state, groups)),
+    before: await readTold(ctx, state, run.cluster_id),
+  };
+  await tellDocuments(ctx, telling, eachDocument(ctx, run.run_id));
+  return { state: toldBy(run, run.run_id, null) };
+}
+
+const toldBy = (
+  run: StoredRun,
+  of: string | null,
+  fields: readonly EnrichmentField[] | null,
+): Partial<ClusterState> => ({
+  told_run_id: of,
+  told_by_created_at: run.created_at,
+  told_fields: fields,
+});
+
+async function commitAssigned(
+  ctx: NsCtx,
+  job: ClusterJob,
+  run: StoredRun,
+  cluster: StoredCluster,
+): Promise<void> {
+  const state = await readState(ctx, run.cluster_id);
+  if (!state) return;
+  const found = await runAssign(ctx, run, cluster, state);
+  const { groups } = found.groups;
+  crash('cluster.commit.after_files');
+  const notes = [found.message];
+  let told: Ending = {};
+  if (run.plan.enrich_source) {
+    if (isNewest(state.told_by_created_at, run)) {
+      const fresh = new Set(found.fresh.map((document) => document.document_id));
+      const telling: Telling = {
         run,
-        document,
-        labels.get(document.cluster_id),
-        seen,
-        before.get(document.document_id)?.cluster_id,
-      );
-      if (change) changes.push(change);
-    }
-    for (const [id, told] of before) {
-      if (inRun.has(id) || told.collection_id !== range.collection_id) continue;
-      const change = removal(run, id, seen, told.cluster_id);
-      if (change) changes.push(change);
-    }
-    for (let i = 0; i < changes.length; i += enrichRowsMax) {
-      // A repetition has other documents left to tell, so it must not go for the same change of the index.
-      const token = `cluster-${run.run_id}-${newId('event', ctx.ports.clock, ctx.ports.random)}`;
-      await enrichDocuments(ctx, range.collection_id, changes.slice(i, i + enrichRowsMax), { token });
+        of: run,
+        ranges: run.input!.ranges,
+        fields: run.plan.enrichment_fields,
+        groups: withOverrides(groups, keptOverrides(state, groups)),
+        before: await readTold(ctx, state, run.cluster_id, found.continues ? fresh : undefined),
+      };
+      // Where documents carry the groups already, only the fresh ones are left to be told.
+      await tellDocuments(ctx, telling, found.continues ? [found.fresh] : eachDocument(ctx, run.run_id));
+      told = { state: toldBy(run, run.run_id, null) };
+    } else notes.push('A newer run has told the documents their clusters already.');
+  }
+  crash('cluster.commit.after_documents');
+  await finishRun(
+    ctx,
+    job,
+    run,
+    {
+      message: notes.join(' '),
+      base_run_id: found.base.run_id,
+      num_clusters: groups.length,
+      num_points: found.num_points,
+      metrics: found.metrics as StoredRun['metrics'],
+      sampling: null,
+      assignment: { documents: found.fresh.length, assigned: found.assigned },
+      label_source: found.base.label_source,
+      llm_labeling_errors: [],
+      degenerate_detail: null,
+      has_result: true,
+    },
+    groups,
+    // What was assigned holds of this base and of what was assigned before.
+    {
+      ...told,
+      if: [
+        {
+          anyOf: [
+            { attribute: 'base_run_id', eq: found.base.run_id },
+            { attribute: 'base_run_id', missing: true },
+          ],
+        },
+        { attribute: 'completed_run_id', eq: state.completed_run_id },
+      ],
+    },
+  );
+}
+
+/** Tells the documents what the base run found, or takes away what they were told. */
+async function commitTelling(ctx: NsCtx, job: ClusterJob, run: StoredRun): Promise<void> {
+  const state = await readState(ctx, run.cluster_id);
+  const base = run.base_run_id ? await findRun(ctx, run.cluster_id, run.base_run_id) : undefined;
+  let message = 'A newer run has told the documents their clusters already.';
+  let ending: Ending = {};
+  let groups: ResultGroups | undefined;
+  if (isNewest(state?.told_by_created_at, run)) {
+    const common = {
+      run,
+      fields: run.plan.enrichment_fields,
+      before: await readTold(ctx, state, run.cluster_id),
+    };
+    if (run.mode === 'remove') {
+      const documents = [...common.before.clusters.values()].reduce((sum, told) => sum + told.size, 0);
+      await takeAway(ctx, { ...common, of: run, ranges: [], groups: [] }, common.before.clusters);
+      message = `What ${documents} documents were told was taken away, where they said it still.`;
+      ending = { state: toldBy(run, null, null) };
+    } else if (base?.has_result && base.input) {
+      groups = await readGroups(ctx, base.run_id);
+      const telling: Telling = {
+        ...common,
+        of: base,
+        ranges: base.input.ranges,
+        groups: withOverrides(groups.groups, base.label_overrides),
+      };
+      await tellDocuments(ctx, telling, eachDocument(ctx, base.run_id));
+      message = `The documents say the clusters of the run ${base.run_id}.`;
+      ending = { state: toldBy(run, base.run_id, run.plan.enrichment_fields) };
     }
   }
-  return false;
-}
-
-/** Whether the vector of a document is gone, or newer than a version of the index. */
-function isNewer(vectors: Snapshot, documentId: string, version: number): boolean {
-  const row = vectors.rowOf(documentId);
-  if (row === undefined) return true;
-  const part = vectors.partOf(row);
-  return part.baseSeq + part.segment.seq(row - part.firstRow) >= (version + 1) * seqsPerVersion;
-}
-
-function provenance(run: StoredRun, id: Json, label: Json, probability: number | null) {
-  const source = { cluster_id: run.cluster_id, run_id: run.run_id, score: probability };
-  return [
-    { ...source, field: 'cluster_id', value: id },
-    { ...source, field: 'cluster_label', value: label },
-  ];
-}
-
-function changeOf(
-  run: StoredRun,
-  document: ResultDocument,
-  label: string | undefined,
-  seen: Snapshot,
-  toldBefore: string | undefined,
-): DocumentEnrichment | undefined {
-  const row = seen.rowOf(document.document_id);
-  if (row === undefined) return undefined;
-  if (label === undefined)
-    return toldBefore === undefined ? undefined : removal(run, document.document_id, seen, toldBefore);
-  const { cluster_id } = document;
-  // What it says already need not be written again: a run that finds nothing new changes no document.
-  if (seen.valueAt(row, 'cluster_id') === cluster_id && seen.valueAt(row, 'cluster_label') === label)
-    return undefined;
-  return {
-    document_id: document.document_id,
-    set: { cluster_id, cluster_label: label },
-    provenance: provenance(run, cluster_id, label, document.probability),
-  };
-}
-
-/** Takes away what the run before said, unless somebody else says something different by now. */
-function removal(
-  run: StoredRun,
-  documentId: string,
-  seen: Snapshot,
-  told: string,
-): DocumentEnrichment | undefined {
-  const row = seen.rowOf(documentId);
-  if (row === undefined || seen.valueAt(row, 'cluster_id') !== told) return undefined;
-  return {
-    document_id: documentId,
-    set: {},
-    remove: ['cluster_id', 'cluster_label'],
-    provenance: provenance(run, null, null, null),
-  };
+  crash('cluster.commit.after_documents');
+  await finishRun(
+    ctx,
+    job,
+    run,
+    {
+      message,
+      num_clusters: groups?.groups.length ?? 0,
+      num_points: base?.num_points ?? 0,
+      metrics: null,
+      sampling: null,
+      assignment: null,
+      label_source: null,
+      llm_labeling_errors: [],
+      degenerate_detail: null,
+      has_result: false,
+    },
+    [],
+    ending,
+  );
 }
 
 /** Errors of the clusterer whose text is written for the user (functions/clusterer/_errors.py). */
@@ -737,29 +946,7 @@ export async function failRun(
     error: error?.Error,
     cause: error?.Cause?.slice(0, 2000),
   });
-  await endAsFailed(ctx, job, shown(error));
-}
-
-async function endAsFailed(ctx: NsCtx, job: ClusterJob, message: string): Promise<void> {
-  const loaded = await load(ctx, job);
-  if (!loaded.open) return;
-  const time = isoTime(now(ctx));
-  try {
-    await ctx.ports.table.write([
-      changeRun(ctx, loaded.run, {
-        status: 'failed',
-        error_message: message,
-        completed_at: time,
-        updated_at: time,
-      }),
-      announce(ctx, 'cluster.execution.failed', { type: 'cluster', id: job.cluster_id }, job.run_id, {
-        run_id: job.run_id,
-        error: message,
-      }),
-    ]);
-  } catch (failure) {
-    if (!(failure instanceof ConditionFailed) || (await load(ctx, job)).open) throw failure;
-  }
+  await endRun(ctx, job, { error_message: shown(error), failure_reason: null });
 }
 
 /**
@@ -769,7 +956,10 @@ export async function admitRun(ctx: NsCtx, job: ClusterJob): Promise<boolean> {
   const loaded = await load(ctx, job);
   if (!loaded.open) return false;
   if (now(ctx) - Date.parse(loaded.run.created_at) < runDeadlineMs) return true;
-  await endAsFailed(ctx, job, 'The run did not end within its time. Start another one.');
+  await endRun(ctx, job, {
+    error_message: 'The run did not end within its time. Start another one.',
+    failure_reason: null,
+  });
   return false;
 }
 
