@@ -6,6 +6,8 @@ import { readEnvironment } from '../core/env.ts';
 import type { Job } from '../core/events.ts';
 import { evaluateAlerts } from '../core/resources/alerts/workflow.ts';
 import { noteLifecycle } from '../core/resources/batches/lifecycle.ts';
+// Retrievers of alerts may classify documents.
+import '../core/resources/taxonomies/enrich.ts';
 
 const ports = makePorts('alert', readEnvironment('alert'));
 

@@ -15,9 +15,12 @@ export type { InputField, InputSchema } from './inputs.ts';
 export { compareByKeys, compareFieldValues, type Sortable } from './order.ts';
 export type { PageInfo, PageTokens, Pagination } from './pagination.ts';
 export type {
+  ContentFault,
   Degradation,
   DocumentOptions,
   DocumentRef,
+  EnrichedDocument,
+  EnrichRequest,
   Facet,
   FacetField,
   FacetReply,
@@ -25,6 +28,7 @@ export type {
   FacetScope,
   ListReply,
   ListRequest,
+  QueryContent,
   ResolvedFeature,
   RetrievedDocument,
   SearchPort,

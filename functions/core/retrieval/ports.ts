@@ -20,6 +20,25 @@ export interface ResolvedFeature {
   /** Length of its vectors, 1-4096. */
   readonly dims: number;
   readonly metric: 'cosine' | 'dot' | 'euclid';
+  /** What its documents are made of: text properties, binary ones (images, sound, PDF), or some of each. */
+  readonly made_of: 'text' | 'binary' | 'both';
+}
+
+/** A query that is a file: an image, a sound, a PDF. */
+export interface QueryContent {
+  readonly bytes: Uint8Array;
+  readonly mime_type: string;
+  /** SHA-256 of the bytes, hexadecimal. */
+  readonly digest: string;
+  /** Where the bytes came from, if the query named a URL. */
+  readonly url?: string;
+}
+
+/** Why a query's content could not be had. */
+export interface ContentFault {
+  readonly type: string;
+  readonly message: string;
+  readonly fix?: string;
 }
 
 /** One scan of one feature for many queries. */
@@ -154,6 +173,27 @@ export interface FacetReply {
   readonly degraded?: readonly Degradation[];
 }
 
+/** Documents to be classified by a taxonomy. */
+export interface EnrichRequest {
+  /** Id or name. */
+  readonly taxonomy_id: string;
+  readonly documents: readonly RetrievedDocument[];
+  /** Targets wanted; all of them if left out. */
+  readonly fields?: readonly string[];
+  /** Assignments to list for each document, 1-50. */
+  readonly top_k: number;
+  /** Assignments with a lower score do not count. */
+  readonly min_score?: number;
+  readonly deadline_ms: number;
+}
+
+/** What a document takes over. */
+export interface EnrichedDocument {
+  readonly fields: Readonly<Record<string, unknown>>;
+  /** What it was assigned to, from the top level down. */
+  readonly assignments: readonly Readonly<Record<string, unknown>>[];
+}
+
 export interface DocumentOptions {
   readonly return_vectors: boolean;
   readonly return_presigned_urls: boolean;
@@ -174,14 +214,25 @@ export interface SearchPort {
     collectionIdentifiers?: readonly string[],
   ): Promise<ResolvedFeature | undefined>;
   /**
-   * Turns texts into vectors of the feature by its extractor.
+   * The bytes of a query: fetched, if it is a URL, or decoded from a `data:` URI or base64.
    *
-   * @param texts distinct, none of them blank, each at most 32 kB
-   * @returns one per text, in order; undefined where the extractor makes no vector of the text
+   * @param source not blank
+   * @param mimeType as the query states it
+   */
+  loadContent(
+    source: string,
+    mimeType: string | undefined,
+    deadlineMs: number,
+  ): Promise<QueryContent | { readonly fault: ContentFault }>;
+  /**
+   * Turns queries into vectors of the feature by its extractor.
+   *
+   * @param queries distinct; texts are not blank and have at most 32 kB
+   * @returns one per query, in order; undefined where the extractor makes no vector of it
    */
   embed(
     featureUri: string,
-    texts: readonly string[],
+    queries: readonly (string | QueryContent)[],
     deadlineMs: number,
   ): Promise<(Float32Array | undefined)[]>;
   /** The stored vector of a document, undefined if there is no such document or it has none. */
@@ -194,6 +245,13 @@ export interface SearchPort {
   list(request: ListRequest): Promise<ListReply>;
   /** @throws AppError index_unavailable rather than counting fewer documents */
   facets(request: FacetRequest): Promise<FacetReply>;
+  /**
+   * Classifies documents; ports without taxonomies lack it.
+   *
+   * @returns one per document, in order
+   * @throws AppError retriever_input_invalid for a taxonomy or field that is not there
+   */
+  enrich?(request: EnrichRequest): Promise<readonly EnrichedDocument[]>;
   /** @returns one per reference, in order; undefined for a document deleted in the meantime */
   documents(
     refs: readonly DocumentRef[],

@@ -1,8 +1,8 @@
-// The query of one feature search: every spelling in, three forms out (text, vector, document).
+// The query of one feature search: every spelling in, four forms out (text, content, vector, document).
 import * as z from 'zod';
 import { type Fault, isObject, kindOf, type Path } from './faults.ts';
 import { addFault } from './stages/parameters.ts';
-import { isExactTemplate } from './template.ts';
+import { hasTemplate, isExactTemplate } from './template.ts';
 
 /** Longest query text, in UTF-8 bytes (api rules, section 12). */
 export const queryBytesMax = 32 * 1024;
@@ -10,6 +10,8 @@ export const queryBytesMax = 32 * 1024;
 /** A query as it is stored. Texts may hold templates; a vector may be one template. */
 export type Query =
   | { readonly input_mode: 'text'; readonly text: string }
+  /** A text or a file, as the feature is made of; a file is an https URL, a `data:` URI, or base64. */
+  | { readonly input_mode: 'content'; readonly content: string; readonly mime_type?: string }
   | { readonly input_mode: 'vector'; readonly vector: string | readonly number[] }
   | { readonly input_mode: 'document'; readonly document_id: string; readonly collection_id?: string };
 
@@ -17,7 +19,7 @@ const modes = ['text', 'content', 'vector', 'document'] as const;
 type Mode = (typeof modes)[number];
 const keysOf: Record<Mode, readonly string[]> = {
   text: ['text', 'value', 'content'],
-  content: ['content', 'value', 'text'],
+  content: ['content', 'value', 'text', 'mime_type'],
   vector: ['vector', 'value'],
   document: ['document_id', 'collection_id', 'document_ref', 'value'],
 };
@@ -107,7 +109,10 @@ function readQuery(value: unknown): Query {
     throw new QueryFault([extra], `unknown key for the mode ${mode}; accepted are ${accepted.join(', ')}`);
   }
   if (mode === 'document') return documentOf(value);
-  const { name, value: given } = oneOf(value, keysOf[mode]);
+  const { name, value: given } = oneOf(
+    value,
+    keysOf[mode].filter((key) => key !== 'mime_type'),
+  );
   if (mode === 'vector') {
     if (typeof given === 'string' && isExactTemplate(given)) return { input_mode: 'vector', vector: given };
     const message = vectorFault(given);
@@ -117,10 +122,23 @@ function readQuery(value: unknown): Query {
   if (typeof given !== 'string') {
     throw new QueryFault([name], `expected a text, got ${kindOf(given)}`);
   }
-  return { input_mode: 'text', text: given };
+  if (mode === 'text') return { input_mode: 'text', text: given };
+  const { mime_type } = value;
+  if (mime_type === undefined || mime_type === null) return { input_mode: 'content', content: given };
+  const message = hasTemplate(String(mime_type)) ? undefined : mimeTypeFault(mime_type);
+  if (message !== undefined) throw new QueryFault(['mime_type'], message, 'write one such as "image/png"');
+  return { input_mode: 'content', content: given, mime_type: mime_type as string };
 }
 
-/** Schema of `query`; `content` is read as text, because extractors here are given texts. */
+/** @returns what is wrong with a media type, if anything */
+export function mimeTypeFault(value: unknown): string | undefined {
+  if (typeof value !== 'string') return `expected a media type, got ${kindOf(value)}`;
+  return /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/i.test(value)
+    ? undefined
+    : `${JSON.stringify(value.slice(0, 60))} is not a media type`;
+}
+
+/** Schema of `query`. */
 export const querySchema = z
   .unknown()
   .transform((value, ctx): Query => {
@@ -133,6 +151,6 @@ export const querySchema = z
     }
   })
   .meta({
-    description: `A text (which may hold templates), or an object such as ${example}`,
+    description: `A text (which may hold templates), or an object such as ${example}. For features that are made of images, sound or PDF: {"input_mode": "content", "value": an https URL, a data: URI or base64, "mime_type": "image/png"}`,
     type: ['string', 'object'],
   });

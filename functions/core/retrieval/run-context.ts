@@ -5,7 +5,7 @@ import { type Fault, type Path, throwFaults, under } from './faults.ts';
 import { allOf, type Filter } from './filter.ts';
 import { keyOf } from './fusion.ts';
 import type { Degradation, DocumentOptions, Facet, SearchPort } from './ports.ts';
-import { type Hit, hitsMax, type StageContext, type WorkingSet } from './stages/stage.ts';
+import { type Hit, hitsMax, type StageContext, showAdded, type WorkingSet } from './stages/stage.ts';
 import { resolve, type TemplateScope } from './template.ts';
 
 /** What a run needs to know besides its stages. */
@@ -140,7 +140,9 @@ export class RunContext {
     const found: Hit[] = [];
     for (const hit of hits) {
       const document = loaded.get(keyOf(hit)) ?? (options ? undefined : hit.document);
-      if (document) found.push({ ...hit, document });
+      if (!document) continue;
+      const isFresh = hit.added && document !== hit.document;
+      found.push({ ...hit, document: isFresh ? showAdded(document, hit.added!) : document });
     }
     const gone = hits.length - found.length;
     if (gone > 0) this.warn(`${gone} of the documents found were deleted during the run and are left out.`);

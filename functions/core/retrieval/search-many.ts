@@ -20,6 +20,8 @@ export interface SearchManyRequest {
     readonly inputs: Readonly<Record<string, unknown>>;
     /** Ids that must not be hits of this query: the document itself, for a taxonomy. */
     readonly exclude_ids?: readonly string[];
+    /** Only documents that pass count for this query, beside the filter of all; equal filters share a scan. */
+    readonly filter?: Filter;
   }[];
   /** Only documents that pass count, before the top k are taken. */
   readonly filter?: Filter;
@@ -71,9 +73,10 @@ export async function searchMany(
   const outcomes = await searchAll(
     ctx,
     narrowed,
-    queries.map(({ inputs, exclude_ids }) => ({
+    queries.map(({ inputs, exclude_ids, filter: own }) => ({
       scope: { INPUT: inputs, CONTEXT: context ?? {} },
       excludeIds: exclude_ids ?? [],
+      filter: own,
     })),
     { kind: 'selection', sort: [] },
   );

@@ -145,6 +145,58 @@ describe('a taxonomy on demand', () => {
   });
 });
 
+describe('a taxonomy with levels, looked after by people', () => {
+  it('places documents in a path, keeps decisions, is measured and versioned, and takes away what it wrote', async () => {
+    const path = `${space.path}/taxonomies`;
+    const made = await client.call('POST', path, {
+      taxonomy_name: 'paths',
+      retriever_id: retriever,
+      collection_id: setup.collectionId,
+      input_mappings: [{ source: 'payload.text', target: 'query' }],
+      path_field: 'topic',
+      path_target: 'area',
+      level_fields: ['area_top'],
+      threshold: 0.6,
+      top_k: 3,
+      execution_mode: 'materialize',
+    });
+    expect(made).toMatchObject({ taxonomy_type: 'hierarchical', version: 1 });
+    expect(await runEnd(made.taxonomy_id)).toMatchObject({ status: 'COMPLETED' });
+    const before = await byName();
+    expect(before.p2).toMatchObject({ area: 'physics', area_top: 'physics' });
+    const decided = await client.call('POST', `${path}/paths/review/${before.x.document_id}`, {
+      action: 'correct',
+      values: { area: 'odd/things' },
+    });
+    expect(decided).toMatchObject({ is_reference: true, values: { area: 'odd/things', area_top: 'odd' } });
+    const { matches } = await client.call('POST', `${path}/paths/execute`, {
+      documents: [{ text: 'nothing like the others' }],
+    });
+    expect(matches[0]).toMatchObject({
+      matched_document_id: before.x.document_id,
+      fields: { area_top: 'odd' },
+    });
+    const judged = await client.call('POST', `${path}/paths/evaluate`, {
+      collection_id: setup.collectionId,
+      label_field: 'topic',
+    });
+    expect(judged).toMatchObject({ target: 'area', objective: 'balanced' });
+    await client.call('POST', `${path}/paths/versions`, { threshold: 0.99, note: 'strict' });
+    expect(await runEnd(made.taxonomy_id)).toMatchObject({ status: 'COMPLETED' });
+    expect((await byName()).x).toMatchObject({ area: 'odd/things' });
+    const back = await client.call('POST', `${path}/paths/versions/1/activate`);
+    expect(back).toMatchObject({ version: 1, latest_version: 2 });
+    // A run that is under way may still write.
+    expect(await runEnd(made.taxonomy_id)).toMatchObject({ status: 'COMPLETED' });
+    const gone = await client.call('DELETE', `${path}/paths?remove_enrichments=true`);
+    await until('the end of the removal', async () => {
+      const task = await client.call('GET', `/v1/tasks/${gone.task_ids[0]}`);
+      return ['COMPLETED', 'FAILED'].includes(task.status) ? task : undefined;
+    });
+    expect(Object.values(await byName()).some((one) => 'area' in one || 'area_top' in one)).toBe(false);
+  });
+});
+
 describe('a taxonomy is refused', () => {
   it.each([
     ['a retriever that does not exist', () => ({ retriever_id: `ret_${'0'.repeat(20)}` }), /retriever/],

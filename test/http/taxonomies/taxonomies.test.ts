@@ -4,53 +4,20 @@ import { setCrashHook } from '../../../functions/core/crash.ts';
 import { admitRun } from '../../../functions/core/resources/taxonomies/workflow.ts';
 import { documentsSnapshot } from '../../../functions/core/store/vector-index.ts';
 import { expectError, faults } from '../expect.ts';
-import type { Article, Library } from '../retrievers/library.ts';
-import { featureUri, makeLibrary, searchStages } from '../retrievers/library.ts';
+import { featureUri, searchStages } from '../retrievers/library.ts';
 import { materialize, runAll, runJob, step, taxonomyJobs } from './runs.ts';
+import {
+  articles,
+  create,
+  documentsPath,
+  makeTopics,
+  read,
+  taxonomy,
+  topicsOf,
+  tutorialBody,
+} from './topics.ts';
 
 afterEach(() => setCrashHook(undefined));
-
-const tutorialBody = {
-  taxonomy_name: 'article-topics',
-  taxonomy_type: 'flat',
-  retriever_id: 'text_search',
-  collection_id: 'articles',
-  input_mappings: [{ source: 'payload.text', target: 'query' }],
-  enrichment_fields: [{ source: 'payload.topic', target: 'auto_topic' }],
-  threshold: 0.7,
-  execution_mode: 'materialize',
-};
-
-async function makeTopics(articles: readonly Article[] = []): Promise<Library & { readonly ids: string[] }> {
-  const library = await makeLibrary();
-  const ids = articles.length > 0 ? await library.publish(articles) : [];
-  await library.post('retrievers', { name: 'text_search', stages: searchStages() });
-  return { ...library, ids };
-}
-
-async function create(library: Library, body: Record<string, unknown> = {}): Promise<string> {
-  const reply = await library.post('taxonomies', { ...tutorialBody, ...body });
-  expect(reply.status, JSON.stringify(reply.body)).toBe(200);
-  return reply.body.taxonomy_id;
-}
-
-const documentsPath = '/v1/namespaces/{ns}/collections/articles/documents';
-const read = async (library: Library, id: string) =>
-  (await library.call('GET', `${documentsPath}/${id}`)).body;
-const topicsOf = async (library: Library, ids: readonly string[]) =>
-  Promise.all(ids.map(async (id) => (await read(library, id)).auto_topic ?? null));
-const taxonomy = async (library: Library, id = 'article-topics') =>
-  (await library.call('GET', `/v1/namespaces/{ns}/taxonomies/${id}`)).body;
-
-/** Two references, an article near the first, one between both, one near none, and one without a vector. */
-const articles: readonly Article[] = [
-  { text: 'quantum quantum', metadata: { topic: 'physics' } },
-  { text: 'cook cook', metadata: { topic: 'kitchen' } },
-  { text: 'quantum quantum quantum ball' },
-  { text: 'cook cook cook quantum' },
-  { text: 'seed' },
-  { text: 'nothing of that' },
-];
 
 describe('definitions', () => {
   it('makes one configuration of both body forms', async () => {
@@ -123,7 +90,9 @@ describe('definitions', () => {
       'body.enrichment_fields.3: field_loop',
       'body.enrichment_fields.5: field_repeated',
     ]);
-    expect(await refused({ taxonomy_type: 'hierarchical' })).toEqual(['body.taxonomy_type: not_supported']);
+    expect(
+      faults(await library.post('taxonomies', { ...tutorialBody, taxonomy_type: 'hierarchical' })),
+    ).toEqual(['body.hierarchical_nodes: missing']);
     expect(await refused({ applications: [{ collection_id: 'nowhere' }] })).toEqual([
       'body.applications.0.collection_id: collection_unknown',
     ]);
@@ -334,7 +303,7 @@ describe('a run over what is there', () => {
     await runJob(library, old!);
     expect(await topicsOf(library, library.ids)).toEqual(library.ids.map(() => null));
     await runJob(library, fresh!);
-    expect((await taxonomy(library)).version).toBe(4);
+    expect((await taxonomy(library)).version).toBe(2);
     const runs = library.ports.table
       .dump()
       .filter((item) => item.taxonomy_id === id && item.run_id !== undefined && item.status !== undefined);

@@ -88,7 +88,7 @@ describe('a definition', () => {
     ['a bare text', '{{INPUT.q}}', { input_mode: 'text', text: '{{INPUT.q}}' }],
     ['mode text', { input_mode: 'text', text: 'a' }, { input_mode: 'text', text: 'a' }],
     ['mode text with value', { input_mode: 'text', value: 'a' }, { input_mode: 'text', text: 'a' }],
-    ['mode content', { input_mode: 'content', value: 'a' }, { input_mode: 'text', text: 'a' }],
+    ['mode content', { input_mode: 'content', value: 'a' }, { input_mode: 'content', content: 'a' }],
     ['a text without mode', { text: 'a' }, { input_mode: 'text', text: 'a' }],
     ['a vector', { input_mode: 'vector', value: [1, 2] }, { input_mode: 'vector', vector: [1, 2] }],
     ['a vector template', { vector: '{{INPUT.v}}' }, { input_mode: 'vector', vector: '{{INPUT.v}}' }],

@@ -23,6 +23,8 @@ export interface MemoryDocument {
 export interface MemoryFeature {
   readonly dims: number;
   readonly metric?: ResolvedFeature['metric'];
+  /** @default text */
+  readonly made_of?: ResolvedFeature['made_of'];
   /** What the extractor makes of a text; undefined = no vector. */
   readonly embed?: (text: string) => readonly number[] | undefined;
 }
@@ -82,9 +84,16 @@ export function memoryPort(
       const holding = rows.filter((row) => row.vectors?.[uri]).map((row) => row.collection_id);
       const collection_ids = [...new Set(holding)].filter((id) => !identifiers || identifiers.includes(id));
       if (!features[uri] || collection_ids.length === 0) return undefined;
-      return { collection_ids, dims: features[uri].dims, metric: features[uri].metric ?? 'cosine' };
+      const { dims, metric = 'cosine', made_of = 'text' } = features[uri];
+      return { collection_ids, dims, metric, made_of };
     },
-    async embed(feature_uri, texts) {
+    async loadContent(source, mimeType) {
+      if (source === 'broken') return { fault: { type: 'query_content_invalid', message: 'it is broken' } };
+      const bytes = Buffer.from(source);
+      return { bytes, mime_type: mimeType ?? 'application/octet-stream', digest: source };
+    },
+    async embed(feature_uri, queries) {
+      const texts = queries.map((query) => (typeof query === 'string' ? query : `file ${query.digest}`));
       calls.embed.push({ feature_uri, texts });
       return texts.map((text) => {
         const vector = feature(feature_uri).embed?.(text);

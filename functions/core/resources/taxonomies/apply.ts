@@ -10,9 +10,11 @@ import type { Snapshot } from '../../vectors/snapshot.ts';
 import { canonicalJson } from '../collections/service.ts';
 import type { DocumentEnrichment, Enrichment, Json, StoredDocument } from '../documents/service.ts';
 import { enrichDocuments, getDocuments } from '../documents/service.ts';
-import type { Classifier, Nearest } from './classify.ts';
-import type { StoredTaxonomy, Totals } from './store.ts';
-import { noTotals } from './store.ts';
+import type { Classifier } from './classify.ts';
+import type { Placement } from './placement.ts';
+import { reasonOf, takenOf } from './placement.ts';
+import type { StoredTaxonomy, TaxonomyConfig, Totals } from './store.ts';
+import { noTotals, targetsOf, taxonomyStore } from './store.ts';
 
 /** Documents of one embedding call and one scan. */
 const documentsPerSearch = 500;
@@ -42,58 +44,125 @@ function isIndexed(
 
 const same = (a: unknown, b: unknown) => canonicalJson(a) === canonicalJson(b);
 
+/** The elements of a list field; a single value counts as a list of one. */
+function elementsOf(value: Json | undefined): readonly Json[] {
+  if (value === undefined || value === null) return [];
+  return Array.isArray(value) ? (value as readonly Json[]) : [value];
+}
+
+const without = (list: readonly Json[], gone: readonly Json[]) => {
+  const keys = new Set(gone.map((value) => canonicalJson(value)));
+  return list.filter((value) => !keys.has(canonicalJson(value)));
+};
+
+/** What a target shall hold, and which part of it is this taxonomy's. */
+interface Wanted {
+  readonly field: string;
+  /** Undefined: the field shall not be there. */
+  readonly value: Json | undefined;
+  /** As the provenance states it. */
+  readonly own: Json;
+  readonly reason: Partial<Enrichment>;
+}
+
+/** What the field holds without what this taxonomy has added to it. */
+function baseOf(document: StoredDocument, field: string, known: Enrichment | undefined): readonly Json[] {
+  return without(elementsOf(document.fields[field]), elementsOf(known?.value));
+}
+
+/** Targets that are lists, to which the taxonomy adds. */
+function appendedTargets(config: TaxonomyConfig): ReadonlySet<string> {
+  return new Set(
+    (config.nodes ?? [config])
+      .flatMap(({ enrichment_fields }) => enrichment_fields)
+      .filter(({ merge_mode }) => merge_mode === 'append')
+      .map(({ target_field }) => canonicalField(target_field)),
+  );
+}
+
+function wantedOf(
+  { config }: Pick<Classifier, 'config'>,
+  document: StoredDocument,
+  placement: Placement,
+  before: readonly Enrichment[],
+): Wanted[] {
+  const options = {
+    votes: (config.vote?.top_k ?? 1) > 1,
+    levels: config.nodes !== undefined || config.path !== undefined || config.centroids !== undefined,
+  };
+  const appended = appendedTargets(config);
+  const wanted = [...takenOf(placement)].map(([field, { value }]): Wanted => {
+    const reason = reasonOf(placement, field, options);
+    if (!appended.has(field)) return { field, value, own: value, reason };
+    const base = baseOf(
+      document,
+      field,
+      before.find((entry) => entry.field === field),
+    );
+    const added = without(elementsOf(value), base);
+    return { field, value: [...base, ...added], own: added, reason };
+  });
+  if (placement.decision?.action !== 'reject') return wanted;
+  // That nothing is taken over is the decision, and has to be told from a document that nobody looked at.
+  const field = targetsOf(config)[0]!;
+  return [{ field, value: undefined, own: null, reason: reasonOf(placement, field, options) }];
+}
+
 /**
- * What has to change in a document so that it holds what its nearest reference gives, and nothing that this taxonomy
+ * What has to change in a document so that it holds what its classification gives, and nothing that this taxonomy
  * gave it before; undefined if it does already.
  *
- * A field that somebody has changed since the taxonomy wrote it is not taken away.
+ * A field that somebody has changed since the taxonomy wrote it is not taken away; of a list that was appended to,
+ * only what the taxonomy has added goes.
  */
 export function changeFor(
-  taxonomy: Pick<StoredTaxonomy, 'id' | 'revision' | 'config'>,
+  classifier: Pick<Classifier, 'config' | 'version'> & { readonly taxonomy: Pick<StoredTaxonomy, 'id'> },
   document: StoredDocument,
-  nearest: Nearest | undefined,
+  placement: Placement,
   snapshot: Snapshot | undefined,
   at: string,
 ): DocumentEnrichment | undefined {
+  const { taxonomy, config, version } = classifier;
+  const appended = appendedTargets(config);
   const before = document.enrichments.filter((entry) => entry.taxonomy_id === taxonomy.id);
   const set: Record<string, Json> = {};
+  const remove = new Set<string>();
   const provenance: Enrichment[] = [];
-  for (const [field, value] of nearest?.values ?? []) {
-    const { document_id: matched_document_id, score } = nearest!;
+  const wanted = wantedOf(classifier, document, placement, before);
+  const stays = new Map(wanted.map((one) => [one.field, one]));
+  const isHeld = (field: string, value: Json | undefined) =>
+    same(document.fields[field] ?? null, value ?? null) &&
+    isIndexed(snapshot, document.document_id, field, value);
+  for (const { field, value, own, reason } of wanted) {
     const known = before.find((entry) => entry.field === field);
-    const unchanged =
-      known !== undefined &&
-      same(known.value, value) &&
-      known.score === score &&
-      known.matched_document_id === matched_document_id &&
-      same(document.fields[field] ?? null, value) &&
-      isIndexed(snapshot, document.document_id, field, value);
-    if (unchanged) continue;
-    set[field] = value;
-    provenance.push({
-      taxonomy_id: taxonomy.id,
-      version: taxonomy.revision,
-      field,
-      value,
-      score,
-      matched_document_id,
-      at,
-    });
+    const entry: Enrichment = { taxonomy_id: taxonomy.id, version, field, value: own, ...reason, at };
+    const unchanged = known && same({ ...known, version: 0, at: '' }, { ...entry, version: 0, at: '' });
+    if (value !== undefined) {
+      if (unchanged && isHeld(field, value)) continue;
+      set[field] = value;
+    } else if (unchanged) continue;
+    else if (known && same(document.fields[field] ?? null, known.value)) remove.add(field);
+    provenance.push(entry);
   }
-  const gone = before.filter((entry) => !nearest?.values?.has(entry.field));
-  const remove = gone
-    .filter((entry) => same(document.fields[entry.field] ?? null, entry.value))
-    .map((entry) => entry.field);
+  const gone = before.filter((entry) => !stays.has(entry.field));
+  for (const entry of gone) {
+    const now = document.fields[entry.field];
+    if (appended.has(entry.field) && Array.isArray(now)) {
+      const base = baseOf(document, entry.field, entry);
+      if (base.length > 0) set[entry.field] = base;
+      else remove.add(entry.field);
+    } else if (same(now ?? null, entry.value)) remove.add(entry.field);
+  }
   // Taken from the document already, but not from the index.
-  const left = taxonomy.config.enrichment_fields
-    .map(({ target_field }) => canonicalField(target_field))
-    .filter((field) => !nearest?.values?.has(field) && document.fields[field] === undefined)
-    .filter((field) => !isIndexed(snapshot, document.document_id, field, undefined));
-  if (provenance.length === 0 && gone.length === 0 && left.length === 0) return undefined;
+  for (const field of targetsOf(config)) {
+    const absent = stays.get(field)?.value === undefined && document.fields[field] === undefined;
+    if (absent && !isIndexed(snapshot, document.document_id, field, undefined)) remove.add(field);
+  }
+  if (provenance.length === 0 && gone.length === 0 && remove.size === 0) return undefined;
   return {
     document_id: document.document_id,
     set,
-    remove: [...new Set([...remove, ...left])],
+    remove: [...remove],
     provenance,
     provenance_removed: gone.map(({ field }) => ({ taxonomy_id: taxonomy.id, field })),
     if_source_version: document.source_version,
@@ -125,7 +194,6 @@ export async function applyTaxonomy(
   ids: readonly string[],
   stop: () => boolean,
 ): Promise<{ readonly done: number; readonly totals: Totals }> {
-  const { taxonomy } = classifier;
   const { clock } = ctx.ports;
   let totals = noTotals;
   let done = 0;
@@ -139,15 +207,17 @@ export async function applyTaxonomy(
         .map((document_id) => ({ collection_id: collectionId, document_id }));
       const documents = (await getDocuments(ctx, refs)).filter((document) => document !== undefined);
       if (documents.length === 0) continue;
-      const { nearest, failed } = await classifier.classify(documents, clock.now() + searchTimeMsMax);
+      const { placements, failed } = await classifier.classify(documents, clock.now() + searchTimeMsMax);
       const time = isoTime(clock.now());
       for (const [n, document] of documents.entries()) {
-        const change = changeFor(taxonomy, document, nearest[n], snapshot, time);
+        const change = changeFor(classifier, document, placements[n]!, snapshot, time);
         if (change) changes.push(change);
       }
-      const enriched = nearest.filter((entry) => entry?.values !== undefined).length;
+      const enriched = placements.filter((placement) => takenOf(placement).size > 0).length;
       totals = sum(totals, { processed: documents.length, enriched, changed: 0, failed });
     }
+    // Deleted meanwhile: what it wrote may be on its way out, so nothing is added.
+    if (!(await taxonomyStore.find(ctx, classifier.taxonomy.id))) return { done: ids.length, totals };
     if (changes.length > 0) {
       // What was written before a repetition is no change any more, so a repetition commits something else.
       const token = `taxonomy-${newId('event', clock, ctx.ports.random)}`;

@@ -1,38 +1,24 @@
-// Finds the reference of each document, many at once, and says what a document takes over from it.
+// Classifies many documents at once: at each node of a taxonomy the nearest references are found in one embedding call
+// and one scan, they vote, and what was matched goes on to the children.
 import type { Condition } from '../../conditions/index.ts';
-import { canonicalField, parse } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { invalid } from '../../errors.ts';
-import type { InputSchema } from '../../retrieval/index.ts';
-import { searchMany } from '../../retrieval/index.ts';
-import { queryBytesMax } from '../../retrieval/query.ts';
-import type { Json, JsonObject } from '../documents/service.ts';
-import { getDocuments } from '../documents/service.ts';
-import { embedFault, IndexSearchPort, RunReads } from '../retrievers/service.ts';
-import { resolveConfig } from './check.ts';
-import type { InputMapping, StoredTaxonomy } from './store.ts';
-
-/** Something to classify: a document, or inputs as they are. */
-export interface Subject {
-  /** Not a reference of itself. */
-  readonly document_id?: string;
-  readonly fields?: JsonObject;
-  readonly inputs?: JsonObject;
-}
-
-/** The nearest reference of a subject. */
-export interface Nearest {
-  readonly document_id: string;
-  readonly collection_id: string;
-  /** Raw similarity, cut to six decimals: the last bits depend on which texts are embedded together. */
-  readonly score: number;
-  /** Target field -> value; undefined: the score is below the threshold, so nothing is taken over. */
-  readonly values: ReadonlyMap<string, Json> | undefined;
-}
+import { RunReads } from '../retrievers/service.ts';
+import { resolveStored } from './check.ts';
+import { openCentroids } from './classify-centroids.ts';
+import type { NodeOutcome } from './classify-node.ts';
+import { openNode } from './classify-node.ts';
+import { levelsOf } from './hierarchy.ts';
+import type { Assignment, Placement } from './placement.ts';
+import { withVectors } from './reference-vectors.ts';
+import { listReviews, reviewKey, type StoredReview } from './reviews.ts';
+import type { StoredTaxonomy, TaxonomyConfig } from './store.ts';
+import { versionOf } from './store.ts';
+import type { Subject } from './subjects.ts';
 
 export interface Classified {
-  /** In the order of the subjects; undefined where there is nothing to compare or no reference. */
-  readonly nearest: readonly (Nearest | undefined)[];
+  /** In the order of the subjects. */
+  readonly placements: readonly Placement[];
   /** Subjects whose text the plugin refused. */
   readonly failed: number;
   readonly warnings: readonly string[];
@@ -40,156 +26,173 @@ export interface Classified {
 
 export interface Classifier {
   readonly taxonomy: StoredTaxonomy;
-  /** One embedding call and one scan; a few hundred subjects at once are right. */
+  readonly config: TaxonomyConfig;
+  /** Number of the version whose configuration this is. */
+  readonly version: number;
+  /** A few hundred subjects at once are right. */
   classify(subjects: readonly Subject[], deadlineMs: number): Promise<Classified>;
 }
 
-/** Fields that a reference must have: a value that is not null and not an empty text, in every source field. */
-function referenceFilter(taxonomy: StoredTaxonomy): Condition {
-  const names = [
-    ...new Set(taxonomy.config.enrichment_fields.map(({ field_path }) => canonicalField(field_path))),
-  ];
-  return parse({
-    AND: names.flatMap((field) => [
-      { field, operator: 'is_null', value: false },
-      { field, operator: 'ne', value: '' },
-    ]),
-  });
-}
-
-/** A field of a document by its path, own properties only; undefined if it is not there. */
-export function readField(fields: JsonObject, path: string): Json | undefined {
-  const name = canonicalField(path);
-  if (Object.hasOwn(fields, name)) return fields[name];
-  let value: Json | undefined = fields;
-  for (const part of name.split('.')) {
-    if (value === null || typeof value !== 'object' || Array.isArray(value) || !Object.hasOwn(value, part))
-      return undefined;
-    value = (value as JsonObject)[part];
-  }
-  return value;
-}
-
-/** The beginning of a text that a search accepts. */
-function clip(text: string): string {
-  const bytes = Buffer.from(text);
-  if (bytes.length <= queryBytesMax) return text;
-  // A character that was cut through decodes as U+FFFD.
-  return bytes
-    .subarray(0, queryBytesMax)
-    .toString('utf8')
-    .replace(/\uFFFD+$/u, '');
-}
-
-/** The retriever's inputs of one document; what the document does not have is left out. */
-export function inputsOf(
-  fields: JsonObject,
-  mappings: readonly InputMapping[],
-  schema: InputSchema,
-): JsonObject {
-  const inputs: Record<string, Json> = {};
-  for (const [name, field] of Object.entries(schema)) {
-    if (field.default !== undefined) inputs[name] = field.default as Json;
-  }
-  for (const { input_key, source_type, path, override } of mappings) {
-    const value = source_type === 'literal' ? override : readField(fields, path!);
-    if (value !== undefined && value !== null)
-      inputs[input_key] = typeof value === 'string' ? clip(value) : value;
-  }
-  return inputs;
+export interface ClassifierOptions {
+  /** Another version than the one that counts. */
+  readonly version?: { readonly number: number; readonly config: TaxonomyConfig } | undefined;
+  /** Thresholds and shares do not count, and people's decisions about the subjects themselves do not either. */
+  readonly evaluating?: boolean;
+  /** The caller may write: what is worked out about decisions is kept. */
+  readonly keeps?: boolean;
 }
 
 /**
- * Prepares a taxonomy to classify with, over one version of the index.
+ * Prepares a taxonomy to classify with, over one version of each index that it reads.
  *
- * @throws AppError taxonomy_invalid: the retriever was changed so that it does not fit any more
+ * @throws AppError taxonomy_invalid: a retriever or collection was changed so that it does not fit any more
  */
-export async function openClassifier(ctx: NsCtx, taxonomy: StoredTaxonomy): Promise<Classifier> {
-  const { config } = taxonomy;
-  const { resolved, faults } = await resolveConfig(
-    ctx,
-    { ...config, retriever: config.retriever_id, collection: config.source_collection.collection_id },
-    {
-      retriever: ['config', 'retriever_id'],
-      collection: ['config', 'source_collection', 'collection_id'],
-      input_mappings: ['config', 'input_mappings'],
-      enrichment_fields: ['config', 'enrichment_fields'],
-      threshold: ['config', 'threshold'],
-    },
+export async function openClassifier(
+  ctx: NsCtx,
+  taxonomy: StoredTaxonomy,
+  options: ClassifierOptions = {},
+): Promise<Classifier> {
+  const stored = options.version?.config ?? taxonomy.config;
+  const config = options.evaluating ? withoutThresholds(stored) : stored;
+  const reviews = await listReviews(ctx, taxonomy.id);
+  const decisions = new Map<string, StoredReview>(
+    options.evaluating
+      ? []
+      : reviews.map((review) => [reviewKey(review.collection_id, review.document_id), review]),
   );
-  if (!resolved) throw invalid('taxonomy_invalid', faults);
-  const { retriever, source, inputSchema } = resolved;
-  const { collection_identifiers: _, ...rest } = resolved.parameters;
-  const single = rest.searches.length === 1;
-  // The port reads the source collection alone, which every search of the retriever was found to read.
-  const parameters = {
-    ...rest,
-    final_top_k: 1,
-    searches: rest.searches.map(({ collection_identifiers: __, ...search }) => search),
-  };
-  const filter = referenceFilter(taxonomy);
   const reads = new RunReads(ctx);
-
+  const search = config.centroids
+    ? await openCentroids(ctx, config, config.centroids, reads)
+    : await openTree(ctx, taxonomy.id, config, reviews, reads, options.keeps ?? false);
   return {
     taxonomy,
+    config,
+    version: options.version?.number ?? versionOf(taxonomy),
     async classify(subjects, deadlineMs) {
-      let failed = 0;
-      const port = new IndexSearchPort(ctx, {
-        collections: [source],
-        reads,
-        onTextFailure: (failure, pluginId) => {
-          // What may pass on another try is tried again; what the plugin refuses for good concerns its text alone.
-          if (failure.retryable) throw embedFault(pluginId, failure);
-          failed += 1;
-        },
-      });
-      const { outcomes, warnings } = await searchMany(
-        {
-          parameters,
-          queries: subjects.map(({ document_id, fields, inputs }) => ({
-            inputs: inputs ?? inputsOf(fields ?? {}, config.input_mappings, inputSchema),
-            ...(document_id === undefined ? {} : { exclude_ids: [document_id] }),
-          })),
-          filter,
-          context: { namespace_id: ctx.ns.namespaceId, retriever_id: retriever.id },
-          // Fused rankings need the searches' own depth; one search needs its best hit only.
-          ...(single ? { top_k: 1 } : {}),
-          deadlineMs,
-        },
-        port,
-        ctx.ports.clock,
+      const decided = subjects.map((subject) =>
+        subject.document_id === undefined || subject.collection_id === undefined
+          ? undefined
+          : decisions.get(reviewKey(subject.collection_id, subject.document_id)),
       );
-      const hits = outcomes.map(({ hits: [hit] }) => hit);
-      const passing = hits.filter((hit) => hit !== undefined && isNear(hit.score, config.threshold));
-      const ids = [...new Set(passing.map((hit) => hit!.document_id))];
-      const found = await getDocuments(
-        ctx,
-        ids.map((document_id) => ({ collection_id: source.id, document_id })),
-      );
-      const references = new Map(ids.map((id, i) => [id, found[i]?.fields]));
-      const nearest = hits.map((hit): Nearest | undefined => {
-        if (!hit) return undefined;
-        const at = {
-          document_id: hit.document_id,
-          collection_id: hit.collection_id,
-          score: Math.round(hit.score * 1e6) / 1e6,
-        };
-        if (!isNear(hit.score, config.threshold)) return { ...at, values: undefined };
-        const fields = references.get(hit.document_id);
-        const values = new Map<string, Json>();
-        for (const { field_path, target_field } of config.enrichment_fields) {
-          const value = fields && readField(fields, field_path);
-          // Deleted or changed since it was searched: it is no reference now.
-          if (value === undefined || value === null) return undefined;
-          values.set(canonicalField(target_field), value);
-        }
-        return { ...at, values };
+      const open = subjects.filter((_, i) => !decided[i]);
+      const found =
+        open.length > 0 ? await search(open, deadlineMs) : { assignments: [], failed: 0, warnings: [] };
+      let next = 0;
+      const placements = decided.map((decision): Placement => {
+        if (!decision) return { assignments: found.assignments[next++]!, decision: undefined };
+        const { action, values, by, at } = decision;
+        return { assignments: [], decision: { action, values, by, at } };
       });
-      return { nearest, failed, warnings };
+      return { placements, failed: found.failed, warnings: found.warnings };
     },
   };
 }
 
-function isNear(score: number, threshold: number | null): boolean {
-  return threshold === null || score >= threshold;
+function withoutThresholds(config: TaxonomyConfig): TaxonomyConfig {
+  return {
+    ...config,
+    threshold: null,
+    ...(config.vote ? { vote: { ...config.vote, min_share: null } } : {}),
+    ...(config.nodes ? { nodes: config.nodes.map((node) => ({ ...node, threshold: null })) } : {}),
+    ...(config.path ? { path: { ...config.path, level_thresholds: [] } } : {}),
+  };
+}
+
+/** What all subjects got, in their order. */
+export interface Searched {
+  readonly assignments: readonly (readonly Assignment[])[];
+  readonly failed: number;
+  readonly warnings: readonly string[];
+}
+
+/** Classifies subjects that nobody has decided about. */
+export type Search = (subjects: readonly Subject[], deadlineMs: number) => Promise<Searched>;
+
+async function openTree(
+  ctx: NsCtx,
+  taxonomyId: string,
+  config: TaxonomyConfig,
+  stored: readonly StoredReview[],
+  reads: RunReads,
+  keeps: boolean,
+): Promise<Search> {
+  const { nodes, faults } = await resolveStored(ctx, config);
+  if (faults.length > 0) throw invalid('taxonomy_invalid', faults);
+  const reviews = await withVectors(ctx, taxonomyId, config, nodes, stored, keeps);
+  const levels = levelsOf(nodes.map(({ node }) => ({ id: node.node_id, parent: node.parent_node_id })));
+  const linkedBy = (nodeId: string) =>
+    nodes.flatMap(({ node }) =>
+      node.parent_node_id === nodeId && node.link ? [node.link.parent_field] : [],
+    );
+  const opened = nodes.map((node) =>
+    openNode(ctx, config, node, linkedBy(node.node.node_id), reviews, reads),
+  );
+
+  return async (subjects, deadlineMs) => {
+    const assignments: Assignment[][] = subjects.map(() => []);
+    /** By subject: outcome of each node that it passed. */
+    const passed: Map<string, NodeOutcome>[] = subjects.map(() => new Map());
+    let failed = 0;
+    const warnings = new Set<string>();
+    for (const [depth, level] of levels.entries()) {
+      /** By subject, in the order of the nodes. */
+      const found: { readonly node: number; readonly outcome: NodeOutcome }[][] = subjects.map(() => []);
+      for (const n of level) {
+        const { node } = nodes[n]!;
+        const members: number[] = [];
+        const filters: (Condition | undefined)[] = [];
+        for (const i of subjects.keys()) {
+          const above = node.parent_node_id === null ? undefined : passed[i]!.get(node.parent_node_id);
+          if (node.parent_node_id !== null && !above) continue;
+          const link = node.link
+            ? opened[n]!.linkFilter(above?.links.get(node.link.parent_field))
+            : undefined;
+          // A parent without the shared field has no children.
+          if (node.link && !link) continue;
+          members.push(i);
+          filters.push(link);
+        }
+        if (members.length === 0) continue;
+        const answer = await opened[n]!.search(
+          members.map((i) => subjects[i]!),
+          filters,
+          depth + 1,
+          deadlineMs,
+        );
+        failed += answer.failed;
+        for (const warning of answer.warnings) warnings.add(warning);
+        for (const [m, i] of members.entries()) {
+          const outcome = answer.outcomes[m];
+          if (outcome) found[i]!.push({ node: n, outcome });
+        }
+      }
+      for (const [i, outcomes] of found.entries()) {
+        for (const { node, outcome } of keepOnePerTarget(outcomes)) {
+          assignments[i]!.push(...outcome.assignments);
+          if (outcome.accepted) passed[i]!.set(nodes[node]!.node.node_id, outcome);
+        }
+      }
+    }
+    return { assignments, failed, warnings: [...warnings] };
+  };
+}
+
+/**
+ * Of nodes of one level that write a common target, the one with the higher score counts; of equal ones the one that
+ * was named first. The others are as if they had not matched.
+ */
+function keepOnePerTarget(
+  outcomes: readonly { readonly node: number; readonly outcome: NodeOutcome }[],
+): { readonly node: number; readonly outcome: NodeOutcome }[] {
+  const taken = new Set<string>();
+  const dropped = new Set<number>();
+  const byScore = outcomes
+    .filter(({ outcome }) => outcome.accepted)
+    .sort((a, b) => b.outcome.score - a.outcome.score || a.node - b.node);
+  for (const { node, outcome } of byScore) {
+    const targets = outcome.assignments.flatMap(({ values }) => [...values.keys()]);
+    if (targets.some((target) => taken.has(target))) dropped.add(node);
+    else for (const target of targets) taken.add(target);
+  }
+  return outcomes.filter(({ node }) => !dropped.has(node));
 }

@@ -12,11 +12,24 @@ import {
   Metadata,
   nameOf,
   Timestamp,
+  Warnings,
 } from '../../http/schemas.ts';
+import {
+  Config,
+  checkRules,
+  differ,
+  EnrichmentFields,
+  factsOf,
+  Mappings,
+  missing,
+  ruleShape,
+  Threshold,
+} from './definition.ts';
 
 const Name = nameOf('tax_');
 const Id = z.string().min(1).max(100);
 const FieldPath = z.string().min(1).max(256);
+const Version = z.coerce.number().int().min(1).max(1_000_000);
 
 export const executionModes = ['materialize', 'on_demand'] as const;
 export type ExecutionMode = (typeof executionModes)[number];
@@ -25,239 +38,34 @@ const Mode = z.enum(executionModes).meta({
     'materialize: applied at create to what is there, and after every batch; on_demand: only by /execute',
 });
 
-type Issues = z.RefinementCtx;
-const differ = (ctx: Issues, path: (string | number)[], other: string) =>
-  ctx.addIssue({
-    code: 'custom',
-    path,
-    message: `this and "${other}" mean the same and differ`,
-    params: { fix: 'send one of them' },
-  });
-const missing = (ctx: Issues, path: (string | number)[], what: string, fix?: string) =>
-  ctx.addIssue({
-    code: 'custom',
-    path,
-    message: `required, ${what} is expected`,
-    params: { type: 'missing', ...(fix === undefined ? {} : { fix }) },
-  });
-
-/** `{source, target}` as the tutorial writes it, or `{input_key, source_type, path}`. */
-const Mapping = z
-  .strictObject({
-    source: FieldPath.nullish(),
-    target: z.string().min(1).max(100).nullish(),
-    input_key: z.string().min(1).max(100).nullish(),
-    path: FieldPath.nullish(),
-    source_type: z
-      .enum(['payload', 'literal'], {
-        error: 'must be "payload" or "literal"; vectors and blobs cannot be mapped yet',
-      })
-      .nullish(),
-    override: z.union([z.string().max(10_000), z.number(), z.boolean()]).nullish(),
-  })
-  .superRefine((body, ctx) => {
-    const key = body.input_key ?? body.target;
-    const path = body.path ?? body.source;
-    if (!key)
-      missing(
-        ctx,
-        ['input_key'],
-        'the name of an input of the retriever',
-        'send {"source": "payload.text", "target": "query"}',
-      );
-    if (body.input_key && body.target && body.input_key !== body.target) differ(ctx, ['target'], 'input_key');
-    if (body.path && body.source && body.path !== body.source) differ(ctx, ['source'], 'path');
-    const literal =
-      body.source_type === 'literal' || (body.source_type == null && !path && body.override != null);
-    if (literal && body.override == null) missing(ctx, ['override'], 'the value of a literal');
-    if (!literal && !path) missing(ctx, ['path'], 'the field of the document that becomes the input');
-  })
-  .transform((body) => {
-    const path = body.path ?? body.source ?? null;
-    const literal = body.source_type === 'literal' || (body.source_type == null && path === null);
-    const input_key = (body.input_key ?? body.target)!;
-    return literal
-      ? { input_key, source_type: 'literal' as const, path: null, override: body.override! }
-      : { input_key, source_type: 'payload' as const, path, override: null };
-  });
-
-/** `{source, target}`, or `{field_path, target_field, merge_mode}`; the target is named like the source if left out. */
-const EnrichmentField = z
-  .strictObject({
-    source: FieldPath.nullish(),
-    target: FieldPath.nullish(),
-    field_path: FieldPath.nullish(),
-    target_field: FieldPath.nullish(),
-    merge_mode: z.literal('replace', { error: 'must be "replace"; lists are not appended to yet' }).nullish(),
-  })
-  .superRefine((body, ctx) => {
-    if (!body.source && !body.field_path)
-      missing(
-        ctx,
-        ['field_path'],
-        'a field of the reference',
-        'send {"source": "payload.topic", "target": "auto_topic"}',
-      );
-    if (body.source && body.field_path && body.source !== body.field_path)
-      differ(ctx, ['source'], 'field_path');
-    if (body.target && body.target_field && body.target !== body.target_field)
-      differ(ctx, ['target'], 'target_field');
-  })
-  .transform((body) => {
-    const field_path = (body.field_path ?? body.source)!;
-    const target_field = body.target_field ?? body.target ?? field_path.split('.').at(-1)!;
-    return { field_path, target_field, merge_mode: 'replace' as const };
-  });
-
-const Mappings = z.array(Mapping).min(1).max(20);
-const EnrichmentFields = z.array(EnrichmentField).min(1).max(20);
-const Threshold = z.number().min(-1).max(1).nullish().meta({
-  description:
-    'lowest cosine at which a document takes over anything; null: the nearest reference always counts',
-});
-const Type = z.enum(['flat', 'hierarchical']);
-const TopK = z.literal(1, { error: 'must be 1; a document takes over from one reference' }).nullish();
-
-/** Parts of hierarchical taxonomies, read only to say that they are not built. */
-const hierarchicalKeys = [
-  'hierarchical_nodes',
-  'hierarchy',
-  'inference_strategy',
-  'inference_collections',
-  'cluster_ids',
-  'path_field',
-] as const;
-const unread = z.json().optional();
-const hierarchicalShape: Record<(typeof hierarchicalKeys)[number], typeof unread> = {
-  hierarchical_nodes: unread,
-  hierarchy: unread,
-  inference_strategy: unread,
-  inference_collections: unread,
-  cluster_ids: unread,
-  path_field: unread,
-};
-
-const Config = z.strictObject({
-  taxonomy_type: Type.optional(),
-  retriever_id: Id.nullish(),
-  input_mappings: Mappings.nullish(),
-  source_collection: z
-    .strictObject({ collection_id: Id, enrichment_fields: EnrichmentFields.nullish() })
-    .nullish(),
-  enrichment_fields: EnrichmentFields.nullish(),
-  threshold: Threshold,
-  top_k: TopK,
-  ...hierarchicalShape,
-});
-
 const Application = z.strictObject({ collection_id: Id, execution_mode: Mode.optional() });
 
 const shape = {
   taxonomy_name: Name.optional(),
   name: Name.optional(),
   description: Description.nullish(),
-  taxonomy_type: Type.optional(),
-  retriever_id: Id.nullish(),
   collection_id: Id.nullish(),
-  input_mappings: Mappings.nullish(),
-  enrichment_fields: EnrichmentFields.nullish(),
-  threshold: Threshold,
-  top_k: TopK,
+  ...ruleShape,
   execution_mode: Mode.nullish(),
   applications: z.array(Application).max(10).nullish(),
   config: Config.nullish(),
   metadata: Metadata.nullish(),
-  ...hierarchicalShape,
 };
 
 type Loose = z.output<z.ZodObject<typeof shape>>;
 
-/** One fact that both forms can state: where it stands, and what it says. */
-interface Fact<T> {
-  readonly at: readonly (string | number)[];
-  readonly value: T | undefined;
-}
-
-function factOf<T>(
-  ...candidates: readonly {
-    readonly at: readonly (string | number)[];
-    readonly value: T | null | undefined;
-  }[]
-): Fact<T> {
-  const given = candidates.find(({ value }) => value !== undefined && value !== null);
-  return given ? { at: given.at, value: given.value as T } : { at: candidates[0]!.at, value: undefined };
-}
-
-function candidatesOf({ config, ...body }: Loose) {
-  const inConfig = (name: string) => ['config', name];
-  return {
-    retriever_id: [
-      { at: ['retriever_id'], value: body.retriever_id },
-      { at: inConfig('retriever_id'), value: config?.retriever_id },
-    ],
-    collection_id: [
-      { at: ['collection_id'], value: body.collection_id },
-      {
-        at: ['config', 'source_collection', 'collection_id'],
-        value: config?.source_collection?.collection_id,
-      },
-    ],
-    input_mappings: [
-      { at: ['input_mappings'], value: body.input_mappings },
-      { at: inConfig('input_mappings'), value: config?.input_mappings },
-    ],
-    enrichment_fields: [
-      { at: ['enrichment_fields'], value: body.enrichment_fields },
-      {
-        at: ['config', 'source_collection', 'enrichment_fields'],
-        value: config?.source_collection?.enrichment_fields,
-      },
-      { at: inConfig('enrichment_fields'), value: config?.enrichment_fields },
-    ],
-    threshold: [
-      { at: ['threshold'], value: body.threshold },
-      { at: inConfig('threshold'), value: config?.threshold },
-    ],
-    taxonomy_type: [
-      { at: ['taxonomy_type'], value: body.taxonomy_type },
-      { at: inConfig('taxonomy_type'), value: config?.taxonomy_type },
-    ],
-  };
-}
-
-function bothAgree(body: Loose, ctx: Issues): void {
+function checkBody(body: Loose, ctx: z.RefinementCtx): void {
   if (body.name !== undefined && body.taxonomy_name !== undefined && body.name !== body.taxonomy_name)
     differ(ctx, ['name'], 'taxonomy_name');
-  for (const candidates of Object.values(candidatesOf(body))) {
-    const given = candidates.filter(({ value }) => value !== undefined && value !== null);
-    const other = given.find(({ value }) => JSON.stringify(value) !== JSON.stringify(given[0]!.value));
-    if (other) differ(ctx, other.at, given[0]!.at.join('.'));
-  }
-}
-
-function isHierarchical(body: Loose): boolean {
-  const { taxonomy_type } = candidatesOf(body);
-  if (factOf(...taxonomy_type).value === 'hierarchical') return true;
-  return hierarchicalKeys.some((key) => body[key] != null || body.config?.[key] != null);
+  checkRules(body, ctx);
 }
 
 function normalise(body: Loose) {
-  const facts = candidatesOf(body);
-  const threshold = factOf(...facts.threshold);
-  const asked = body.threshold !== undefined || body.config?.threshold !== undefined;
   return {
     name: body.taxonomy_name ?? body.name,
     description: body.description,
     metadata: body.metadata,
-    hierarchical: isHierarchical(body),
-    retriever: factOf(...facts.retriever_id),
-    collection: factOf(...facts.collection_id),
-    input_mappings: factOf(...facts.input_mappings),
-    enrichment_fields: factOf(...facts.enrichment_fields),
-    /** `value` null: no threshold, on purpose; undefined: nothing was said. */
-    threshold: { at: threshold.at, value: threshold.value ?? (asked ? null : undefined) } as Fact<
-      number | null
-    >,
+    facts: factsOf(body),
     execution_mode: body.execution_mode ?? undefined,
     applications: body.applications ?? undefined,
   };
@@ -269,11 +77,11 @@ export type TaxonomyInput = ReturnType<typeof normalise>;
 export const CreateTaxonomyBody = z
   .strictObject(shape)
   .superRefine((body, ctx) => {
-    bothAgree(body, ctx);
+    checkBody(body, ctx);
     if (body.name === undefined && body.taxonomy_name === undefined)
       missing(ctx, ['taxonomy_name'], 'a name');
-    if (isHierarchical(body)) return;
-    const facts = normalise(body);
+    const facts = factsOf(body);
+    if (facts.nodes.value || facts.cluster_ids.value || facts.taxonomy_type.value === 'hierarchical') return;
     if (facts.retriever.value === undefined) missing(ctx, ['retriever_id'], 'the id or name of a retriever');
     if (facts.collection.value === undefined)
       missing(ctx, ['collection_id'], 'the id or name of the collection with the references');
@@ -284,7 +92,8 @@ export const CreateTaxonomyBody = z
         'a list of mappings',
         'send [{"source": "payload.text", "target": "query"}]',
       );
-    if (facts.enrichment_fields.value === undefined)
+    const inferred = facts.path_field.value ?? facts.path_fields.value;
+    if (facts.enrichment_fields.value === undefined && inferred === undefined)
       missing(
         ctx,
         ['enrichment_fields'],
@@ -295,7 +104,81 @@ export const CreateTaxonomyBody = z
   .transform((body) => ({ ...normalise(body), name: (body.taxonomy_name ?? body.name)! }));
 
 /** PUT and PATCH alike: what is left out stays. */
-export const UpdateTaxonomyBody = z.strictObject(shape).superRefine(bothAgree).transform(normalise);
+export const UpdateTaxonomyBody = z.strictObject(shape).superRefine(checkBody).transform(normalise);
+
+/** What of a definition makes a version, and whether that is to count at once. */
+export const CreateVersionBody = z
+  .strictObject({
+    collection_id: Id.nullish(),
+    ...ruleShape,
+    config: Config.nullish(),
+    note: z.string().max(500).nullish().meta({ description: 'why the version was made' }),
+    activate: z
+      .boolean()
+      .default(true)
+      .meta({ description: 'false: it can be tried by ?version=, and counts when it is activated' }),
+  })
+  .superRefine(checkRules)
+  .transform((body) => ({ facts: factsOf(body), note: body.note ?? null, activate: body.activate }));
+
+export const CloneTaxonomyBody = z
+  .strictObject({
+    taxonomy_name: Name,
+    description: Description.nullish(),
+    collection_id: Id.nullish(),
+    ...ruleShape,
+    config: Config.nullish(),
+    execution_mode: Mode.default('on_demand'),
+  })
+  .superRefine(checkRules)
+  .transform((body) => ({
+    name: body.taxonomy_name,
+    description: body.description,
+    execution_mode: body.execution_mode,
+    facts: factsOf(body),
+  }));
+
+export const FromClusterBody = z
+  .strictObject({
+    taxonomy_name: Name,
+    description: Description.nullish(),
+    run_id: Id.nullish().meta({ description: 'the newest completed run if left out' }),
+    cluster_ids: z
+      .array(Id)
+      .max(4)
+      .nullish()
+      .meta({ description: 'finer definitions of the same feature, which become the levels below' }),
+    cluster_overlap_threshold: ruleShape.cluster_overlap_threshold,
+    threshold: Threshold,
+    target_field: FieldPath.nullish().meta({ description: 'target of the label; "auto_topic" if left out' }),
+    level_fields: ruleShape.level_fields,
+    enrichment_fields: EnrichmentFields.nullish().meta({
+      description: 'fields of the cluster: label, keywords, summary, cluster_id, num_members',
+    }),
+    input_mappings: Mappings.nullish().meta({
+      description: 'the field whose text is embedded for documents without a vector, mapped to "text"',
+    }),
+    execution_mode: Mode.default('on_demand'),
+    applications: z.array(Application).max(10).nullish(),
+    metadata: Metadata.nullish(),
+  })
+  .transform((body) => ({
+    name: body.taxonomy_name,
+    description: body.description,
+    metadata: body.metadata,
+    execution_mode: body.execution_mode,
+    applications: body.applications ?? undefined,
+    run_id: body.run_id ?? undefined,
+    finer: body.cluster_ids ?? [],
+    facts: factsOf({
+      cluster_overlap_threshold: body.cluster_overlap_threshold,
+      threshold: body.threshold,
+      path_target: body.target_field,
+      level_fields: body.level_fields,
+      enrichment_fields: body.enrichment_fields,
+      input_mappings: body.input_mappings,
+    }),
+  }));
 
 const StoredMapping = z.object({
   input_key: z.string(),
@@ -306,7 +189,7 @@ const StoredMapping = z.object({
 const StoredField = z.object({
   field_path: z.string(),
   target_field: z.string(),
-  merge_mode: z.literal('replace'),
+  merge_mode: z.enum(['replace', 'append']),
 });
 
 export const runStatuses = ['PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELED'] as const;
@@ -328,28 +211,68 @@ export const TaxonomyRun = z
   .meta({ id: 'TaxonomyRun' });
 export type TaxonomyRun = z.output<typeof TaxonomyRun>;
 
+const StoredNode = z.object({
+  node_id: z.string(),
+  parent_node_id: z.string().nullable(),
+  label: z.string().nullable(),
+  summary: z.string().nullable(),
+  keywords: z.array(z.string()),
+  collection_id: z.string(),
+  retriever_id: z.string(),
+  input_mappings: z.array(StoredMapping),
+  enrichment_fields: z.array(StoredField),
+  threshold: z.number().nullable(),
+  link: z.object({ field: z.string(), parent_field: z.string() }).nullable(),
+});
+
+const StoredConfig = z.object({
+  taxonomy_type: z.enum(['flat', 'hierarchical']),
+  retriever_id: z.string().nullable(),
+  input_mappings: z.array(StoredMapping),
+  source_collection: z.object({ collection_id: z.string(), enrichment_fields: z.array(StoredField) }),
+  enrichment_fields: z.array(StoredField),
+  threshold: z.number().nullable(),
+  vote: z.enum(['best', 'majority', 'weighted']),
+  top_k: z.int(),
+  min_share: z.number().nullable(),
+  hierarchical_nodes: z.array(StoredNode).optional(),
+  path: z
+    .object({
+      fields: z.array(z.string()),
+      separator: z.string(),
+      target: z.string(),
+      level_fields: z.array(z.string()),
+      level_thresholds: z.array(z.number()),
+    })
+    .optional(),
+  centroids: z
+    .object({
+      count: z.int(),
+      levels: z.int(),
+      feature_uri: z.string(),
+      metric: z.string(),
+      runs: z.array(z.object({ cluster_id: z.string(), run_id: z.string() })),
+      level_fields: z.array(z.string()),
+    })
+    .optional(),
+});
+
 export const Taxonomy = z
   .object({
     taxonomy_id: z.string(),
     taxonomy_name: z.string(),
     name: z.string(),
     description: z.string().nullable(),
-    taxonomy_type: z.literal('flat'),
-    retriever_id: z.string(),
+    taxonomy_type: z.enum(['flat', 'hierarchical']),
+    retriever_id: z.string().nullable().meta({ description: 'of the root; null: nearest centroids' }),
     collection_id: z.string(),
     input_mappings: z.array(StoredMapping),
     enrichment_fields: z.array(StoredField),
+    targets: z.array(z.string()).meta({ description: 'every field that it may write' }),
     threshold: z.number().nullable(),
     execution_mode: Mode,
     applications: z.array(z.object({ collection_id: z.string(), execution_mode: Mode })),
-    config: z.object({
-      taxonomy_type: z.literal('flat'),
-      retriever_id: z.string(),
-      input_mappings: z.array(StoredMapping),
-      source_collection: z.object({ collection_id: z.string(), enrichment_fields: z.array(StoredField) }),
-      enrichment_fields: z.array(StoredField),
-      threshold: z.number().nullable(),
-    }),
+    config: StoredConfig,
     ready: z.boolean().meta({ description: 'no run is waiting or working' }),
     last_run: TaxonomyRun.nullable(),
     task_id: z.string().nullable().meta({ description: 'task of the last run' }),
@@ -358,13 +281,47 @@ export const Taxonomy = z
       .optional()
       .meta({ description: 'tasks of the runs that this request began' }),
     metadata: Metadata,
-    version: z.int(),
+    version: z.int().meta({ description: 'of the configuration; the ETag counts every change' }),
+    latest_version: z.int().meta({ description: 'highest version, which need not be the one that counts' }),
     created_at: Timestamp,
     updated_at: Timestamp,
     warnings: z.array(z.string()).optional(),
   })
   .meta({ id: 'Taxonomy' });
 export type Taxonomy = z.output<typeof Taxonomy>;
+
+export const TaxonomyVersion = z
+  .object({
+    taxonomy_id: z.string(),
+    version: z.int(),
+    is_current: z.boolean(),
+    taxonomy_type: z.enum(['flat', 'hierarchical']),
+    config: StoredConfig,
+    note: z.string().nullable(),
+    created_by: z.string().meta({ description: 'id of the key' }),
+    created_at: Timestamp,
+  })
+  .meta({ id: 'TaxonomyVersion' });
+export type TaxonomyVersion = z.output<typeof TaxonomyVersion>;
+
+export const TaxonomyNodeView = z
+  .object({
+    node_id: z.string(),
+    parent_node_id: z.string().nullable(),
+    level: z.int(),
+    label: z.string().nullable(),
+    summary: z.string().nullable(),
+    keywords: z.array(z.string()),
+    collection_id: z.string().nullable().meta({ description: 'where its references are; null: a centroid' }),
+    retriever_id: z.string().nullable(),
+    threshold: z.number().nullable(),
+    num_members: z
+      .int()
+      .nullable()
+      .meta({ description: 'documents of the cluster, or references with the path' }),
+  })
+  .meta({ id: 'TaxonomyNode' });
+export type TaxonomyNodeView = z.output<typeof TaxonomyNodeView>;
 
 const InlineDocument = z.record(z.string().min(1).max(200), z.json());
 
@@ -423,18 +380,46 @@ export const ExecuteTaxonomyBody = z
     documents: documents ?? source_documents,
   }));
 
+const RunnerUp = z.object({ document_id: z.string(), value: z.json(), score: z.number() }).nullable();
+
+const AssignmentView = z.object({
+  node_id: z.string(),
+  label: z.string().nullable(),
+  level: z.int(),
+  document_id: z.string().meta({ description: 'reference that decided; for nearest centroids the node' }),
+  collection_id: z.string().nullable(),
+  score: z.number(),
+  value: z.json(),
+  accepted: z.boolean().meta({ description: 'score and votes reach what the taxonomy asks for' }),
+  runner_up: RunnerUp.meta({ description: 'nearest reference of the class that came second' }),
+  margin: z.number().nullable().meta({ description: 'score minus that of the runner-up' }),
+  votes: z.object({ winner: z.number(), total: z.number(), share: z.number() }),
+  fields: z.record(z.string(), z.json()),
+});
+export type AssignmentView = z.output<typeof AssignmentView>;
+
 const Match = z.object({
   document_id: z.string().nullable(),
   taxonomy_id: z.string(),
+  node_id: z.string().nullable(),
   matched_document_id: z.string().nullable(),
   matched_collection_id: z.string().nullable(),
   score: z
     .number()
     .nullable()
     .meta({ description: 'of the nearest reference; null: there is none, or nothing to compare' }),
+  runner_up: RunnerUp,
+  margin: z.number().nullable(),
   fields: z
     .record(z.string(), z.json())
     .meta({ description: 'what is taken over; empty below the threshold' }),
+  assignments: z
+    .array(AssignmentView)
+    .meta({ description: 'the vote at every node and level, with its reason' }),
+  decision: z
+    .object({ action: z.enum(['accept', 'correct', 'reject']), by: z.string(), at: Timestamp })
+    .nullable()
+    .meta({ description: 'what a person decided about the document, which then counts' }),
 });
 
 const TaxonomyExecution = z.object({
@@ -448,14 +433,201 @@ const TaxonomyExecution = z.object({
   warnings: z.array(z.string()).optional(),
 });
 
+/** One labelled example. */
+const Example = z
+  .strictObject({
+    fields: InlineDocument.nullish(),
+    inputs: InlineDocument.nullish(),
+    expected: z
+      .union([z.string().max(1000), z.number(), z.boolean()])
+      .nullable()
+      .meta({ description: 'the value that is right; null: out of scope, nothing should be taken over' }),
+  })
+  .superRefine((body, ctx) => {
+    if ((body.fields == null) === (body.inputs == null))
+      missing(ctx, ['fields'], 'either fields of a document or inputs');
+  });
+
+export const objectives = ['balanced', 'f1', 'precision'] as const;
+
+export const EvaluateTaxonomyBody = z
+  .strictObject({
+    documents: z.array(Example).min(1).max(1000).nullish(),
+    collection_id: Id.nullish(),
+    label_field: FieldPath.nullish().meta({
+      description:
+        'field of the stored documents with the right value; documents without it are out of scope',
+    }),
+    filters: FilterTree.nullish(),
+    limit: z.int().min(1).max(1000).default(1000),
+    target: FieldPath.nullish().meta({ description: 'which target is judged; the first one if left out' }),
+    objective: z.enum(objectives).nullish().meta({
+      description:
+        'what the suggested threshold is best for: f1 (right ones kept against wrong ones), balanced (in scope kept plus out of scope refused), precision (most kept at target_precision); balanced if any example is out of scope, else f1',
+    }),
+    target_precision: z.number().min(0).max(1).nullish(),
+  })
+  .superRefine((body, ctx) => {
+    if ((body.documents == null) === (body.collection_id == null))
+      missing(ctx, ['documents'], 'either labelled documents, or collection_id and label_field');
+    if (body.collection_id != null && body.label_field == null)
+      missing(ctx, ['label_field'], 'the field with the right value');
+    if (body.objective === 'precision' && body.target_precision == null)
+      missing(ctx, ['target_precision'], 'a number from 0 to 1');
+  });
+
+const Rate = z.number().nullable();
+
+export const Evaluation = z
+  .object({
+    taxonomy_id: z.string(),
+    version: z.int(),
+    target: z.string(),
+    evaluated: z.int(),
+    in_scope: z.int().meta({ description: 'examples with an expected value' }),
+    out_of_scope: z.int(),
+    errors: z.int(),
+    accuracy: Rate.meta({
+      description: 'share of the examples in scope that are right, whatever the threshold',
+    }),
+    at_threshold: z
+      .object({
+        threshold: z.number().nullable(),
+        coverage: Rate.meta({ description: 'share of the examples in scope that are accepted' }),
+        precision: Rate.meta({ description: 'share of the accepted that are right' }),
+        recall: Rate.meta({ description: 'share of the examples in scope that are accepted and right' }),
+        out_of_scope_refused: Rate,
+      })
+      .meta({ description: 'with the threshold that the taxonomy has now' }),
+    suggested_threshold: z.number().nullable().meta({ description: 'null: none fulfils the objective' }),
+    objective: z.enum(objectives),
+    at_suggested: z
+      .object({
+        threshold: z.number().nullable(),
+        coverage: Rate,
+        precision: Rate,
+        recall: Rate,
+        out_of_scope_refused: Rate,
+      })
+      .nullable(),
+    per_class: z
+      .array(
+        z.object({
+          value: z.string(),
+          support: z.int(),
+          predicted: z.int(),
+          precision: Rate,
+          recall: Rate,
+          f1: Rate,
+        }),
+      )
+      .meta({ description: 'without a threshold; most frequent first, 500 at most' }),
+    confusions: z
+      .array(z.object({ expected: z.string(), predicted: z.string(), count: z.int() }))
+      .meta({ description: 'the 50 most frequent mistakes' }),
+    curve: z
+      .array(
+        z.object({
+          threshold: z.number(),
+          coverage: Rate,
+          precision: Rate,
+          recall: Rate,
+          out_of_scope_refused: Rate,
+        }),
+      )
+      .meta({ description: '50 thresholds at most' }),
+    warnings: Warnings,
+  })
+  .meta({ id: 'TaxonomyEvaluation' });
+export type Evaluation = z.output<typeof Evaluation>;
+
+const Review = z
+  .object({
+    taxonomy_id: z.string(),
+    document_id: z.string(),
+    collection_id: z.string(),
+    action: z.enum(['accept', 'correct', 'reject']),
+    values: z.record(z.string(), z.json()),
+    is_reference: z.boolean().meta({ description: 'other documents are compared with it from now on' }),
+    by: z.string(),
+    at: Timestamp,
+    revision: z.int(),
+    warnings: Warnings,
+  })
+  .meta({ id: 'TaxonomyReview' });
+
+export const ReviewBody = z
+  .strictObject({
+    action: z.enum(['accept', 'correct', 'reject']),
+    values: z
+      .record(FieldPath, z.json())
+      .nullish()
+      .meta({ description: 'target -> right value; needed to correct' }),
+    collection_id: Id.nullish().meta({ description: 'of the document; the source collection if left out' }),
+  })
+  .superRefine((body, ctx) => {
+    const count = Object.keys(body.values ?? {}).length;
+    if (body.action === 'correct' && count === 0)
+      missing(ctx, ['values'], 'the right values', 'send {"values": {"auto_topic": "physics"}}');
+    if (body.action !== 'correct' && count > 0) {
+      ctx.addIssue({ code: 'custom', path: ['values'], message: `"${body.action}" takes no values` });
+    }
+  });
+
+const Doubtful = z.object({
+  document_id: z.string(),
+  collection_id: z.string(),
+  fields: z.record(z.string(), z.json()),
+  score: z.number().nullable(),
+  margin: z.number().nullable(),
+  matched_document_id: z.string().nullable(),
+  runner_up: RunnerUp,
+  at: Timestamp.nullable(),
+});
+
+const ReviewList = z.object({
+  taxonomy_id: z.string(),
+  collection_id: z.string(),
+  results: z.array(Doubtful).meta({ description: 'smallest margin first, then lowest score' }),
+  total: z.int().meta({ description: 'undecided assignments that pass the limits' }),
+  warnings: Warnings,
+});
+
+const ApplyTaxonomyBody = z.strictObject({
+  taxonomy_id: Id,
+  filters: FilterTree.nullish(),
+  filter: FilterTree.nullish().meta({ description: 'as `filters`' }),
+});
+
+const AppliedTaxonomy = z.object({ task_id: z.string(), run: TaxonomyRun, warnings: Warnings });
+
 const tag = 'taxonomies';
 const base = '/v1/namespaces/{namespace}/taxonomies';
+const VersionQuery = z.strictObject({
+  version: Version.optional().meta({ description: 'the version that counts if left out' }),
+});
 const changeErrors = [
   'taxonomy_not_found',
   'taxonomy_name_taken',
   'taxonomy_invalid',
   'taxonomy_changed',
   'request_stale',
+  'cluster_not_found',
+  'cluster_run_not_found',
+] as const;
+const classifyErrors = [
+  'taxonomy_not_found',
+  'taxonomy_version_not_found',
+  'taxonomy_invalid',
+  'collection_not_found',
+  'document_not_found',
+  'plugin_not_deployed',
+  'plugin_failed',
+  'plugin_timeout',
+  'plugin_unavailable',
+  'index_unavailable',
+  'index_corrupt',
+  'retriever_timeout',
 ] as const;
 
 export const routes = {
@@ -467,7 +639,13 @@ export const routes = {
     summary: 'Make a taxonomy; in the mode materialize it is applied at once',
     body: CreateTaxonomyBody,
     reply: Taxonomy,
-    errors: ['taxonomy_name_taken', 'taxonomy_invalid', 'quota_exceeded'],
+    errors: [
+      'taxonomy_name_taken',
+      'taxonomy_invalid',
+      'quota_exceeded',
+      'cluster_not_found',
+      'cluster_run_not_found',
+    ],
     example: {
       body: {
         taxonomy_name: 'article-topics',
@@ -508,8 +686,9 @@ export const routes = {
     path: `${base}/{taxonomy}`,
     tag,
     summary: 'Read a taxonomy by id or name, with its last run',
+    query: VersionQuery,
     reply: Taxonomy,
-    errors: ['taxonomy_not_found'],
+    errors: ['taxonomy_not_found', 'taxonomy_version_not_found'],
   }),
   putTaxonomy: route({
     operation: 'putTaxonomy',
@@ -536,8 +715,14 @@ export const routes = {
     method: 'DELETE',
     path: `${base}/{taxonomy}`,
     tag,
-    summary: 'Delete a taxonomy; fields that it wrote stay',
-    reply: DeleteReply,
+    summary: 'Delete a taxonomy; fields that it wrote stay unless asked otherwise',
+    query: z.strictObject({
+      remove_enrichments: z
+        .stringbool()
+        .default(false)
+        .meta({ description: 'take away what it wrote, as tasks in the background' }),
+    }),
+    reply: z.object({ ...DeleteReply.shape, task_ids: z.array(z.string()) }),
     errors: ['taxonomy_not_found', 'taxonomy_in_use', 'taxonomy_changed', 'request_stale'],
   }),
   executeTaxonomy: route({
@@ -549,21 +734,186 @@ export const routes = {
     permission: 'read',
     rate: 'search',
     target: 'query',
+    query: VersionQuery,
     body: ExecuteTaxonomyBody,
     bodyOptional: true,
     reply: TaxonomyExecution,
+    errors: classifyErrors,
+  }),
+  listTaxonomyNodes: route({
+    operation: 'listTaxonomyNodes',
+    method: 'GET',
+    path: `${base}/{taxonomy}/nodes`,
+    tag,
+    summary: 'List the nodes of a taxonomy, level by level',
+    target: 'query',
+    query: z.strictObject({ ...ListQuery.shape, version: VersionQuery.shape.version }),
+    reply: listReply(TaxonomyNodeView),
+    errors: ['taxonomy_not_found', 'taxonomy_version_not_found', 'index_unavailable', 'index_corrupt'],
+  }),
+  createTaxonomyVersion: route({
+    operation: 'createTaxonomyVersion',
+    method: 'POST',
+    path: `${base}/{taxonomy}/versions`,
+    tag,
+    summary: 'Make a new version of the configuration; what is left out is as in the one that counts',
+    status: 201,
+    body: CreateVersionBody,
+    reply: TaxonomyVersion,
+    errors: changeErrors,
+    example: { body: { threshold: 0.6, note: 'stricter', activate: false } },
+  }),
+  listTaxonomyVersions: route({
+    operation: 'listTaxonomyVersions',
+    method: 'GET',
+    path: `${base}/{taxonomy}/versions`,
+    tag,
+    summary: 'List the versions of a taxonomy, newest first',
+    query: ListQuery,
+    reply: listReply(TaxonomyVersion),
+    errors: ['taxonomy_not_found'],
+  }),
+  activateTaxonomyVersion: route({
+    operation: 'activateTaxonomyVersion',
+    method: 'POST',
+    path: `${base}/{taxonomy}/versions/{version}/activate`,
+    tag,
+    summary: 'Let a version count, an older one too; a materialised taxonomy is applied anew',
+    reply: Taxonomy,
+    errors: [...changeErrors, 'taxonomy_version_not_found'],
+  }),
+  cloneTaxonomy: route({
+    operation: 'cloneTaxonomy',
+    method: 'POST',
+    path: `${base}/{taxonomy}/clone`,
+    tag,
+    summary: 'Make a taxonomy like another one, with changes; decisions of people are not copied',
+    status: 201,
+    query: VersionQuery,
+    body: CloneTaxonomyBody,
+    reply: Taxonomy,
+    errors: [
+      'taxonomy_not_found',
+      'taxonomy_version_not_found',
+      'taxonomy_name_taken',
+      'taxonomy_invalid',
+      'quota_exceeded',
+      'cluster_not_found',
+      'cluster_run_not_found',
+    ],
+    example: { body: { taxonomy_name: 'article-topics-strict', threshold: 0.8 } },
+  }),
+  createTaxonomyFromCluster: route({
+    operation: 'createTaxonomyFromCluster',
+    method: 'POST',
+    path: '/v1/namespaces/{namespace}/clusters/{cluster}/taxonomy',
+    tag,
+    summary: 'Make a taxonomy out of the clusters of a run',
+    description:
+      'Labels, keywords and centroids are copied into the taxonomy, so it lives on when the run or its documents go. A document gets the label of the nearest centroid.',
+    status: 201,
+    body: FromClusterBody,
+    reply: Taxonomy,
+    errors: [
+      'cluster_not_found',
+      'cluster_run_not_found',
+      'taxonomy_name_taken',
+      'taxonomy_invalid',
+      'quota_exceeded',
+    ],
+    example: { body: { taxonomy_name: 'discovered-topics', threshold: 0.4, target_field: 'auto_topic' } },
+  }),
+  applyTaxonomy: route({
+    operation: 'applyTaxonomy',
+    method: 'POST',
+    path: '/v1/namespaces/{namespace}/collections/{collection}/apply-taxonomy',
+    tag,
+    summary: 'Classify the documents of a collection once, in the background',
+    rate: 'compute',
+    status: 202,
+    body: ApplyTaxonomyBody,
+    reply: AppliedTaxonomy,
+    errors: ['collection_not_found', 'taxonomy_not_found', 'taxonomy_invalid', 'taxonomy_changed'],
+    example: { body: { taxonomy_id: 'article-topics' } },
+  }),
+  evaluateTaxonomy: route({
+    operation: 'evaluateTaxonomy',
+    method: 'POST',
+    path: `${base}/{taxonomy}/evaluate`,
+    tag,
+    summary: 'Measure a taxonomy on labelled documents and suggest a threshold',
+    description:
+      'Thresholds are set aside, each example is classified, and the answer says how right that is at every threshold. Nothing is stored. Stored documents are never compared with themselves.',
+    permission: 'read',
+    rate: 'search',
+    target: 'query',
+    query: VersionQuery,
+    body: EvaluateTaxonomyBody,
+    reply: Evaluation,
+    errors: classifyErrors,
+    example: {
+      body: {
+        documents: [
+          { fields: { text: 'qubits in superposition' }, expected: 'physics' },
+          { fields: { text: 'the bus was late' }, expected: null },
+        ],
+      },
+    },
+  }),
+  listTaxonomyReviews: route({
+    operation: 'listTaxonomyReviews',
+    method: 'GET',
+    path: `${base}/{taxonomy}/review`,
+    tag,
+    summary: 'List assignments that are in doubt, the most doubtful first',
+    target: 'query',
+    query: z.strictObject({
+      collection_id: Id.optional().meta({ description: 'the source collection if left out' }),
+      max_score: z.coerce.number().min(-1).max(1).optional(),
+      max_margin: z.coerce.number().min(-2).max(2).optional(),
+      limit: z.coerce.number().int().min(1).max(500).default(20),
+    }),
+    reply: ReviewList,
+    errors: ['taxonomy_not_found', 'collection_not_found', 'index_unavailable', 'index_corrupt'],
+  }),
+  reviewTaxonomyDocument: route({
+    operation: 'reviewTaxonomyDocument',
+    method: 'POST',
+    path: `${base}/{taxonomy}/review/{document}`,
+    tag,
+    summary: 'Accept, correct or reject what a document was given',
+    description:
+      'No run overwrites the decision. An accepted or corrected document is a reference from then on, for documents of every collection that the taxonomy classifies.',
+    body: ReviewBody,
+    reply: Review,
     errors: [
       'taxonomy_not_found',
       'taxonomy_invalid',
+      'taxonomy_review_invalid',
+      'taxonomy_changed',
       'collection_not_found',
       'document_not_found',
+      'document_changed',
+      'quota_exceeded',
       'plugin_not_deployed',
       'plugin_failed',
       'plugin_timeout',
       'plugin_unavailable',
       'index_unavailable',
       'index_corrupt',
+      'index_contended',
       'retriever_timeout',
     ],
+    example: { body: { action: 'correct', values: { auto_topic: 'physics' } } },
+  }),
+  withdrawTaxonomyReview: route({
+    operation: 'withdrawTaxonomyReview',
+    method: 'DELETE',
+    path: `${base}/{taxonomy}/review/{document}`,
+    tag,
+    summary: 'Take a decision back; the next run classifies the document again',
+    query: z.strictObject({ collection_id: Id.optional() }),
+    reply: DeleteReply,
+    errors: ['taxonomy_not_found', 'taxonomy_review_not_found', 'taxonomy_changed', 'collection_not_found'],
   }),
 };

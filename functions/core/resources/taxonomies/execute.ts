@@ -8,21 +8,24 @@ import { documentsSnapshot } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
 import type { Json, JsonObject, StoredDocument } from '../documents/service.ts';
 import { getDocuments, presentWithBlobs, userFields } from '../documents/service.ts';
-import type { Nearest, Subject } from './classify.ts';
 import { openClassifier } from './classify.ts';
 import type { ExecuteTaxonomyBody } from './contract.ts';
-import { collectionOf, getTaxonomy } from './service.ts';
+import type { Placement } from './placement.ts';
+import { nowhere, takenOf } from './placement.ts';
+import { collectionOf, getTaxonomy, versionFor } from './service.ts';
 import type { StoredTaxonomy } from './store.ts';
+import type { Subject } from './subjects.ts';
 
 /** Time of one execution (API rules, section 12). */
 const executionMsMax = 25_000;
 
 export interface TaxonomyExecution {
   readonly taxonomy: StoredTaxonomy;
+  readonly version: number;
   /** The documents with what they would take over; for bare inputs only what would be taken over. */
   readonly results: readonly Record<string, unknown>[];
   readonly subjects: readonly Subject[];
-  readonly nearest: readonly (Nearest | undefined)[];
+  readonly placements: readonly Placement[];
   readonly failed: number;
 }
 
@@ -81,33 +84,51 @@ function inlineSubject(document: Readonly<Record<string, unknown>>): Subject {
   };
 }
 
+/** An inline document that names a stored one by both ids is that one, so a decision about it counts. */
+function placed(document: Readonly<Record<string, unknown>>): Subject {
+  const { collection_id } = document;
+  return {
+    ...inlineSubject(document),
+    ...(typeof collection_id === 'string' ? { collection_id } : {}),
+  };
+}
+
 /**
- * @throws AppError taxonomy_not_found, taxonomy_invalid (its retriever was changed), collection_not_found,
- *   document_not_found, and what a search throws
+ * @param version undefined: the one that counts
+ * @throws AppError taxonomy_not_found, taxonomy_version_not_found, taxonomy_invalid (its retriever was changed),
+ *   collection_not_found, document_not_found, and what a search throws
  */
-export async function executeTaxonomy(ctx: NsCtx, idOrName: string, body: Body): Promise<TaxonomyExecution> {
+export async function executeTaxonomy(
+  ctx: NsCtx,
+  idOrName: string,
+  body: Body,
+  version?: number,
+): Promise<TaxonomyExecution> {
   const deadlineMs = ctx.ports.clock.now() + executionMsMax;
   const taxonomy = await getTaxonomy(ctx, idOrName);
+  const chosen = await versionFor(ctx, taxonomy, version);
   const stored = body.documents || body.inputs ? [] : await storedDocuments(ctx, taxonomy, body);
   const subjects: readonly Subject[] = body.inputs
     ? [{ inputs: body.inputs as JsonObject }]
     : body.documents
-      ? body.documents.map(inlineSubject)
+      ? body.documents.map(placed)
       : stored;
-  const classifier = await openClassifier(ctx, taxonomy);
-  const { nearest, failed, warnings } =
+  const classifier = await openClassifier(ctx, taxonomy, { version: chosen });
+  const { placements, failed, warnings } =
     subjects.length > 0
       ? await classifier.classify(subjects, deadlineMs)
-      : { nearest: [], failed: 0, warnings: [] };
+      : { placements: [], failed: 0, warnings: [] };
   ctx.warnings.push(...warnings);
   const results = await Promise.all(
     subjects.map(async (_, i): Promise<Record<string, unknown>> => {
-      const taken = Object.fromEntries<Json>(nearest[i]?.values ?? []);
+      const taken = Object.fromEntries<Json>(
+        [...takenOf(placements[i] ?? nowhere)].map(([field, { value }]) => [field, value]),
+      );
       const document = stored[i];
       if (document)
         return presentWithBlobs(ctx, { ...document, fields: { ...document.fields, ...taken } }, {});
       return { ...(body.documents?.[i] ?? {}), ...taken };
     }),
   );
-  return { taxonomy, results, subjects, nearest, failed };
+  return { taxonomy, version: classifier.version, results, subjects, placements, failed };
 }

@@ -1,29 +1,40 @@
-// The rules of taxonomies: what may be defined, and when a definition is applied to what is there.
-import { createHash } from 'node:crypto';
+// The rules of taxonomies: what may be defined, which version counts, and when it is applied to what is there.
 import type * as z from 'zod';
-import { isoTime } from '../../clock.ts';
-import { canonicalField } from '../../conditions/index.ts';
+import { canonicalField, parseCondition } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid } from '../../errors.ts';
 import { checkVersion } from '../../http/version.ts';
 import { newId } from '../../ids.ts';
-import { enqueue } from '../../store/outbox.ts';
 import type { Parent } from '../../store/resource-store.ts';
 import type { Write } from '../../store/table.ts';
+import { ConditionFailed, queryAll } from '../../store/table.ts';
 import type { StoredCollection } from '../collections/service.ts';
-import { canonicalJson, findCollection } from '../collections/service.ts';
-import { createTask } from '../tasks/service.ts';
-import type { ConfigPlaces, GivenConfig, Resolved } from './check.ts';
-import { resolveConfig } from './check.ts';
-import type { CreateTaxonomyBody, ExecutionMode, TaxonomyInput, UpdateTaxonomyBody } from './contract.ts';
+import { canonicalJson, findCollection, getCollection, listCollections } from '../collections/service.ts';
+import { resolveStored } from './check.ts';
+import type {
+  CloneTaxonomyBody,
+  CreateTaxonomyBody,
+  CreateVersionBody,
+  ExecutionMode,
+  FromClusterBody,
+  TaxonomyInput,
+  UpdateTaxonomyBody,
+} from './contract.ts';
+import type { DefinedConfig } from './define.ts';
+import { defineConfig, parentsOf } from './define.ts';
+import type { Facts } from './definition.ts';
+import { saysAnything } from './definition.ts';
+import { beginRun, beginRuns, digestOf } from './runs.ts';
 import type { Application, StoredRun, StoredTaxonomy, TaxonomyConfig } from './store.ts';
-import { findLastRuns, jobOf, noTotals, runWrite, taxonomyStore } from './store.ts';
+import { findLastRuns, targetsOf, taxonomyStore, versionOf } from './store.ts';
+import type { StoredVersion } from './version-rows.ts';
+import { findVersion, keepFirst, listVersions, newVersion, versionWrite } from './version-rows.ts';
 
-export type { StoredRun, StoredTaxonomy } from './store.ts';
-
-/** A run that has not ended by then never will: its state machine gives up after six hours. */
-export const runDeadlineMs = 6.25 * 3600 * 1000;
+export { digestOf, runDeadlineMs } from './runs.ts';
+export type { StoredRun, StoredTaxonomy, TaxonomyConfig } from './store.ts';
+export { targetsOf, versionOf } from './store.ts';
+export type { StoredVersion } from './version-rows.ts';
 
 /** By id or name. @throws AppError taxonomy_not_found */
 export async function getTaxonomy(ctx: NsCtx, idOrName: string): Promise<StoredTaxonomy> {
@@ -45,11 +56,6 @@ export async function lastRunsOf(ctx: NsCtx, taxonomies: readonly StoredTaxonomy
   return findLastRuns(ctx, taxonomies);
 }
 
-/** What decides the result of a run: it ends when this changes. Names and descriptions do not matter to it. */
-export function digestOf(taxonomy: Pick<StoredTaxonomy, 'config'>): string {
-  return createHash('sha256').update(canonicalJson(taxonomy.config)).digest('hex').slice(0, 32);
-}
-
 /** Whether the documents of a collection are classified by this taxonomy after each batch. */
 export function materializesIn(taxonomy: StoredTaxonomy, collection: StoredCollection): boolean {
   const own = taxonomy.applications.some(
@@ -67,52 +73,94 @@ export function materializesIn(taxonomy: StoredTaxonomy, collection: StoredColle
   );
 }
 
-const notHierarchical = () =>
-  invalid('taxonomy_invalid', [
-    {
-      type: 'not_supported',
-      location: ['body', 'taxonomy_type'],
-      message: 'hierarchical taxonomies are not built yet',
-      fix: 'make one flat taxonomy for each level',
-    },
-  ]);
+/** A version by its number, or by what a path says it is. @throws AppError taxonomy_version_not_found */
+export async function getVersion(
+  ctx: NsCtx,
+  taxonomy: StoredTaxonomy,
+  version: number | string,
+): Promise<StoredVersion> {
+  const isNumber = /^[1-9][0-9]{0,5}$/.test(String(version));
+  const found = isNumber ? await findVersion(ctx, taxonomy, Number(version)) : undefined;
+  if (found) return found;
+  throw new AppError('taxonomy_version_not_found', {
+    detail: `The taxonomy "${taxonomy.name}" has no version "${String(version).slice(0, 60)}".`,
+  });
+}
 
-interface Defined {
-  readonly config: TaxonomyConfig;
+/** The version that a request asks for; undefined: the one that counts. @throws AppError taxonomy_version_not_found */
+export async function versionFor(
+  ctx: NsCtx,
+  taxonomy: StoredTaxonomy,
+  version: number | undefined,
+): Promise<{ readonly number: number; readonly config: TaxonomyConfig } | undefined> {
+  if (version === undefined || version === versionOf(taxonomy)) return undefined;
+  const { config } = await getVersion(ctx, taxonomy, version);
+  return { number: version, config };
+}
+
+/** Newest first. @throws AppError taxonomy_not_found */
+export async function versionsOf(
+  ctx: NsCtx,
+  idOrName: string,
+): Promise<{ readonly taxonomy: StoredTaxonomy; readonly versions: readonly StoredVersion[] }> {
+  const taxonomy = await getTaxonomy(ctx, idOrName);
+  return { taxonomy, versions: await listVersions(ctx, taxonomy) };
+}
+
+interface Defined extends Pick<StoredTaxonomy, 'config' | 'taxonomy_type' | 'parents'> {
   readonly execution_mode: ExecutionMode;
   readonly applications: readonly Application[];
-  readonly parents: readonly Parent[];
 }
+
+type Modes = Pick<TaxonomyInput, 'execution_mode' | 'applications'>;
 
 /** Checks a whole definition. @throws AppError taxonomy_invalid with every fault */
 async function define(
   ctx: NsCtx,
   own: StoredTaxonomy | undefined,
-  given: GivenConfig,
-  places: ConfigPlaces,
-  modes: Pick<TaxonomyInput, 'execution_mode' | 'applications'>,
+  facts: Facts,
+  modes: Modes,
 ): Promise<Defined> {
-  const { resolved, faults } = await resolveConfig(ctx, given, places);
+  const faults: FieldFault[] = [];
+  const defined = await defineConfig(ctx, facts, own?.config, faults);
+  return place(ctx, own, defined, facts, modes, faults);
+}
+
+/** Each is two writes, an update may replace all of them, and begins runs in the same transaction of 100. */
+const parentsMax = 15;
+
+/** Where a configuration is applied. @throws AppError taxonomy_invalid with every fault, those given among them */
+async function place(
+  ctx: NsCtx,
+  own: StoredTaxonomy | undefined,
+  defined: (Omit<DefinedConfig, 'warnings'> & { readonly warnings?: readonly string[] }) | undefined,
+  facts: Facts | undefined,
+  modes: Modes,
+  faults: FieldFault[],
+): Promise<Defined> {
   const mode = modes.execution_mode ?? own?.execution_mode ?? 'on_demand';
-  const applications = await resolveApplications(ctx, own, resolved, modes, mode, faults);
-  await checkOtherWriters(ctx, own, given, places, applications, faults);
-  if (faults.length > 0 || !resolved) throw invalid('taxonomy_invalid', faults);
-  const { retriever, source } = resolved;
-  const collections = new Set([source.id, ...applications.map(({ collection_id }) => collection_id)]);
+  const applications = await resolveApplications(ctx, own, defined?.config, modes, mode, faults);
+  if (defined) await checkOtherWriters(ctx, own, defined.config, facts, applications, faults);
+  const needed = [
+    ...(defined?.parents ?? []),
+    ...applications.map(({ collection_id }): Parent => ({ kind: 'COLLECTION', id: collection_id })),
+  ];
+  const parents = [...new Map(needed.map((parent) => [parent.id, parent])).values()];
+  if (parents.length > parentsMax) {
+    faults.push({
+      type: 'references_too_many',
+      location: ['body', ...(facts?.nodes.value ? facts.nodes.at : ['applications'])],
+      message: `the taxonomy names ${parents.length} retrievers and collections; at most ${parentsMax} are possible`,
+    });
+  }
+  if (faults.length > 0 || !defined) throw invalid('taxonomy_invalid', faults);
+  ctx.warnings.push(...(defined.warnings ?? []));
   return {
-    config: {
-      retriever_id: retriever.id,
-      input_mappings: given.input_mappings,
-      source_collection: { collection_id: source.id },
-      enrichment_fields: given.enrichment_fields,
-      threshold: given.threshold,
-    },
+    config: defined.config,
+    taxonomy_type: defined.taxonomy_type,
     execution_mode: mode,
     applications,
-    parents: [
-      { kind: 'RETRIEVER', id: retriever.id },
-      ...[...collections].map((id): Parent => ({ kind: 'COLLECTION', id })),
-    ],
+    parents,
   };
 }
 
@@ -120,20 +168,21 @@ async function define(
 async function resolveApplications(
   ctx: NsCtx,
   own: StoredTaxonomy | undefined,
-  resolved: Resolved | undefined,
-  { execution_mode, applications }: Pick<TaxonomyInput, 'execution_mode' | 'applications'>,
+  config: TaxonomyConfig | undefined,
+  { execution_mode, applications }: Modes,
   mode: ExecutionMode,
   faults: FieldFault[],
 ): Promise<Application[]> {
+  const source = config?.source_collection.collection_id;
   if (!applications || applications.length === 0) {
-    const sameSource = own && resolved?.source.id === own.config.source_collection.collection_id;
+    const sameSource = own && source === own.config.source_collection.collection_id;
     if (!applications && sameSource) {
       return own.applications.map((entry) => ({
         ...entry,
         execution_mode: execution_mode ?? entry.execution_mode,
       }));
     }
-    return resolved ? [{ collection_id: resolved.source.id, execution_mode: mode }] : [];
+    return source ? [{ collection_id: source, execution_mode: mode }] : [];
   }
   const found: Application[] = [];
   for (const [i, entry] of applications.entries()) {
@@ -160,8 +209,8 @@ async function resolveApplications(
 async function checkOtherWriters(
   ctx: NsCtx,
   own: StoredTaxonomy | undefined,
-  given: GivenConfig,
-  places: ConfigPlaces,
+  config: TaxonomyConfig,
+  facts: Facts | undefined,
   applications: readonly Application[],
   faults: FieldFault[],
 ): Promise<void> {
@@ -171,6 +220,8 @@ async function checkOtherWriters(
       .map((entry) => entry.collection_id),
   );
   if (collections.size === 0) return;
+  const inFields = (target: string) =>
+    config.enrichment_fields.findIndex(({ target_field }) => canonicalField(target_field) === target);
   for (const other of await taxonomyStore.list(ctx)) {
     if (other.id === own?.id) continue;
     if (
@@ -179,64 +230,21 @@ async function checkOtherWriters(
       )
     )
       continue;
-    const taken = new Set(
-      other.config.enrichment_fields.map(({ target_field }) => canonicalField(target_field)),
-    );
-    for (const [i, { target_field }] of given.enrichment_fields.entries()) {
-      if (!taken.has(canonicalField(target_field))) continue;
+    const taken = new Set(targetsOf(other.config));
+    for (const target of targetsOf(config)) {
+      if (!taken.has(target)) continue;
+      const at = config.nodes
+        ? (facts?.nodes.at ?? ['hierarchical_nodes'])
+        : (facts?.enrichment_fields.at ?? ['enrichment_fields']);
+      const index = config.nodes ? -1 : inFields(target);
       faults.push({
         type: 'field_taken',
-        location: ['body', ...places.enrichment_fields, i],
-        message: `the taxonomy "${other.name}" writes "${target_field}" into the same collection`,
+        location: ['body', ...at, ...(index < 0 ? [] : [index])],
+        message: `the taxonomy "${other.name}" writes "${target}" into the same collection`,
         fix: 'choose another target, or delete that taxonomy',
       });
     }
   }
-}
-
-/** Runs over what is there, one for each collection that is materialised, with the writes that begin them. */
-function beginRuns(
-  ctx: NsCtx,
-  taxonomy: Pick<StoredTaxonomy, 'id' | 'config' | 'applications'>,
-): { runIds: string[]; taskIds: string[]; writes: Write[] } {
-  const runIds: string[] = [];
-  const taskIds: string[] = [];
-  const writes: Write[] = [];
-  const { clock, random } = ctx.ports;
-  const time = isoTime(clock.now());
-  for (const { collection_id, execution_mode } of taxonomy.applications) {
-    if (execution_mode !== 'materialize') continue;
-    const run_id = newId('run', clock, random);
-    const task_id = newId('task', clock, random);
-    const run: StoredRun = {
-      run_id,
-      task_id,
-      taxonomy_id: taxonomy.id,
-      collection_id,
-      digest: digestOf(taxonomy),
-      status: 'PENDING',
-      error_message: null,
-      request_id: ctx.requestId,
-      created_at: time,
-      updated_at: time,
-      completed_at: null,
-      ...noTotals,
-    };
-    const target = { kind: 'taxonomy_run' as const, taxonomy_id: taxonomy.id, run_id };
-    writes.push(
-      runWrite(ctx, run, clock.now() + runDeadlineMs),
-      createTask(ctx, {
-        task_id,
-        task_type: 'api_taxonomies_materialize',
-        namespace_id: ctx.ns.namespaceId,
-        target,
-      }),
-      enqueue(ctx, jobOf(ctx, run), run_id),
-    );
-    runIds.push(run_id);
-    taskIds.push(task_id);
-  }
-  return { runIds, taskIds, writes };
 }
 
 /** A taxonomy with the tasks of the runs that the request began. */
@@ -245,64 +253,111 @@ export interface ChangedTaxonomy {
   readonly taskIds: readonly string[];
 }
 
+async function store(
+  ctx: NsCtx,
+  defined: Defined,
+  parts: Pick<StoredTaxonomy, 'name' | 'description' | 'metadata'>,
+  note: string | null = null,
+): Promise<ChangedTaxonomy> {
+  const id = newId('taxonomy', ctx.ports.clock, ctx.ports.random);
+  const { runIds, taskIds, writes } = beginRuns(ctx, { id, ...defined });
+  const { taxonomy_type, config } = defined;
+  const version = newVersion(ctx, { version: 1, taxonomy_type, config, note });
+  const taxonomy = await taxonomyStore.create(
+    ctx,
+    { id, ...parts, ...defined, version: 1, last_version: 1, run_ids: runIds },
+    [...writes, versionWrite(ctx, id, version)],
+  );
+  return { taxonomy, taskIds };
+}
+
+const asMetadata = (metadata: unknown) => (metadata ?? {}) as StoredTaxonomy['metadata'];
+
 /**
  * Makes a taxonomy. In the mode `materialize` runs over what is there begin with it: a document that is committed later
  * is classified after its batch, since that step looks for taxonomies after the commit. So none is missed.
  *
- * @throws AppError taxonomy_name_taken, taxonomy_invalid, quota_exceeded
+ * @throws AppError taxonomy_name_taken, taxonomy_invalid, quota_exceeded, cluster_not_found, cluster_run_not_found
  */
 export async function createTaxonomy(
   ctx: NsCtx,
   body: z.output<typeof CreateTaxonomyBody>,
 ): Promise<ChangedTaxonomy> {
-  if (body.hierarchical) throw notHierarchical();
-  const { retriever, collection, input_mappings, enrichment_fields, threshold } = body;
-  const defined = await define(
-    ctx,
-    undefined,
-    {
-      retriever: retriever.value!,
-      collection: collection.value!,
-      input_mappings: input_mappings.value!,
-      enrichment_fields: enrichment_fields.value!,
-      threshold: threshold.value ?? null,
-    },
-    placesOf(body),
-    body,
-  );
-  const id = newId('taxonomy', ctx.ports.clock, ctx.ports.random);
-  const { runIds, taskIds, writes } = beginRuns(ctx, { id, ...defined });
-  const taxonomy = await taxonomyStore.create(
-    ctx,
-    {
-      id,
-      name: body.name,
-      description: body.description ?? null,
-      taxonomy_type: 'flat',
-      ...defined,
-      run_ids: runIds,
-      metadata: (body.metadata ?? {}) as StoredTaxonomy['metadata'],
-    },
-    writes,
-  );
-  return { taxonomy, taskIds };
-}
-
-function placesOf(body: TaxonomyInput): ConfigPlaces {
-  return {
-    retriever: body.retriever.at,
-    collection: body.collection.at,
-    input_mappings: body.input_mappings.at,
-    enrichment_fields: body.enrichment_fields.at,
-    threshold: body.threshold.at,
-  };
+  return store(ctx, await define(ctx, undefined, body.facts, body), {
+    name: body.name,
+    description: body.description ?? null,
+    metadata: asMetadata(body.metadata),
+  });
 }
 
 /**
- * Changes a taxonomy and raises its version. When that changes what documents take over, or where, it is applied anew
- * to what is there; a run of the definition before ends.
+ * Makes a taxonomy out of the clusters of a run.
  *
- * @throws AppError taxonomy_not_found, taxonomy_name_taken, taxonomy_invalid, taxonomy_changed, request_stale
+ * @throws AppError as `createTaxonomy`
+ */
+export async function createFromCluster(
+  ctx: NsCtx,
+  cluster: string,
+  body: z.output<typeof FromClusterBody>,
+): Promise<ChangedTaxonomy> {
+  const first = body.run_id === undefined ? cluster : `${cluster}@${body.run_id}`;
+  const facts: Facts = {
+    ...body.facts,
+    cluster_ids: { at: ['cluster_ids'], value: [first, ...body.finer] },
+  };
+  return store(ctx, await define(ctx, undefined, facts, body), {
+    name: body.name,
+    description: body.description ?? null,
+    metadata: asMetadata(body.metadata),
+  });
+}
+
+/**
+ * Makes a taxonomy like another one, with changes. It is applied nowhere unless asked for: two that write the same
+ * fields cannot be.
+ *
+ * @throws AppError taxonomy_not_found, taxonomy_version_not_found, and as `createTaxonomy`
+ */
+export async function cloneTaxonomy(
+  ctx: NsCtx,
+  idOrName: string,
+  body: z.output<typeof CloneTaxonomyBody>,
+  version: number | undefined,
+): Promise<ChangedTaxonomy> {
+  const origin = await getTaxonomy(ctx, idOrName);
+  const { config } = (await versionFor(ctx, origin, version)) ?? origin;
+  const faults: FieldFault[] = [];
+  const defined = await defineConfig(ctx, body.facts, config, faults);
+  const applications = origin.applications.map(({ collection_id }) => ({
+    collection_id,
+    execution_mode: body.execution_mode,
+  }));
+  const placed = await place(
+    ctx,
+    undefined,
+    defined,
+    body.facts,
+    { execution_mode: body.execution_mode, applications },
+    faults,
+  );
+  return store(
+    ctx,
+    placed,
+    {
+      name: body.name,
+      description: body.description === undefined ? origin.description : body.description,
+      metadata: origin.metadata,
+    },
+    `clone of ${origin.name}, version ${version ?? versionOf(origin)}`,
+  );
+}
+
+/**
+ * Changes a taxonomy. When that changes what documents take over it makes a version, which counts at once; and that, or
+ * other places, applies it anew to what is there. A run of the definition before ends.
+ *
+ * @throws AppError taxonomy_not_found, taxonomy_name_taken, taxonomy_invalid, taxonomy_changed, request_stale,
+ *   cluster_not_found, cluster_run_not_found
  */
 export async function updateTaxonomy(
   ctx: NsCtx,
@@ -312,68 +367,226 @@ export async function updateTaxonomy(
 ): Promise<ChangedTaxonomy> {
   const before = await taxonomyStore.get(ctx, idOrName);
   checkVersion(ifMatch, before.revision);
-  if (body.hierarchical) throw notHierarchical();
   const plain = {
     ...(body.name === undefined ? {} : { name: body.name }),
     ...(body.description === undefined ? {} : { description: body.description }),
-    ...(body.metadata === undefined ? {} : { metadata: (body.metadata ?? {}) as StoredTaxonomy['metadata'] }),
+    ...(body.metadata === undefined ? {} : { metadata: asMetadata(body.metadata) }),
   };
-  const facts = [
-    body.retriever,
-    body.collection,
-    body.input_mappings,
-    body.enrichment_fields,
-    body.threshold,
-  ];
   const defines =
-    facts.some(({ value }) => value !== undefined) ||
-    body.execution_mode !== undefined ||
-    body.applications !== undefined;
+    saysAnything(body.facts) || body.execution_mode !== undefined || body.applications !== undefined;
   if (!defines) return { taxonomy: await taxonomyStore.update(ctx, before, plain), taskIds: [] };
+  return change(ctx, before, await define(ctx, before, body.facts, body), plain, null);
+}
 
-  const { config } = before;
-  const defined = await define(
-    ctx,
-    before,
-    {
-      retriever: body.retriever.value ?? config.retriever_id,
-      collection: body.collection.value ?? config.source_collection.collection_id,
-      input_mappings: body.input_mappings.value ?? config.input_mappings,
-      enrichment_fields: body.enrichment_fields.value ?? config.enrichment_fields,
-      threshold: body.threshold.value === undefined ? config.threshold : body.threshold.value,
-    },
-    placesOf(body),
-    body,
-  );
-  const same =
-    digestOf(defined) === digestOf(before) &&
-    canonicalJson(defined.applications) === canonicalJson(before.applications);
+/** Writes a definition over the one before, as a version of its own where the configuration differs. */
+async function change(
+  ctx: NsCtx,
+  before: StoredTaxonomy,
+  defined: Defined,
+  plain: Partial<Pick<StoredTaxonomy, 'name' | 'description' | 'metadata'>>,
+  made: { readonly note: string | null } | { readonly version: number } | null,
+): Promise<ChangedTaxonomy> {
+  const { config, taxonomy_type } = defined;
+  const sameConfig = digestOf(defined) === digestOf(before);
+  const writes: Write[] = [];
+  let versions: Partial<Pick<StoredTaxonomy, 'version' | 'last_version'>> = {};
+  if (made && 'version' in made) versions = { version: made.version };
+  else if (!sameConfig || made) {
+    const version = (before.last_version ?? 1) + 1;
+    versions = { version, last_version: version };
+    const row = newVersion(ctx, { version, taxonomy_type, config, note: made?.note ?? null });
+    writes.push(...(await keepFirst(ctx, before)), versionWrite(ctx, before.id, row));
+  }
+  const same = sameConfig && canonicalJson(defined.applications) === canonicalJson(before.applications);
   const runs = same
     ? { runIds: before.run_ids, taskIds: [], writes: [] }
     : beginRuns(ctx, { id: before.id, ...defined });
   const taxonomy = await taxonomyStore.update(
     ctx,
     before,
-    { ...plain, ...defined, run_ids: runs.runIds },
-    runs.writes,
+    { ...plain, ...defined, ...versions, run_ids: runs.runIds },
+    [...writes, ...runs.writes],
   );
   return { taxonomy, taskIds: runs.taskIds };
 }
 
 /**
- * Deletes a taxonomy. What it wrote into documents stays; a run that is under way ends.
+ * Makes a version. One that does not count at once changes nothing but what `?version=` can name.
  *
+ * @throws AppError as `updateTaxonomy`
+ */
+export async function createVersion(
+  ctx: NsCtx,
+  idOrName: string,
+  body: z.output<typeof CreateVersionBody>,
+  ifMatch?: number,
+): Promise<{ readonly taxonomy: StoredTaxonomy; readonly version: StoredVersion }> {
+  const before = await taxonomyStore.get(ctx, idOrName);
+  checkVersion(ifMatch, before.revision);
+  if (body.activate) {
+    const defined = await define(ctx, before, body.facts, {
+      execution_mode: undefined,
+      applications: undefined,
+    });
+    const { taxonomy } = await change(ctx, before, defined, {}, { note: body.note });
+    return { taxonomy, version: await getVersion(ctx, taxonomy, versionOf(taxonomy)) };
+  }
+  const faults: FieldFault[] = [];
+  const defined = await defineConfig(ctx, body.facts, before.config, faults);
+  if (!defined) throw invalid('taxonomy_invalid', faults);
+  const number = (before.last_version ?? 1) + 1;
+  const { config, taxonomy_type } = defined;
+  const version = newVersion(ctx, { version: number, taxonomy_type, config, note: body.note });
+  const taxonomy = await taxonomyStore.update(
+    ctx,
+    before,
+    { version: versionOf(before), last_version: number },
+    [...(await keepFirst(ctx, before)), versionWrite(ctx, before.id, version)],
+  );
+  return { taxonomy, version };
+}
+
+/**
+ * Lets a version count. What it needs must still be there.
+ *
+ * @throws AppError taxonomy_not_found, taxonomy_version_not_found, taxonomy_invalid, taxonomy_changed, request_stale
+ */
+export async function activateVersion(
+  ctx: NsCtx,
+  idOrName: string,
+  version: string,
+  ifMatch?: number,
+): Promise<ChangedTaxonomy> {
+  const before = await taxonomyStore.get(ctx, idOrName);
+  checkVersion(ifMatch, before.revision);
+  const { version: number, config, taxonomy_type } = await getVersion(ctx, before, version);
+  if (number === versionOf(before)) return { taxonomy: before, taskIds: [] };
+  const { nodes, faults } = await resolveStored(ctx, config);
+  const source: Parent = { kind: 'COLLECTION', id: config.source_collection.collection_id };
+  const found = await findCollection(ctx, source.id);
+  const all = [...faults];
+  if (!found && all.length === 0) {
+    all.push({
+      type: 'collection_unknown',
+      location: ['config', 'source_collection', 'collection_id'],
+      message: 'the collection of this version was deleted',
+    });
+  }
+  const parents = [...parentsOf(nodes), source];
+  const defined = await place(
+    ctx,
+    before,
+    { config, taxonomy_type, parents },
+    undefined,
+    { execution_mode: undefined, applications: undefined },
+    all,
+  );
+  return change(ctx, before, defined, {}, { version: number });
+}
+
+/**
+ * Deletes a taxonomy with its versions and decisions. A run that is under way ends.
+ *
+ * @param removes take away what it wrote into documents, too; else that stays
+ * @returns the tasks that take it away
  * @throws AppError taxonomy_not_found, taxonomy_in_use, taxonomy_changed, request_stale
  */
 export async function deleteTaxonomy(
   ctx: NsCtx,
   idOrName: string,
+  removes: boolean,
   ifMatch?: number,
-): Promise<StoredTaxonomy> {
+): Promise<{ readonly taxonomy: StoredTaxonomy; readonly taskIds: readonly string[] }> {
   const taxonomy = await taxonomyStore.get(ctx, idOrName);
   checkVersion(ifMatch, taxonomy.revision);
-  await taxonomyStore.remove(ctx, taxonomy);
-  return taxonomy;
+  const runs = removes
+    ? (await writtenCollections(ctx, taxonomy)).map((id) => beginRun(ctx, taxonomy, id, 'remove'))
+    : [];
+  await taxonomyStore.remove(
+    ctx,
+    taxonomy,
+    runs.flatMap(({ writes }) => [...writes]),
+  );
+  for (const child of ['VER', 'REVIEW'] as const) {
+    const { pk, prefix } = ctx.ns.children('TAXONOMY', taxonomy.id, child);
+    const gone: { readonly delete: { readonly pk: string; readonly sk: string } }[] = [];
+    for await (const { pk: itemPk, sk } of queryAll(ctx.ports.table, pk, { prefix }))
+      gone.push({ delete: { pk: itemPk, sk } });
+    await ctx.ports.table.writeMany(gone);
+  }
+  return { taxonomy, taskIds: runs.map(({ run }) => run.task_id) };
+}
+
+/** Collections that stand in one request's transaction, besides the taxonomy's own rows. */
+const cleanedMax = 15;
+
+/** The collections that a taxonomy may have written into. */
+async function writtenCollections(ctx: NsCtx, taxonomy: StoredTaxonomy): Promise<string[]> {
+  const there = await listCollections(ctx);
+  const ids = new Set(taxonomy.applications.map(({ collection_id }) => collection_id));
+  for (const { id, taxonomy_applications } of there)
+    if (taxonomy_applications.some((entry) => entry.taxonomy_id === taxonomy.id)) ids.add(id);
+  const { pk, prefix } = ctx.ns.children('TAXONOMY', taxonomy.id, 'RUN');
+  for await (const item of queryAll(ctx.ports.table, pk, { prefix })) ids.add(String(item.collection_id));
+  const written = there.map(({ id }) => id).filter((id) => ids.has(id));
+  if (written.length <= cleanedMax) return written;
+  ctx.warnings.push(
+    `It was applied to ${written.length} collections; the first ${cleanedMax} are cleaned. Fields stay in the others.`,
+  );
+  return written.slice(0, cleanedMax);
+}
+
+/**
+ * Classifies the documents of a collection once, whatever the taxonomy's applications say.
+ *
+ * @throws AppError collection_not_found, taxonomy_not_found, taxonomy_invalid (it cannot be applied; another taxonomy
+ *   writes the same fields there), taxonomy_changed, request_invalid (the filter)
+ */
+export async function applyToCollection(
+  ctx: NsCtx,
+  collectionIdOrName: string,
+  taxonomyIdOrName: string,
+  filters: unknown,
+): Promise<StoredRun> {
+  const [collection, taxonomy] = [
+    await getCollection(ctx, collectionIdOrName),
+    await getTaxonomy(ctx, taxonomyIdOrName),
+  ];
+  const parsed = filters == null ? undefined : parseCondition(filters);
+  if (parsed && !parsed.ok) {
+    throw invalid(
+      'request_invalid',
+      parsed.faults.map(({ path, message, fix }) => ({
+        type: 'filter_invalid',
+        location: ['body', 'filters', ...path],
+        message,
+        ...(fix === undefined ? {} : { fix }),
+      })),
+    );
+  }
+  const faults: FieldFault[] = [...(await resolveStored(ctx, taxonomy.config)).faults];
+  const application = { collection_id: collection.id, execution_mode: 'materialize' as const };
+  await checkOtherWriters(ctx, taxonomy, taxonomy.config, undefined, [application], faults);
+  if (faults.length > 0) throw invalid('taxonomy_invalid', faults);
+  const { run, writes } = beginRun(
+    ctx,
+    taxonomy,
+    collection.id,
+    'apply',
+    filters == null ? null : JSON.stringify(filters),
+  );
+  try {
+    await ctx.ports.table.write([
+      { check: ctx.ns.resource('TAXONOMY', taxonomy.id), if: [{ present: true }] },
+      ...writes,
+    ]);
+  } catch (error) {
+    if (!(error instanceof ConditionFailed) || !error.of(0)) throw error;
+    throw new AppError('taxonomy_not_found', {
+      detail: `The taxonomy ${taxonomy.id} was deleted while this request ran.`,
+    });
+  }
+  return run;
 }
 
 /** The collection that an execution without a name means. @throws AppError collection_not_found */

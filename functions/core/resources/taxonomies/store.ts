@@ -1,5 +1,6 @@
-// How taxonomies and their runs are stored: a row each; the retriever and the collections are the taxonomy's parents.
+// How taxonomies and their runs are stored: a row each; retrievers and collections are the taxonomy's parents.
 import { isoTime } from '../../clock.ts';
+import { canonicalField } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import type { Job } from '../../events.ts';
 import { idPrefixes } from '../../ids.ts';
@@ -24,19 +25,122 @@ export interface EnrichmentField {
   /** Field of the reference, as it was written. */
   readonly field_path: string;
   readonly target_field: string;
-  readonly merge_mode: 'replace';
+  /** `append`: the target is a list that collects the distinct values of all references that count. */
+  readonly merge_mode: 'replace' | 'append';
   readonly [name: string]: Attribute;
 }
 
-/** What decides which document gets which fields. */
-export interface TaxonomyConfig {
+/** At a child only references with `field` equal to the matched parent's `parent_field` count. */
+export interface NodeLink {
+  readonly field: string;
+  readonly parent_field: string;
+  readonly [name: string]: Attribute;
+}
+
+/** One level of a hierarchy: references of one collection, searched by one retriever. */
+export interface TaxonomyNode {
+  readonly node_id: string;
+  /** Null: the root. */
+  readonly parent_node_id: string | null;
+  readonly label: string | null;
+  readonly summary: string | null;
+  readonly keywords: readonly string[];
+  readonly collection_id: string;
   readonly retriever_id: string;
   readonly input_mappings: readonly InputMapping[];
-  /** Where the references are. */
+  readonly enrichment_fields: readonly EnrichmentField[];
+  /** Lowest score, in units of the retriever's; null: none. */
+  readonly threshold: number | null;
+  readonly link: NodeLink | null;
+  readonly [name: string]: Attribute;
+}
+
+/** How the nearest references decide (vote.ts). */
+export interface VoteRule {
+  readonly mode: 'best' | 'majority' | 'weighted';
+  /** How many references vote, 1-50. */
+  readonly top_k: number;
+  /** Share of the votes, 0-1, that the winner needs; null: any. */
+  readonly min_share: number | null;
+  readonly [name: string]: Attribute;
+}
+
+/** A hierarchy that is read from the references themselves (paths.ts). */
+export interface PathRule {
+  /** One: the field with the whole path, a text or a list. Several: the fields of the levels, from the top. */
+  readonly fields: readonly string[];
+  readonly separator: string;
+  /** Target of the whole path, joined by the separator. */
+  readonly target: string;
+  /** Targets of the levels, from the top. */
+  readonly level_fields: readonly string[];
+  /** Thresholds by level; deeper levels have the last one. Empty: the threshold of the taxonomy. */
+  readonly level_thresholds: readonly number[];
+  readonly [name: string]: Attribute;
+}
+
+/** Nodes that were copied out of cluster runs; the list itself is a file (centroids.ts). */
+export interface CentroidSource {
+  readonly key: string;
+  readonly count: number;
+  readonly levels: number;
+  readonly feature_uri: string;
+  readonly metric: 'cosine' | 'dot' | 'euclid';
+  readonly dims: number;
+  readonly runs: readonly { readonly cluster_id: string; readonly run_id: string }[];
+  /** Targets of the levels' labels, from the coarsest. */
+  readonly level_fields: readonly string[];
+  readonly [name: string]: Attribute;
+}
+
+/** What decides which document gets which fields. Members that are absent in rows written before mean none. */
+export interface TaxonomyConfig {
+  /** Of the root, and of nodes without one of their own; null: nearest centroids need none. */
+  readonly retriever_id: string | null;
+  readonly input_mappings: readonly InputMapping[];
+  /** Where the root's references are; for centroids, whose plugin embeds texts. */
   readonly source_collection: { readonly collection_id: string };
   readonly enrichment_fields: readonly EnrichmentField[];
-  /** Lowest cosine, -1 to 1; null: none. */
+  /** Lowest score, in units of the retriever's; null: none. */
   readonly threshold: number | null;
+  readonly vote?: VoteRule;
+  /** Explicit hierarchy, the root among them. */
+  readonly nodes?: readonly TaxonomyNode[];
+  readonly path?: PathRule;
+  readonly centroids?: CentroidSource;
+}
+
+export const bestMatch: VoteRule = { mode: 'best', top_k: 1, min_share: null };
+
+/** The nodes that references are searched at, parents anywhere; none for centroids. */
+export function nodesOf(config: TaxonomyConfig): readonly TaxonomyNode[] {
+  if (config.nodes) return config.nodes;
+  if (config.retriever_id === null) return [];
+  return [
+    {
+      node_id: 'root',
+      parent_node_id: null,
+      label: null,
+      summary: null,
+      keywords: [],
+      collection_id: config.source_collection.collection_id,
+      retriever_id: config.retriever_id,
+      input_mappings: config.input_mappings,
+      enrichment_fields: config.enrichment_fields,
+      threshold: config.threshold,
+      link: null,
+    },
+  ];
+}
+
+/** Every field that the taxonomy may write, the one that names the class first. */
+export function targetsOf(config: TaxonomyConfig): string[] {
+  const { path, centroids } = config;
+  const own = config.nodes
+    ? config.nodes.flatMap((node) => node.enrichment_fields)
+    : config.enrichment_fields;
+  const levels = path ? [path.target, ...path.level_fields] : (centroids?.level_fields ?? []);
+  return [...new Set([...levels, ...own.map(({ target_field }) => canonicalField(target_field))])];
 }
 
 /** A collection whose documents are classified. */
@@ -48,8 +152,12 @@ export interface Application {
 
 export interface StoredTaxonomy extends StoredResource {
   readonly description: string | null;
-  readonly taxonomy_type: 'flat';
+  readonly taxonomy_type: 'flat' | 'hierarchical';
   readonly config: TaxonomyConfig;
+  /** Number of the version that counts; absent in rows from before versions: 1. */
+  readonly version?: number;
+  /** Highest number given out. */
+  readonly last_version?: number;
   readonly execution_mode: ExecutionMode;
   readonly applications: readonly Application[];
   /** The runs that the last change began, one for each collection; empty: none. */
@@ -80,6 +188,11 @@ export interface Totals {
   readonly failed: number;
 }
 
+/** The version that counts. */
+export function versionOf(taxonomy: Pick<StoredTaxonomy, 'version'>): number {
+  return taxonomy.version ?? 1;
+}
+
 export const noTotals: Totals = { processed: 0, enriched: 0, changed: 0, failed: 0 };
 
 /** A taxonomy applied to what is there in one collection. */
@@ -90,6 +203,10 @@ export interface StoredRun extends Totals {
   readonly collection_id: string;
   /** Digest of what the run carries out; when the taxonomy says something else by now, the run ends. */
   readonly digest: string;
+  /** materialize: as the taxonomy's applications say; apply: once, asked for; remove: takes away what it wrote. */
+  readonly kind?: 'materialize' | 'apply' | 'remove';
+  /** JSON of a condition; only documents that fulfil it. */
+  readonly filters?: string | null;
   readonly status: RunStatus;
   readonly error_message: string | null;
   readonly request_id: string;

@@ -1,5 +1,6 @@
 // The steps of the taxonomy workflow, and the step of a batch that classifies what the batch made.
 import { isoTime } from '../../clock.ts';
+import { parse } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { crash } from '../../crash.ts';
 import type { ErrorCode } from '../../errors.ts';
@@ -12,6 +13,7 @@ import { findCollection } from '../collections/service.ts';
 import { collectionsOfBatch, documentsOfBatch } from '../documents/service.ts';
 import { applyTaxonomy, sum } from './apply.ts';
 import { openClassifier } from './classify.ts';
+import { removeEnrichments } from './remove.ts';
 import { digestOf, findTaxonomy, listTaxonomies, materializesIn, runDeadlineMs } from './service.ts';
 import type { StoredRun, StoredTaxonomy, TaxonomyJob, Totals } from './store.ts';
 import { findRun, noTotals, updateRun } from './store.ts';
@@ -109,13 +111,20 @@ const isOpen = (run: StoredRun) => run.status === 'PENDING' || run.status === 'P
 
 /** Whether the taxonomy still says what the run was begun for. */
 function isCurrent(taxonomy: StoredTaxonomy | undefined, run: StoredRun): taxonomy is StoredTaxonomy {
+  if (taxonomy === undefined || digestOf(taxonomy) !== run.digest) return false;
   return (
-    taxonomy !== undefined &&
-    digestOf(taxonomy) === run.digest &&
+    run.kind === 'apply' ||
     taxonomy.applications.some(
       (entry) => entry.collection_id === run.collection_id && entry.execution_mode === 'materialize',
     )
   );
+}
+
+/** The documents that a run is about, by ascending id. */
+async function documentsOf(ctx: NsCtx, run: StoredRun): Promise<string[]> {
+  const snapshot = await documentsSnapshot(ctx, run.collection_id);
+  const filter = run.filters == null ? undefined : parse(JSON.parse(run.filters));
+  return snapshot ? listRows(snapshot, { filter, idOrder: 'asc', limit: Number.MAX_SAFE_INTEGER }) : [];
 }
 
 async function runTurn(ctx: NsCtx, job: TaxonomyJob, cursor: RunCursor | null): Promise<RunProgress> {
@@ -126,20 +135,22 @@ async function runTurn(ctx: NsCtx, job: TaxonomyJob, cursor: RunCursor | null): 
     findTaxonomy(ctx, job.taxonomy_id),
     findRun(ctx, job.taxonomy_id, job.run_id),
   ]);
-  if (!run || !isOpen(run) || !isCurrent(taxonomy, run))
-    return { cursor: null, totals: before, superseded: true };
+  if (!run || !isOpen(run)) return { cursor: null, totals: before, superseded: true };
+  const removes = run.kind === 'remove';
+  if (!removes && !isCurrent(taxonomy, run)) return { cursor: null, totals: before, superseded: true };
   await updateRun(ctx, job, { ...before, status: 'PROCESSING' });
-  const classifier = await openClassifier(ctx, taxonomy);
-  const snapshot = await documentsSnapshot(ctx, job.collection_id);
-  const all = snapshot ? listRows(snapshot, { idOrder: 'asc', limit: Number.MAX_SAFE_INTEGER }) : [];
+  const all = await documentsOf(ctx, run);
   const ids = cursor === null ? all : all.filter((id) => id > cursor.after);
-  const { done, totals } = await applyTaxonomy(
-    ctx,
-    classifier,
-    job.collection_id,
-    ids,
-    () => clock.now() - startedMs > turnMs,
-  );
+  const stop = () => clock.now() - startedMs > turnMs;
+  const { done, totals } = removes
+    ? await removeEnrichments(ctx, job.taxonomy_id, job.collection_id, ids, stop)
+    : await applyTaxonomy(
+        ctx,
+        await openClassifier(ctx, taxonomy!, { keeps: true }),
+        job.collection_id,
+        ids,
+        stop,
+      );
   crash('taxonomy.run.after_apply');
   const sofar = sum(before, totals);
   const next = done < ids.length ? { after: ids[done - 1]!, totals: sofar } : null;
@@ -159,7 +170,7 @@ async function endRun(ctx: NsCtx, job: TaxonomyJob, changes: Parameters<typeof u
 async function finishRun(ctx: NsCtx, job: TaxonomyJob, progress: RunProgress): Promise<void> {
   if (!progress.superseded) return endRun(ctx, job, { ...progress.totals, status: 'COMPLETED' });
   const error_message =
-    'The taxonomy was changed or deleted while the run was under way; a newer run does its work.';
+    'The taxonomy was changed or deleted while the run was under way; a newer run does the work of one that is materialised.';
   await endRun(ctx, job, { ...progress.totals, status: 'CANCELED', error_message });
 }
 
@@ -245,7 +256,7 @@ async function materializeBatch(
       const ids = await documentsOfBatch(ctx, batch, collectionId);
       const applied = await applyTaxonomy(
         ctx,
-        await openClassifier(ctx, taxonomy),
+        await openClassifier(ctx, taxonomy, { keeps: true }),
         collectionId,
         ids.slice(from),
         stop,

@@ -6,8 +6,8 @@ import { type Fault, kindOf, type Path, under } from '../faults.ts';
 import { formatFeatureUri, parseFeatureUri } from '../feature-uri.ts';
 import { allOf, checkFilter, dynamicToTemplates, type Filter, parseResolved } from '../filter.ts';
 import { type FusionMethod, fuse, fusionMethods, keyOf, type ScoredId } from '../fusion.ts';
-import type { DocumentRef, FacetField, FacetScope, ResolvedFeature } from '../ports.ts';
-import { type Query, queryBytesMax, querySchema, vectorFault } from '../query.ts';
+import type { DocumentRef, FacetField, FacetScope, QueryContent, ResolvedFeature } from '../ports.ts';
+import { mimeTypeFault, type Query, queryBytesMax, querySchema, vectorFault } from '../query.ts';
 import { hasTemplate, resolve, type TemplateScope } from '../template.ts';
 import { facetsSchema } from './facets-parameter.ts';
 import { addFault, numberOrTemplate, resolvedNumber, strict } from './parameters.ts';
@@ -102,6 +102,8 @@ export interface SearchInput {
   readonly scope: TemplateScope;
   /** Document ids that must not be hits. */
   readonly excludeIds: readonly string[];
+  /** Only documents that pass can be hits of this run. */
+  readonly filter?: Filter | undefined;
 }
 
 /** What one of the parallel runs gets. With faults there are no hits. */
@@ -114,7 +116,13 @@ export interface SearchOutcome {
   readonly scopes: readonly FacetScope[];
 }
 
-/** A search whose templates have values; the vector comes later if the query is a text. */
+/** What an extractor makes a vector of. */
+type Embeddable = { readonly text: string } | { readonly content: QueryContent };
+
+const embedKey = (query: Embeddable) =>
+  'text' in query ? `text ${query.text}` : `content ${query.content.mime_type} ${query.content.digest}`;
+
+/** A search whose templates have values; the vector comes later if an extractor must make it. */
 interface PreparedSearch {
   readonly index: number;
   readonly search: FeatureSearch;
@@ -122,7 +130,7 @@ interface PreparedSearch {
   readonly k: number;
   readonly minScore: number | undefined;
   readonly filter: Filter | undefined;
-  readonly query: { readonly text: string } | { readonly vector: Float32Array; readonly excludeId?: string };
+  readonly query: Embeddable | { readonly vector: Float32Array; readonly excludeId?: string };
 }
 
 interface PreparedRun {
@@ -170,7 +178,8 @@ export async function searchAll(
   const features = await resolveFeatures(ctx, stage);
   const outer = allOf(ctx.requestFilter, input.kind === 'selection' ? input.filter : undefined);
   const runs: PreparedRun[] = [];
-  for (const { scope } of inputs) runs.push(await prepareRun(ctx, stage, features, scope, outer));
+  for (const { scope, filter } of inputs)
+    runs.push(await prepareRun(ctx, stage, features, scope, allOf(outer, filter)));
 
   // Nothing can be found in nothing, but what is wrong with a request is said all the same.
   if (include?.length === 0) {
@@ -181,7 +190,7 @@ export async function searchAll(
       scopes: scopesOf(searches),
     }));
   }
-  const vectors = await embedTexts(ctx, runs);
+  const vectors = await embedQueries(ctx, runs);
   const tasks: Task[] = [];
   runs.forEach((run, inputIndex) => {
     if (run.faults.length > 0) return;
@@ -189,11 +198,11 @@ export async function searchAll(
       const { feature, query } = prepared;
       if (!feature) continue;
       const { feature_uri } = prepared.search;
-      const vector = 'vector' in query ? query.vector : vectors.get(feature_uri)?.get(query.text);
+      const vector = 'vector' in query ? query.vector : vectors.get(feature_uri)?.get(embedKey(query));
       const path = [...ctx.path, 'searches', prepared.index, 'query'];
       if (!vector) {
         run.faults.push(
-          needFault('query_without_vector', path, `the extractor makes no vector of this text`),
+          needFault('query_without_vector', path, 'the extractor makes no vector of this query'),
         );
       } else if (vector.length !== feature.dims) {
         const message = `the query vector has ${vector.length} numbers, ${feature_uri} has ${feature.dims}`;
@@ -335,8 +344,12 @@ async function prepareQuery(
   }
   // `resolve` keeps the shape; only the leaves may have other types now.
   const query = value as { input_mode: Query['input_mode']; [key: string]: unknown };
-  if (query.input_mode === 'text') {
-    const { text } = query;
+  if (query.input_mode === 'content' && !feature) return { vector: new Float32Array(0) };
+  if (query.input_mode === 'content' && isFile(query, feature?.made_of)) {
+    return prepareContent(ctx, search, query, path, faults);
+  }
+  if (query.input_mode === 'text' || query.input_mode === 'content') {
+    const text = query.input_mode === 'text' ? query.text : query.content;
     if (search.optional && (text === null || text === '')) return undefined;
     if (typeof text !== 'string') {
       const fix = Array.isArray(text)
@@ -382,27 +395,71 @@ async function prepareQuery(
   return undefined;
 }
 
-/** Vectors by feature URI and text: one call per feature, each text once. */
-async function embedTexts(
+/** Whether a `content` query is a file rather than a text: as the feature is, and where it is both, as it looks. */
+function isFile(
+  { content, mime_type }: Readonly<Record<string, unknown>>,
+  madeOf: ResolvedFeature['made_of'] | undefined,
+): boolean {
+  if (typeof mime_type === 'string') return !/^text\//i.test(mime_type);
+  if (madeOf !== 'both') return madeOf === 'binary';
+  return typeof content === 'string' && /^\s*(https?:\/\/|data:)/i.test(content);
+}
+
+/** The bytes of a query that is a file; undefined if it is left out (optional and empty) or faulty. */
+async function prepareContent(
+  ctx: StageContext,
+  search: FeatureSearch,
+  { content, mime_type }: Readonly<Record<string, unknown>>,
+  path: Path,
+  faults: Fault[],
+): Promise<PreparedSearch['query'] | undefined> {
+  if (search.optional && (content === null || content === '')) return undefined;
+  const refuse = (type: string, message: string, fix?: string) => {
+    faults.push(needFault(type, path, message, fix));
+    return undefined;
+  };
+  if (typeof content !== 'string')
+    return refuse('query_wrong_type', `the query must be a URL or base64, got ${kindOf(content)}`);
+  if (content.trim() === '') return search.optional ? undefined : refuse('query_empty', 'the query is empty');
+  const mimeFault = mime_type === undefined || mime_type === null ? undefined : mimeTypeFault(mime_type);
+  if (mimeFault !== undefined) return refuse('query_wrong_type', `mime_type: ${mimeFault}`);
+  const loaded = await ctx.port.loadContent(
+    content.trim(),
+    (mime_type as string | null | undefined) ?? undefined,
+    ctx.deadlineMs,
+  );
+  ctx.checkDeadline();
+  if (!('fault' in loaded)) return { content: loaded };
+  return refuse(loaded.fault.type, loaded.fault.message, loaded.fault.fix);
+}
+
+/** Vectors by feature URI and query: one call per feature, each query once. */
+async function embedQueries(
   ctx: StageContext,
   runs: readonly PreparedRun[],
 ): Promise<Map<string, Map<string, Float32Array | undefined>>> {
-  const texts = new Map<string, Set<string>>();
+  const queries = new Map<string, Map<string, string | QueryContent>>();
   for (const run of runs) {
     if (run.faults.length > 0) continue;
     for (const { search, feature, query } of run.searches) {
-      if (!feature || !('text' in query)) continue;
-      const known = texts.get(search.feature_uri) ?? new Set();
-      texts.set(search.feature_uri, known.add(query.text));
+      if (!feature || 'vector' in query) continue;
+      const known = queries.get(search.feature_uri) ?? new Map<string, string | QueryContent>();
+      queries.set(
+        search.feature_uri,
+        known.set(embedKey(query), 'text' in query ? query.text : query.content),
+      );
     }
   }
   const embedded = await Promise.all(
-    [...texts].map(async ([featureUri, distinct]) => {
-      const list = [...distinct];
+    [...queries].map(async ([featureUri, distinct]) => {
+      const list = [...distinct.values()];
       const vectors = await ctx.port.embed(featureUri, list, ctx.deadlineMs);
       if (vectors.length !== list.length)
-        throw new Error(`embed gave ${vectors.length} for ${list.length} texts`);
-      return [featureUri, new Map(list.map((text, index) => [text, vectors[index]] as const))] as const;
+        throw new Error(`embed gave ${vectors.length} for ${list.length} queries`);
+      return [
+        featureUri,
+        new Map([...distinct.keys()].map((key, index) => [key, vectors[index]] as const)),
+      ] as const;
     }),
   );
   ctx.checkDeadline();
@@ -518,8 +575,8 @@ export const featureSearch: Stage<FeatureSearchParameters> = {
     await ctx.facets(stage.facets, { scopes: outcome.scopes, ...include });
     const known = new Map(input.kind === 'hits' ? input.hits.map((hit) => [keyOf(hit), hit]) : []);
     const hits = outcome.hits.map((hit): Hit => {
-      const document = known.get(keyOf(hit))?.document;
-      return document ? { ...hit, document } : hit;
+      const { document, added } = known.get(keyOf(hit)) ?? {};
+      return { ...hit, ...(document ? { document } : {}), ...(added ? { added } : {}) };
     });
     return { kind: 'hits', hits };
   },

@@ -5,6 +5,7 @@ import { featureSearch } from './feature-search.ts';
 import { limit } from './limit.ts';
 import { sort, sortAttribute, sortRelevance } from './sort.ts';
 import type { Stage } from './stage.ts';
+import { taxonomyEnrich } from './taxonomy-enrich.ts';
 
 // Each stage only ever gets the parameters that its own schema made.
 // biome-ignore lint/suspicious/noExplicitAny: a list of stages with different parameters
@@ -15,6 +16,7 @@ const all: readonly Stage<any>[] = [
   sortRelevance,
   sortAttribute,
   limit,
+  taxonomyEnrich,
 ];
 
 const byId: ReadonlyMap<string, Stage> = new Map(all.map((stage) => [stage.stage_id, stage]));

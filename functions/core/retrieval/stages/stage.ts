@@ -4,6 +4,7 @@ import type { Fault, Path } from '../faults.ts';
 import type { Filter } from '../filter.ts';
 import type {
   DocumentOptions,
+  EnrichedDocument,
   FacetField,
   FacetRequest,
   ListRequest,
@@ -20,6 +21,33 @@ export interface Hit {
   /** Of the last search or fusion; 0 for documents that were listed, not searched. */
   readonly score: number;
   readonly document?: RetrievedDocument;
+  /** What stages have added to the document; it stays when the document is read anew. */
+  readonly added?: EnrichedDocument;
+}
+
+/** A hit whose document shows what a stage has found out about it, at the root and under `metadata`. */
+export function withAdded(hit: Hit, added: EnrichedDocument): Hit {
+  const all: EnrichedDocument = {
+    fields: { ...hit.added?.fields, ...added.fields },
+    assignments: [...(hit.added?.assignments ?? []), ...added.assignments],
+  };
+  const { document } = hit;
+  return document ? { ...hit, added: all, document: showAdded(document, all) } : { ...hit, added: all };
+}
+
+const asObject = (value: unknown): Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
+
+/** A document as it was read, with what stages have added. */
+export function showAdded(document: RetrievedDocument, added: EnrichedDocument): RetrievedDocument {
+  return {
+    ...document,
+    ...added.fields,
+    document_id: document.document_id,
+    collection_id: document.collection_id,
+    metadata: { ...asObject(document.metadata), ...added.fields },
+    _internal: { ...asObject(document._internal), taxonomy_assignments: added.assignments },
+  };
 }
 
 /**
