@@ -16,6 +16,8 @@ interface ErrorBody {
       readonly request_id?: string;
       readonly retryable?: boolean;
       readonly retry_after_seconds?: number;
+      /** What a plugin printed before it failed. */
+      readonly logs?: string;
       readonly validation_errors?: readonly {
         readonly location: readonly (string | number)[];
         readonly message: string;
@@ -50,6 +52,14 @@ function whyUnreachable(error: unknown): string {
   return reasons[cause?.code ?? ''] ?? cause?.message ?? (error as Error).message;
 }
 
+/** `manifest.py:12:9` for a place in a plugin, which is a path, a line and a column; line 0: the file as a whole. */
+function placeInFile(location: readonly (string | number)[]): string | undefined {
+  const [path, line, column, ...more] = location;
+  if (path === 'body' || more.length > 0 || typeof line !== 'number' || typeof column !== 'number')
+    return undefined;
+  return line === 0 ? String(path) : `${path}:${line}:${column}`;
+}
+
 /** One line for one fault: where, what, and what to write instead. */
 export function faultLine(fault: {
   readonly location: readonly (string | number)[];
@@ -58,7 +68,9 @@ export function faultLine(fault: {
 }): string {
   const [first, row, ...rest] = fault.location;
   const place =
-    first === 'row' ? `row ${row}${rest.length > 0 ? `, ${rest.join('.')}` : ''}` : fault.location.join('.');
+    first === 'row'
+      ? `row ${row}${rest.length > 0 ? `, ${rest.join('.')}` : ''}`
+      : (placeInFile(fault.location) ?? fault.location.join('.'));
   return `${place}: ${fault.message}${fault.fix === undefined ? '' : ` (${fault.fix})`}`;
 }
 
@@ -67,6 +79,16 @@ export class Client {
 
   constructor(settings: Settings) {
     this.#settings = settings;
+  }
+
+  /** Without a slash at its end. */
+  get url(): string {
+    return this.#settings.url;
+  }
+
+  /** Whether the service runs on this machine. */
+  get isLocal(): boolean {
+    return ['127.0.0.1', 'localhost', '[::1]'].includes(new URL(this.url).hostname);
   }
 
   /** The path of something in the namespace. @throws CliError usage */
@@ -153,12 +175,27 @@ export class Client {
         },
       );
     }
-    const { code, request_id, retryable, retry_after_seconds, validation_errors = [] } = error.details ?? {};
+    const {
+      code,
+      request_id,
+      retryable,
+      retry_after_seconds,
+      logs = '',
+      validation_errors = [],
+    } = error.details ?? {};
     const id = request_id ?? requestId;
     const end = new CliError(exitOf(answer.status), error.message, {
       ...(id === undefined ? {} : { requestId: id }),
       ...(code === undefined ? {} : { code }),
-      faults: validation_errors.map(faultLine),
+      faults: [
+        ...validation_errors.map(faultLine),
+        ...(logs.trim() === ''
+          ? []
+          : logs
+              .trimEnd()
+              .split(/\r\n|[\n\r]/)
+              .map((line) => `| ${line}`)),
+      ],
     });
     const mayRetry = retryable && (answer.status === 429 || answer.status === 503);
     throw mayRetry
@@ -225,11 +262,25 @@ export async function download(url: string, file: string, note: (bytes: number) 
   }
 }
 
-/** Puts a file to a presigned URL. @throws CliError unreachable */
-export async function upload(url: string, file: string, contentType: string): Promise<void> {
+/** Reads a presigned URL into memory; for files that are known to be small. @throws CliError unreachable */
+export async function fetchBytes(url: string): Promise<Buffer> {
+  try {
+    const answer = await fetch(url);
+    if (answer.ok) return Buffer.from(await answer.arrayBuffer());
+    throw new CliError('unreachable', `the file could not be read: its store answered ${answer.status}`);
+  } catch (error) {
+    if (error instanceof CliError) throw error;
+    throw new CliError('unreachable', `the file could not be read: ${whyUnreachable(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Puts a file, or bytes, to a presigned URL. @throws CliError unreachable */
+export async function upload(url: string, file: string | Uint8Array, contentType: string): Promise<void> {
   try {
     // A blob has a length, which the store insists on, and is read from the disk as it is sent.
-    const body = await openAsBlob(file);
+    const body = typeof file === 'string' ? await openAsBlob(file) : new Blob([new Uint8Array(file)]);
     const answer = await fetch(url, { method: 'PUT', body, headers: { 'Content-Type': contentType } });
     if (answer.ok) return;
     throw new CliError('unreachable', `the file could not be sent: its store answered ${answer.status}`);

@@ -4,6 +4,8 @@
 export const exitCodes = {
   ok: 0,
   unforeseen: 1,
+  // As other tools that check files; the faults themselves were printed.
+  faulty: 1,
   usage: 2,
   refused: 3,
   notPermitted: 4,
@@ -18,6 +20,7 @@ export type ExitName = keyof typeof exitCodes;
 export const exitMeanings: Readonly<Record<ExitName, string>> = {
   ok: 'done',
   unforeseen: 'something unforeseen',
+  faulty: 'plugin validate found faults, or a row of plugin test failed',
   usage: 'wrong arguments, settings or local file; nothing was asked of the service',
   refused: 'the service refused the request',
   notPermitted: 'the key is missing, wrong, or not allowed to do this',

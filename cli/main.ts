@@ -2,13 +2,14 @@
 import { Command, CommanderError } from 'commander';
 import { Client } from './client.ts';
 import type { CommandGroup } from './commands/command.ts';
+import { plugin } from './commands/plugin.ts';
 import { vectors } from './commands/vectors.ts';
 import { CliError, type ExitName, exitCodes, exitMeanings } from './errors.ts';
 import { Output, type Streams } from './output.ts';
 import { readSettings, type SettingOptions } from './settings.ts';
 
 /** One line for each group of commands. */
-const groups: readonly CommandGroup[] = [vectors];
+const groups: readonly CommandGroup[] = [plugin, vectors];
 
 const codesHelp = Object.entries(exitMeanings)
   .map(([name, meaning]) => `  ${exitCodes[name as ExitName]}  ${meaning}`)
@@ -54,12 +55,22 @@ export async function run(
     });
   const outputOf = () => new Output(streams, program.opts<{ json?: boolean }>().json ?? false);
   let output: Output | undefined;
+  const { env } = streams;
   for (const group of groups) {
-    group(program, (action) => async (...given) => {
-      output = outputOf();
-      const settings = readSettings(program.opts<SettingOptions>(), streams.env);
-      await action({ client: new Client(settings), output }, ...given);
-    });
+    group(
+      program,
+      (action) =>
+        async (...given) => {
+          output = outputOf();
+          const settings = readSettings(program.opts<SettingOptions>(), env);
+          await action({ client: new Client(settings), output, env }, ...given);
+        },
+      (action) =>
+        async (...given) => {
+          output = outputOf();
+          await action({ output, env }, ...given);
+        },
+    );
   }
   inherit(program);
   try {

@@ -17,6 +17,15 @@ export interface Streams {
 const harmless = (text: string) =>
   text.replace(/[\p{Cc}\p{Cf}]/gu, (c) => (c === '\n' || c === '\t' ? c : '\uFFFD'));
 
+/** JSON in which such characters are escaped, those too that JSON itself would leave as they are. */
+function harmlessJson(value: unknown, indent?: number): string {
+  return JSON.stringify(value, null, indent).replace(/[\p{Cc}\p{Cf}]/gu, (c) =>
+    c === '\n' ? c : c.split('').map(unicodeEscape).join(''),
+  );
+}
+
+const unicodeEscape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
+
 export class Output {
   readonly json: boolean;
   readonly #streams: Streams;
@@ -36,7 +45,7 @@ export class Output {
   /** The result: the object with --json, else the lines. */
   result(object: unknown, lines: readonly string[]): void {
     this.clear();
-    const text = this.json ? JSON.stringify(object, null, 2) : harmless(lines.join('\n'));
+    const text = this.json ? harmlessJson(object, 2) : harmless(lines.join('\n'));
     this.#streams.out.write(`${text}\n`);
   }
 
@@ -54,6 +63,21 @@ export class Output {
     this.#hasProgress = true;
   }
 
+  /** A step of longer work: replaces the line of progress, and is a line of its own where nobody watches. */
+  step(text: string): void {
+    const { err } = this.#streams;
+    if (this.json) return;
+    if (err.isTTY) this.progress(text);
+    else err.write(`${harmless(text)}\n`);
+  }
+
+  /** Something beside the result that is no warning; nothing with --json. */
+  note(text: string): void {
+    if (this.json) return;
+    this.clear();
+    this.#streams.err.write(`${harmless(text)}\n`);
+  }
+
   clear(): void {
     if (this.#hasProgress) this.#streams.err.write('\r\u001b[K');
     this.#hasProgress = false;
@@ -64,7 +88,7 @@ export class Output {
     const { err } = this.#streams;
     if (this.json) {
       const { message, code, requestId: request_id, exit, faults } = error;
-      err.write(`${JSON.stringify({ error: { message, code, request_id, exit, faults } })}\n`);
+      err.write(`${harmlessJson({ error: { message, code, request_id, exit, faults } })}\n`);
       return;
     }
     err.write(`${this.#style(err, 31, 'error')}: ${harmless(error.message)}\n`);

@@ -17,6 +17,7 @@ import type {
 import type { Client } from '../client.ts';
 import { download, faultLine, upload } from '../client.ts';
 import { CliError } from '../errors.ts';
+import { oneOf, wholeNumber } from '../options.ts';
 import { byteSize, type Output, table } from '../output.ts';
 import type { CommandGroup, Session } from './command.ts';
 
@@ -34,20 +35,6 @@ const byExtension: Readonly<Record<string, (typeof exportFormats)[number]>> = {
   '.json': 'json',
   '.csv': 'csv',
 };
-
-const oneOf =
-  <T extends string>(names: readonly T[]) =>
-  (text: string): T => {
-    const found = names.find((name) => name === text);
-    if (found === undefined) throw new InvalidArgumentError(`One of: ${names.join(', ')}.`);
-    return found;
-  };
-
-function wholeNumber(text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('A whole number from 1.');
-  return value;
-}
 
 function json(text: string): unknown {
   try {
@@ -367,7 +354,7 @@ export const vectors: CommandGroup = (program, run) => {
     )
     .option('--no-vectors', 'documents without their vectors')
     .option('--fields <names>', 'only these fields, separated by commas')
-    .option('--sample <n>', 'so many documents, chosen evenly', wholeNumber)
+    .option('--sample <n>', 'so many documents, chosen evenly', wholeNumber())
     .option('--force', 'replace a file that is there')
     .action(run(exportCommand));
   group

@@ -13,22 +13,25 @@ import { type App, makeApp, makeTestPorts } from '../http/app.ts';
 export const apiKey = 'grn_test_aaaaaaaa';
 
 class LoopbackBlobs extends MemoryBlobs {
+  /** Where its keys begin. */
   base = '';
   /** What a client gets instead of the file; undefined: the file. */
   damage: ((bytes: Uint8Array) => Uint8Array) | undefined;
 
   override async presignGet(key: string): Promise<string> {
-    return `${this.base}/_blobs/${key}`;
+    return `${this.base}/${key}`;
   }
 
   override async presignPut(key: string): Promise<string> {
-    return `${this.base}/_blobs/${key}`;
+    return `${this.base}/${key}`;
   }
 }
 
 export interface Server {
   readonly app: App;
   readonly blobs: LoopbackBlobs;
+  /** Of plugins. */
+  readonly archives: LoopbackBlobs;
   readonly url: string;
   /** Answers of the API in this order before the real ones. */
   readonly answers: { readonly status: number; readonly body: string }[];
@@ -43,20 +46,25 @@ async function bodyOf(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(parts);
 }
 
-export async function startServer(): Promise<Server> {
-  const blobs = new LoopbackBlobs('blobs');
-  const app = await makeApp({ ports: { ...makeTestPorts(), blobs } });
+export async function startServer(options: Parameters<typeof makeTestPorts>[0] = {}): Promise<Server> {
+  const ports = makeTestPorts(options);
+  const blobs = new LoopbackBlobs('blobs', ports.clock);
+  const archives = new LoopbackBlobs('archives', ports.clock);
+  const stores = { _blobs: blobs, _archives: archives };
+  const app = await makeApp({ ports: { ...ports, blobs, archives } });
   const answers: { status: number; body: string }[] = [];
   const http = createServer(async (request, response) => {
     const body = await bodyOf(request);
     const path = request.url ?? '/';
-    if (path.startsWith('/_blobs/')) {
-      const key = decodeURIComponent(path.slice('/_blobs/'.length));
+    const stored = /^\/(_blobs|_archives)\/(.*)$/.exec(path);
+    if (stored) {
+      const store = stores[stored[1] as keyof typeof stores];
+      const key = decodeURIComponent(stored[2]!);
       try {
-        if (request.method === 'PUT') await blobs.put(key, body);
+        if (request.method === 'PUT') await store.put(key, body);
         else {
-          const bytes = await blobs.get(key);
-          response.write(blobs.damage ? blobs.damage(bytes) : bytes);
+          const bytes = await store.get(key);
+          response.write(store.damage ? store.damage(bytes) : bytes);
         }
       } catch (error) {
         response.statusCode = error instanceof BlobMissing ? 404 : 500;
@@ -84,10 +92,11 @@ export async function startServer(): Promise<Server> {
   });
   await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}`;
-  blobs.base = url;
+  for (const [name, store] of Object.entries(stores)) store.base = `${url}/${name}`;
   return {
     app,
     blobs,
+    archives,
     url,
     answers,
     async work() {

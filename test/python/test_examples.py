@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -282,9 +283,27 @@ def test_a_word_becomes_the_signed_hashes_of_its_padded_3_to_5_grams():
 
 
 def test_a_repeated_word_weighs_its_count_to_the_power_of_one_and_a_quarter():
-    fox, owl = pipeline.word_vector("fox"), pipeline.word_vector("owl")
+    fox, owl = (pipeline.TopicWords.vector(word) for word in ("fox", "owl"))
     expected = 4**1.25 * fox + owl
     assert embed_text("fox owl fox, fox; fox") == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
+
+
+def test_with_all_words_every_gram_counts_as_often_as_it_occurs():
+    steps = pipeline.build_steps(with_parameters({"words": "all"}))["steps"]
+    vector = steps[0](pd.DataFrame({"data": ["The ox, the"]}))[COLUMN][0]
+    expected = np.zeros(128)
+    for word in ("the", "ox", "the"):
+        expected += pipeline.gram_sums(word)
+    assert vector == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
+
+
+def test_an_unknown_choice_of_words_is_refused_with_what_may_be_chosen():
+    with pytest.raises(ValueError, match="'some'; it may be 'topic' or 'all'"):
+        pipeline.build_steps(with_parameters({"words": "some"}))
+
+
+def with_parameters(parameters):
+    return SimpleNamespace(extractor_config=SimpleNamespace(parameters=parameters))
 
 
 def test_stop_words_endings_and_capitals_make_no_difference():

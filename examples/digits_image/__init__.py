@@ -1,0 +1,1 @@
+"""An example plugin: images of handwritten digits as 64 pixels."""
