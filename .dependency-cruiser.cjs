@@ -10,7 +10,9 @@ const calls = {
   // A namespace shows and moves the vectors of its collections, as a task.
   namespaces: ['batches', 'collections', 'tasks'],
   keys: [],
-  plugins: [],
+  secrets: [],
+  // A call of a plugin carries the secrets that it declares.
+  plugins: ['secrets'],
   buckets: [],
   // An object announces itself only where a webhook listens.
   objects: ['buckets', 'webhooks'],
@@ -20,7 +22,7 @@ const calls = {
   batches: ['buckets', 'collections', 'documents', 'objects', 'plugins', 'tasks'],
   tasks: [],
   retrievers: ['collections', 'documents', 'plugins'],
-  taxonomies: ['collections', 'documents', 'retrievers', 'tasks'],
+  taxonomies: ['clusters', 'collections', 'documents', 'retrievers', 'tasks'],
   clusters: ['collections', 'documents', 'tasks'],
   // A channel with a URL is a hidden webhook.
   alerts: ['collections', 'documents', 'retrievers', 'webhooks'],
@@ -31,7 +33,7 @@ const calls = {
 };
 
 /** The files of a noun that others may import: its service and contract, and where running it is a file of its own. */
-const faces = { retrievers: ['service', 'contract', 'execute'] };
+const faces = { plugins: ['service', 'contract', 'run'], retrievers: ['service', 'contract', 'execute'] };
 const faceOf = (noun) => `(${(faces[noun] ?? ['service', 'contract']).join('|')})\\.ts$`;
 
 const core = '^functions/core/';
@@ -57,8 +59,10 @@ const sliceRules = Object.entries(calls).map(([noun, callees]) =>
 
 module.exports = {
   forbidden: [
+    // Tables of data that Python reads too are no code.
     forbid('core-stands-alone', 'What every Lambda shares knows neither Lambdas nor tools.', { path: core }, {
       path: [lambdas, '^(infra|cli|console|bench|local|test)/'],
+      pathNot: '^functions/clusterer/algorithms/(parameters|ignored)\\.json$',
     }),
     forbid('lambdas-apart', 'A Lambda does not import another; what two need is in core.', { path: '^functions/(?!core/)([^/]+)/' }, {
       path: lambdas,
@@ -72,9 +76,10 @@ module.exports = {
       pathNot: [`${core}(env|events|errors)\\.ts$`, `${core}http/route\\.ts$`, `${resources}contracts\\.ts$`, `${core}labels/settings\\.ts$`],
     }),
     forbid('infra-without-tools', 'Infrastructure is not built on tools or tests.', { path: '^infra/' }, { path: '^(cli|console|bench|local|test)/' }),
+    // The rules for plugin archives are pure, and `granary plugin validate` must judge by the very same ones.
     forbid('clients-read-contracts', 'CLI and console know the API as any client does.', { path: '^(cli|console)/' }, {
       path: '^(functions|infra)/',
-      pathNot: [`${resources}contracts\\.ts$`, `${slice}contract\\.ts$`, `${core}(errors|page)\\.ts$`],
+      pathNot: [`${resources}contracts\\.ts$`, `${slice}contract\\.ts$`, `${core}(errors|page)\\.ts$`, `${resources}plugins/archive\\.ts$`],
     }),
     forbid('engines-are-pure', 'Vectors, retrieval and conditions compute; they see neither storage nor HTTP nor resources.', { path: `${core}(vectors|retrieval|conditions)/` }, {
       path: [`${core}(aws|store|http|resources)/`, '(^|/)@aws-sdk/'],

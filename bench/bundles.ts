@@ -23,8 +23,10 @@ const pythonLambdas = ['plugin-validator', 'plugin-runner', 'clusterer'] as cons
 const environment: Record<string, string> = {
   ...Object.fromEntries(Object.keys(environmentValues).map((name) => [name, name.toLowerCase()])),
   RATE_LIMITS: '{}',
-  LABEL_MODEL: '{}',
+  LABEL_MODEL: '{"provider":"none"}',
   SCAN_FUNCTIONS: '[]',
+  RUNNER_VARIANTS: '{}',
+  IMAGE_FUNCTIONS: '{}',
   VECTOR_BACKENDS: '{}',
   ALLOW_LOOPBACK: 'false',
   REALTIME_PLUGINS: 'false',

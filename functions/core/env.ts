@@ -9,6 +9,9 @@ export const environmentValues = {
   ARCHIVE_BUCKET: 'bucket of plugin archives',
   INDEX_BUCKET: 'bucket of index segments and manifests',
   RUNNER_FUNCTION: 'name of the plugin runner',
+  RUNNER_VARIANTS: 'JSON: names of further plugin runners, {egress?, large?}',
+  IMAGE_FUNCTIONS:
+    'JSON: how plugins in container images are run, {} for not at all (see core/aws/image-functions.ts)',
   VALIDATOR_FUNCTION: 'name of the plugin validator',
   PEPPER_SECRET: 'ARN of the secret behind key hashes and cursors',
   BOOTSTRAP_SECRET: 'ARN of the secret that may create the first API key',
@@ -26,7 +29,8 @@ export const environmentValues = {
   SCAN_FUNCTIONS: 'JSON: names of the functions that share the scan of large indexes, [] for none',
   VECTOR_BACKENDS:
     'JSON: the vector backends of the stage and how to reach them, {} for none (see core/aws/backends.ts)',
-  LABEL_MODEL: 'JSON: the model that names clusters, {} for none (see core/labels)',
+  LABEL_MODEL:
+    'JSON: the model that names clusters, {"provider": "none"} for none (see core/labels/settings.ts)',
 } as const;
 
 export type EnvironmentName = keyof typeof environmentValues;
@@ -36,6 +40,8 @@ const storage = [...base, 'BLOB_BUCKET', 'ARCHIVE_BUCKET', 'INDEX_BUCKET'] as co
 const services = [
   ...storage,
   'RUNNER_FUNCTION',
+  'RUNNER_VARIANTS',
+  'IMAGE_FUNCTIONS',
   'VALIDATOR_FUNCTION',
   'PEPPER_SECRET',
   'RATE_LIMITS',

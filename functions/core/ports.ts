@@ -23,6 +23,39 @@ export interface FunctionCaller {
   ): Promise<unknown>;
 }
 
+/** Further functions of the plugin runner, each only where the stage has it. */
+export interface Runners {
+  /** Has a way to the Internet. */
+  readonly egress?: FunctionCaller;
+  /** Has the memory for plugins of the class `large`. */
+  readonly large?: FunctionCaller;
+}
+
+/** What runs a plugin version in an image of its own. */
+export interface ImageFunction {
+  readonly namespaceId: string;
+  readonly pluginId: string;
+  /** Address of the image in the registry. */
+  readonly image: string;
+  readonly memoryClass: 'small' | 'standard' | 'large';
+}
+
+/** Plugin versions as functions of their own, made from the images that their manifests name. */
+export interface ImageFunctions {
+  /** Why a namespace cannot use an image, in words for the one who named it; undefined where it can. */
+  refusal(namespaceId: string, image: string): string | undefined;
+  /**
+   * Makes the function, or brings it to this image and size; repeating it is harmless.
+   *
+   * @returns `pending` while the service still prepares it
+   * @throws AppError plugin_failed when the image cannot be used, plugin_unavailable
+   */
+  ensure(wanted: ImageFunction): Promise<'ready' | 'pending'>;
+  /** Repeating it is harmless. @throws AppError plugin_unavailable */
+  remove(namespaceId: string, pluginId: string): Promise<void>;
+  caller(namespaceId: string, pluginId: string): FunctionCaller;
+}
+
 /** Functions that scan parts of an index. */
 export interface Scanners {
   readonly functions: readonly FunctionCaller[];
@@ -51,6 +84,9 @@ export interface Ports {
   readonly archives: Blobs;
   readonly index: Blobs;
   readonly runner: FunctionCaller;
+  readonly runners?: Runners;
+  /** Where the stage runs plugins as container images. */
+  readonly imageFunctions?: ImageFunctions;
   readonly validator: FunctionCaller;
   /** What shares the scan of an index that is too large for one function; undefined where nothing does. */
   readonly scanners?: Scanners;

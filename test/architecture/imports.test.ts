@@ -207,7 +207,11 @@ const planted: Readonly<Record<string, readonly (readonly [from: string, to: str
     [`${resources}/namespaces/n2.ts`, `${resources}/batches/store.ts`],
   ],
   'slice-keys': [[`${resources}/keys/n1.ts`, `${resources}/namespaces/service.ts`]],
-  'slice-plugins': [[`${resources}/plugins/n1.ts`, `${resources}/collections/service.ts`]],
+  'slice-secrets': [[`${resources}/secrets/n1.ts`, `${resources}/plugins/service.ts`]],
+  'slice-plugins': [
+    [`${resources}/plugins/n1.ts`, `${resources}/collections/service.ts`],
+    [`${resources}/plugins/n2.ts`, `${resources}/secrets/store.ts`],
+  ],
   'slice-buckets': [[`${resources}/buckets/n1.ts`, `${resources}/objects/service.ts`]],
   'slice-objects': [
     [`${resources}/objects/n1.ts`, `${resources}/buckets/store.ts`],
@@ -256,6 +260,7 @@ const allowed: readonly (readonly [from: string, to: string])[] = [
   ['infra/z2.ts', 'functions/core/env.ts'],
   ['infra/z2.ts', `${resources}/contracts.ts`],
   ['cli/z3.ts', `${resources}/buckets/contract.ts`],
+  ['cli/z9.ts', `${resources}/plugins/archive.ts`],
   ['functions/core/aws/z4.ts', '@aws-sdk/client-s3'],
   ['functions/core/egress/z5.ts', 'node:https'],
   ['functions/core/backends/z8.ts', 'functions/core/store/open-index.ts'],

@@ -320,6 +320,53 @@ export function vectorBackendSuite(title: string, options: SuiteOptions): void {
       expect(result.exact).toBe(!holdsCopies);
     };
 
+    it.runIf(holdsCopies)(
+      'drops the copy of a feature that another has taken the place of, also after a death',
+      async () => {
+        const w = await world();
+        await w.put(randomRows(20, 4));
+        await sync(w);
+        const next = 'mixpeek://plugin@2.0.0/embedding';
+        const segment = await putSegment(w.ctx, collection, {
+          kind: 'data',
+          dims: 3,
+          metric: w.metric,
+          rows: [{ id: 'doc_00000', vector: [1, 2, 3], columns: new Map() }],
+        });
+        await commitIndex(
+          w.ctx,
+          [
+            {
+              collection_id: collection,
+              additions: [{ uri: next, dims: 3, metric: w.metric, segment }],
+              document_delta: 0,
+              drop: [uri],
+            },
+          ],
+          { token: 'cut-over' },
+        );
+        let fired = false;
+        setCrashHook((point) => {
+          if (point !== 'index.sync.after_drop' || fired) return;
+          fired = true;
+          throw new Error('killed');
+        });
+        await expect(w.sync()).rejects.toThrow('killed');
+        w.ports.clock.advance(10 * 60_000);
+        expect((await w.sync()).done).toBe(true);
+        expect(fired).toBe(true);
+        const { head } = await w.open();
+        expect(Object.keys(head.copies[name]!)).toEqual([next]);
+        expect(Object.keys((await readCopies(w.ctx, collection))[0]!.features)).toEqual([next]);
+        // The index of the old one can be made anew in another form.
+        const anew = { ...w.index, dims: 5 };
+        await w.backend!.ensure(anew);
+        expect(await w.backend!.count(anew)).toBe(0);
+        await w.backend!.put(anew, [{ id: 'x', seq: 1, vector: Float32Array.of(1, 2, 3, 4, 5) }]);
+        expect(await w.backend!.count({ ...w.index, feature_uri: next, dims: 3 })).toBe(1);
+      },
+    );
+
     it.each(metrics)('finds the best rows and scores them right by %s', async (metric) => {
       const w = await world({ metric, dims: 17 });
       await w.put(randomRows(300, 17));

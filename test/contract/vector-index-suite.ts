@@ -193,6 +193,56 @@ export function vectorIndexSuite(
       expect(await idsIn(ctx, id)).toEqual(['doc_a']);
     });
 
+    it('puts one feature in the place of another together with the row of its collection, or does neither', async () => {
+      const ctx = await makeContext();
+      const id = await collectionIn(ctx);
+      await commitIndex(ctx, [await documentsChange(ctx, id, { a: { n: 1 }, b: { n: 2 } })], {
+        token: 'old',
+      });
+      const next = 'mixpeek://plugin@2.0.0/embedding';
+      const row = ctx.ns.resource('COLLECTION', id);
+      const cutOver = async (token: string, expected: number) => {
+        const segment = await putSegment(ctx, id, {
+          kind: 'data',
+          dims: 3,
+          metric: 'dot',
+          rows: [{ id: 'a', vector: [1, 2, 3], columns: flattenColumns({ n: 1 }) }],
+        });
+        const additions = [{ uri: next, dims: 3, metric: 'dot' as const, segment }];
+        return commitIndex(ctx, [{ collection_id: id, additions, document_delta: 0, drop: [uri] }], {
+          token,
+          writes: [
+            {
+              update: row,
+              set: { feature: next, revision: expected + 1 },
+              if: [
+                expected === 0
+                  ? { attribute: 'revision', missing: true }
+                  : { attribute: 'revision', eq: expected },
+              ],
+            },
+          ],
+        });
+      };
+      await expect(cutOver('late', 7)).rejects.toBeInstanceOf(ConditionFailed);
+      expect(Object.keys((await openIndex(cold(ctx), id)).manifest.features)).toContain(uri);
+      expect(await cutOver('new', 0)).toEqual({ repeated: false, versions: [2] });
+      const view = await openIndex(cold(ctx), id);
+      expect(Object.keys(view.manifest.features).toSorted()).toEqual([documentsUri, next].toSorted());
+      expect(view.manifest.dropped).toEqual({ [uri]: 1 });
+      expect(await ctx.ports.table.get(row)).toMatchObject({ feature: next, revision: 1 });
+      expect(await idsIn(cold(ctx), id)).toEqual(['a', 'b']);
+      const before = await openIndex(cold(ctx), id, { version: 1 });
+      expect((await before.snapshot(uri))?.liveCount).toBe(2);
+      const retired = new Set(view.manifest.retired.map(({ key }) => key));
+      for (const { key } of before.manifest.features[uri]!.segments) expect(retired).toContain(key);
+      // A repetition changes nothing, although the condition on the row would fail by now.
+      expect(await cutOver('new', 0)).toEqual({ repeated: true, versions: [2] });
+      await ctx.ports.table.write([{ delete: row }]);
+      await expect(cutOver('gone', 1)).rejects.toBeInstanceOf(ConditionFailed);
+      expect((await openIndex(cold(ctx), id)).head.version).toBe(2);
+    });
+
     it('lets a batch commit only while its sequence is open, and makes exactly that sequence visible', async () => {
       const ctx = await makeContext();
       const id = await collectionIn(ctx);

@@ -40,6 +40,8 @@ export function makeTestPorts(
   options: {
     readonly runner?: FunctionCaller;
     readonly validator?: FunctionCaller;
+    readonly runners?: Ports['runners'];
+    readonly imageFunctions?: Ports['imageFunctions'];
     readonly settings?: Partial<Ports['settings']>;
     readonly backends?: Ports['backends'];
   } = {},
@@ -59,6 +61,8 @@ export function makeTestPorts(
     index: new MemoryBlobs('index', clock),
     runner: options.runner ?? noFunction('runner'),
     validator: options.validator ?? noFunction('validator'),
+    ...(options.runners ? { runners: options.runners } : {}),
+    ...(options.imageFunctions ? { imageFunctions: options.imageFunctions } : {}),
     ...(options.backends ? { backends: options.backends } : {}),
     clock,
     // Distinct on every call and the same in every run.

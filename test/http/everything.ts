@@ -11,6 +11,7 @@ export type Everything = Readonly<
     | 'namespace'
     | 'key'
     | 'plugin'
+    | 'secret'
     | 'bucket'
     | 'object'
     | 'upload'
@@ -21,6 +22,7 @@ export type Everything = Readonly<
     | 'task'
     | 'retriever'
     | 'taxonomy'
+    | 'version'
     | 'cluster'
     | 'run'
     | 'alert'
@@ -77,6 +79,8 @@ export async function makeEverything(app: App): Promise<Everything> {
   ).upload_id;
   const asked = await ok('POST', `${ns}/plugins/uploads`, { name: 'second_embed', version: '1.0.0' });
   await app.ports.archives.put(asked.s3_key, zipOf({ 'manifest.py': 'x' }));
+  const secret = (await ok('POST', `${ns}/secrets`, { secret_name: tag.toUpperCase(), secret_value: 'hush' }))
+    .secret_name;
   const alert = (
     await ok('POST', `${ns}/alerts`, {
       alert_name: tag,
@@ -117,6 +121,12 @@ export async function makeEverything(app: App): Promise<Everything> {
       execution_mode: 'on_demand',
     })
   ).taxonomy_id;
+  // A number is no id: each tenant's highest version is one that those before do not have.
+  let version = 1;
+  while (version < made) {
+    const more = { threshold: version / 1000, activate: false };
+    version = (await ok('POST', `${ns}/taxonomies/${taxonomy}/versions`, more)).version;
+  }
   const cluster = await ok('POST', `${ns}/clusters`, {
     cluster_name: tag,
     collection_id: collection,
@@ -150,6 +160,7 @@ export async function makeEverything(app: App): Promise<Everything> {
     namespace: app.namespace,
     key: (await ok('POST', '/v1/organizations/api-keys', { name: tag })).key_id,
     plugin: 'toy_embed_1_0_0',
+    secret,
     bucket,
     object,
     upload,
@@ -160,6 +171,7 @@ export async function makeEverything(app: App): Promise<Everything> {
     task: tasks[0]!.task_id,
     retriever,
     taxonomy,
+    version: String(version),
     cluster: cluster.cluster_id,
     run: cluster.last_run_id,
     alert,

@@ -20,6 +20,19 @@ describe('cdk-nag', () => {
     expect(() => app.synth()).not.toThrow();
   });
 
+  it.each(['isolated', 'open'])(
+    'finds nothing when plugins may bring images and call others (%s)',
+    (runnerNetwork) => {
+      const app = emptyApp();
+      const settings = stageSettings('prod');
+      addGranary(
+        app,
+        checkedSettings({ ...settings, runnerNetwork, runnerEgress: true, containerImages: true }),
+      );
+      expect(() => app.synth()).not.toThrow();
+    },
+  );
+
   it('stops the synth at a bucket that nobody has explained', () => {
     const app = emptyApp();
     const { data } = addGranary(app, stageSettings('prod'));

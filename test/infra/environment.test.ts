@@ -30,7 +30,7 @@ describe.each(['local', 'dev', 'prod'])('in the stage %s', (name) => {
   it('says rate limits and the labelling model as JSON', () => {
     const { Variables } = functionOf(synthesised, 'cluster').Properties.Environment;
     expect(JSON.parse(Variables.RATE_LIMITS)).toBeTypeOf('object');
-    expect(JSON.parse(Variables.LABEL_MODEL)).toEqual({});
+    expect(JSON.parse(Variables.LABEL_MODEL)).toEqual({ provider: 'none' });
     expect(Variables.STAGE).toBe(name);
   });
 });

@@ -137,7 +137,7 @@ describe('the runner in an isolated network', () => {
     );
     expect(denied.length).toBe(1);
     expect(denied[0]!.Condition).toEqual({
-      ArnEquals: { 'lambda:SourceFunctionArn': { 'Fn::GetAtt': [runner.id, 'Arn'] } },
+      ArnLike: { 'lambda:SourceFunctionArn': { 'Fn::GetAtt': [runner.id, 'Arn'] } },
     });
     expect(denied[0]!.Action).toEqual(allowed.flatMap(({ Action }) => Action));
     for (const { Action } of allowed) for (const action of Action) expect(action).toMatch(/^ec2:/);
@@ -231,10 +231,10 @@ describe('buckets', () => {
 });
 
 describe('secrets', () => {
-  it('the pepper is read where keys, cursors and webhook secrets are, the bootstrap secret by the authorizer alone', () => {
+  it('the pepper is read where keys, cursors and secrets of users are, the bootstrap secret by the authorizer alone', () => {
     const who = (part: string) =>
       folders.filter((folder) => actionsOn(folder, part).includes('secretsmanager:GetSecretValue'));
-    expect(who('Pepper')).toEqual(['api', 'query', 'authorizer', 'deliver']);
+    expect(who('Pepper')).toEqual(['api', 'query', 'authorizer', 'chunk', 'taxonomy', 'alert', 'deliver']);
     expect(who('Bootstrap')).toEqual(['authorizer']);
   });
 });

@@ -15,18 +15,18 @@ describe('stageSettings', () => {
   });
 
   it('takes an e-mail address for alarms and a labelling model from the command line', () => {
-    const labelModel = {
-      kind: 'openai',
+    const labels = {
+      provider: 'openai',
       base_url: 'https://api.example.com/v1',
-      model: 'm',
+      model_id: 'm',
       secret_name: 'granary/labels',
     };
-    const settings = stageSettings('dev', { alarmEmail: 'ops@example.com', labelModel });
+    const settings = stageSettings('dev', { alarmEmail: 'ops@example.com', labels });
     expect(settings.alarmEmail).toBe('ops@example.com');
-    expect(settings.labelModel).toEqual(labelModel);
-    expect(() => stageSettings('dev', { labelModel: { kind: 'bedrock' } })).toThrow(
-      /"bedrock" cannot be used yet/,
-    );
+    expect(settings.labels).toMatchObject(labels);
+    expect(stageSettings('dev').labels).toEqual({ provider: 'none' });
+    expect(() => stageSettings('dev', { labels: { provider: 'bedrock' } })).toThrow(/model_id/);
+    expect(() => stageSettings('dev', { labels: {} })).toThrow(/"none", "openai" or "bedrock"/);
     expect(() => stageSettings('dev', { alarmEmail: 'nobody' })).toThrow(/alarmEmail/);
   });
 

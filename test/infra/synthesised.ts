@@ -136,7 +136,7 @@ export const functionIds = {
   deliver: 'Deliver',
   sweep: 'Sweep',
   'plugin-validator': 'PluginValidator',
-  'plugin-runner': 'PluginRunner',
+  'plugin-runner': 'PluginRunnerFunction',
   clusterer: 'Clusterer',
 } as const;
 

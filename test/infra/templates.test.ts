@@ -149,8 +149,11 @@ describe.each(stages)('in the stage %s', (name) => {
 
   it('every function has memory, a timeout, JSON logs and an own log group with retention', () => {
     const functions = ofType('AWS::Lambda::Function');
-    // One folder, several functions: those that share the scan of a large index.
-    expect(functions.length).toBe(Object.keys(functionIds).length - 1 + stage(name).settings.scanFunctions);
+    // One folder, several functions: those that share the scan of a large index, and the runner of large plugins.
+    const { scanFunctions, runnerLarge } = stage(name).settings;
+    expect(functions.length).toBe(
+      Object.keys(functionIds).length - 1 + scanFunctions + (runnerLarge ? 1 : 0),
+    );
     for (const { id, stack, Properties } of functions) {
       expect(Properties.MemorySize, id).toBeGreaterThanOrEqual(128);
       expect(Properties.Timeout, id).toBeGreaterThan(0);

@@ -11,6 +11,9 @@ export interface CopyIndex {
   readonly metric: Metric;
 }
 
+/** What of it names it: enough to find what is to be removed. */
+export type CopyName = Pick<CopyIndex, 'namespace_id' | 'collection_id' | 'feature_uri'>;
+
 /** One vector as a backend holds it. */
 export interface CopyRow {
   /** Of the document; 1 to 256 bytes. */
@@ -81,7 +84,7 @@ export interface VectorBackend {
   ): Promise<{ readonly rows: readonly HeldRow[]; readonly next?: string }>;
   /** Called when a sync is done: the place for search structures that are built over many rows. */
   settle(index: CopyIndex): Promise<void>;
-  drop(index: CopyIndex): Promise<void>;
+  drop(index: CopyName): Promise<void>;
   /** Drops every index of a collection, or of the whole namespace. */
   dropAll(scope: { readonly namespace_id: string; readonly collection_id?: string }): Promise<void>;
 }

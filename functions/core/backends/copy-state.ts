@@ -143,12 +143,23 @@ export class CopyLease {
 
   /** As `save`, and lets searches use the copy. @throws LeaseLost */
   async publish(uri: string, copy: FeatureCopy): Promise<void> {
+    return this.#announce(uri, copy);
+  }
+
+  /** Takes a feature that has ended out of the row and out of what searches know. @throws LeaseLost */
+  async retract(uri: string): Promise<void> {
+    return this.#announce(uri, undefined);
+  }
+
+  async #announce(uri: string, copy: FeatureCopy | undefined): Promise<void> {
     const head = this.#ctx.ns.head(this.#collectionId);
     for (let attempt = 0; attempt < headTries; attempt++) {
       const item = await this.#ctx.ports.table.get(head);
       const revision = item?.copies_revision as number | undefined;
       const copies = (item?.copies ?? {}) as Record<string, Record<string, number>>;
-      const next = { ...copies, [this.#backend]: { ...copies[this.#backend], [uri]: copy.version } };
+      const { [uri]: _, ...others } = copies[this.#backend] ?? {};
+      const own = copy === undefined ? others : { ...others, [uri]: copy.version };
+      const next = { ...copies, [this.#backend]: own };
       try {
         await this.#write([
           this.#update(uri, copy),
@@ -188,8 +199,9 @@ export class CopyLease {
     }
   }
 
-  #update(uri: string, copy: FeatureCopy): Write {
-    this.#features = { ...this.#features, [uri]: copy };
+  #update(uri: string, copy: FeatureCopy | undefined): Write {
+    const { [uri]: _, ...others } = this.#features;
+    this.#features = copy === undefined ? others : { ...others, [uri]: copy };
     const features = Object.fromEntries(
       Object.entries(this.#features).map(([name, one]) => [
         name,

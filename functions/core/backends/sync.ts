@@ -74,6 +74,14 @@ export async function syncCollection(
       done = await sync.run(manifest);
       if (!done) break;
     }
+    // What an upgrade of the collection has put aside; a URI can come back with vectors of another form.
+    const ended = Object.keys(lease.features).filter((one) => !Object.hasOwn(manifest.features, one));
+    for (uri of done ? ended : []) {
+      const { namespaceId: namespace_id } = ctx.ns;
+      await port.drop({ namespace_id, collection_id: collectionId, feature_uri: uri });
+      crash('index.sync.after_drop');
+      await lease.retract(uri);
+    }
     if (done) await forgetManifests(ctx, collectionId, backend, manifestsOf(lease.features));
     await lease.release();
     return { done, busy: false, ...totals };

@@ -11,6 +11,7 @@ import { routes as namespaces } from './namespaces/contract.ts';
 import { routes as objects } from './objects/contract.ts';
 import { routes as plugins } from './plugins/contract.ts';
 import { routes as retrievers } from './retrievers/contract.ts';
+import { routes as secrets } from './secrets/contract.ts';
 import { routes as service } from './service/contract.ts';
 import { routes as tasks } from './tasks/contract.ts';
 import { routes as taxonomies } from './taxonomies/contract.ts';
@@ -21,6 +22,7 @@ import { organizationRoutes as organizationWebhooks, routes as webhooks } from '
 export const contracts = {
   namespaces,
   keys,
+  secrets,
   plugins,
   buckets,
   objects,

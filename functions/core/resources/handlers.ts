@@ -12,6 +12,7 @@ import { handlers as namespaces } from './namespaces/handlers.ts';
 import { handlers as objects } from './objects/handlers.ts';
 import { handlers as plugins } from './plugins/handlers.ts';
 import { handlers as retrievers } from './retrievers/handlers.ts';
+import { handlers as secrets } from './secrets/handlers.ts';
 import { handlers as service } from './service/handlers.ts';
 import { handlers as tasks } from './tasks/handlers.ts';
 import { handlers as taxonomies } from './taxonomies/handlers.ts';
@@ -22,6 +23,7 @@ import { organizationHandlers as organizationWebhooks, handlers as webhooks } fr
 const byNoun: { readonly [Noun in keyof typeof contracts]: Handlers<(typeof contracts)[Noun]> } = {
   namespaces,
   keys,
+  secrets,
   plugins,
   buckets,
   objects,

@@ -123,6 +123,7 @@ describe('200', () => {
           { path: 'pipeline.py', content_base64: Buffer.from('steps').toString('base64') },
         ],
         other_files: ['words.txt'],
+        allow: { egress: false, container_images: false, memory_classes: ['small', 'standard'] },
       },
     ]);
     const sha256 = createHash('sha256').update(archive).digest('hex');

@@ -18,6 +18,7 @@ import {
   collectableKeys,
   decodeManifest,
   documentsUri,
+  dropFeatures,
   emptyManifest,
   encodeManifest,
   forgetRetired,
@@ -290,6 +291,49 @@ describe('compaction', () => {
   });
 });
 
+describe('dropping features', () => {
+  const next = 'mixpeek://text_embed@2.0.0/embedding';
+
+  test('retires what only they used, remembers the last version that held them, and leaves the others', () => {
+    const start = appendDeltas(appendSegments(emptyManifest(), [data('f1', 'a'), documents('f2', 'a')]), [
+      patch('f3', 'a', 'x'),
+    ]);
+    const dropped = dropFeatures(start, [uri], 5);
+    expect(dropped.version).toBe(start.version);
+    expect(Object.keys(dropped.features)).toEqual([documentsUri]);
+    // The patch is the other feature's too.
+    expect(dropped.retired).toEqual([{ key: 'f1', since_ms: 5 }]);
+    expect(dropped.dropped).toEqual({ [uri]: 2 });
+    const segment = stored('f4', {
+      dims: 3,
+      metric: 'dot',
+      rows: [{ id: 'a', vector: [1, 2, 3], columns: new Map() }],
+    });
+    const after = appendSegments(dropped, [{ uri: next, dims: 3, metric: 'dot', segment }]);
+    expect(after.version).toBe(3);
+    expect(decodeManifest(encodeManifest(after), 'man/3.json')).toEqual(after);
+    const again = dropFeatures(after, [next], 9);
+    expect(again.dropped).toEqual({ [uri]: 2, [next]: 3 });
+  });
+
+  test('that are not there changes nothing', () => {
+    const start = appendSegments(emptyManifest(), [data('g1', 'a')]);
+    expect(dropFeatures(start, ['mixpeek://no@1.0.0/f', 'constructor'], 1)).toBe(start);
+  });
+
+  test('lets a feature of the same URI begin anew, whatever a compaction of the old one was about to do', async () => {
+    const start = appendSegments(emptyManifest(), [data('h1', 'a'), data('h2', 'b')]);
+    const compaction = await compactionOf(start, 'h3');
+    const gone = dropFeatures(start, [uri], 1);
+    expect(() => applyCompaction(gone, uri, compaction, 2)).toThrow(fails('compaction_stale'));
+    const anew = appendSegments(gone, [data('h4', 'c')]);
+    expect(() => applyCompaction(anew, uri, compaction, 2)).toThrow(fails('compaction_stale'));
+    const empty = { ...compaction, from: { ...compaction.from, segments: [] }, rewritten: [], added: [] };
+    expect(() => applyCompaction(gone, uri, empty, 2)).toThrow(fails('compaction_stale'));
+    expect(keys(anew)).toEqual(['h4']);
+  });
+});
+
 describe('stored form', () => {
   test('a manifest survives being stored', () => {
     const manifest = appendSegments(emptyManifest(), [data('j1', 'a'), documents('j2', 'a')]);
@@ -310,6 +354,10 @@ describe('stored form', () => {
     [
       'a segment without key',
       '{"version": 1, "features": {"u": {"dims": 0, "metric": null, "segments": [{}]}}, "retired": []}',
+    ],
+    [
+      'a dropped feature without a version',
+      '{"version": 1, "features": {}, "retired": [], "dropped": {"u": null}}',
     ],
     ['a negative version', '{"version": -1, "features": {}, "retired": []}'],
   ])('%s is refused, naming the object', (_, text) => {

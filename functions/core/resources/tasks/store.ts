@@ -16,7 +16,9 @@ export type TaskTarget =
 export type TaskType =
   | 'api_buckets_batches_process'
   | 'api_buckets_batches_submit'
+  | 'api_buckets_batches_retry'
   | 'api_collections_trigger'
+  | 'api_collections_upgrade'
   | 'engine_cluster_build'
   | 'api_taxonomies_materialize'
   | 'api_collections_export'

@@ -84,6 +84,8 @@ export function rulesFor(
   startedAt: string,
 ): RowRules {
   const features = featuresOf(collection);
+  // Vectors that another version of a plugin has made are none of the feature that took its place.
+  const asNamed: StoredCollection = { ...collection, feature_aliases: {} };
   const known = new Map<string, FeatureOf | undefined>();
   const own = [`objects/${ctx.ns.namespaceId}/`, `documents/${ctx.ns.namespaceId}/`];
   return {
@@ -95,7 +97,7 @@ export function rulesFor(
     feature(name) {
       if (!known.has(name)) {
         const named = features.filter((feature) => feature.feature_name === name);
-        known.set(name, featureOf(collection, name) ?? (named.length === 1 ? named[0] : undefined));
+        known.set(name, featureOf(asNamed, name) ?? (named.length === 1 ? named[0] : undefined));
       }
       return known.get(name);
     },
