@@ -25,8 +25,10 @@ import importlib.util
 import json
 import os
 import secrets
+import signal
 import sys
 import threading
+from typing import Callable
 
 PYTHON_MIN = (3, 11)
 
@@ -40,21 +42,23 @@ def main() -> int:
     os.close(quiet)
     with answer_to:
         request = json.loads(sys.stdin.readline())
-        threading.Thread(target=end_with_caller, daemon=True).start()
         json.dump(serve(request), answer_to)
     return 0
 
 
 def end_with_caller() -> None:
-    """Waits until nobody wants the answer any more, and leaves nothing running then."""
+    """From here on the program ends, as by sys.exit, as soon as nobody wants the answer any more.
+
+    The main thread does that itself, wherever it is: what it has begun it takes away again, and begins nothing new.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    threading.Thread(target=_wait_for_caller, args=[threading.get_ident()], daemon=True).start()
+
+
+def _wait_for_caller(main_thread: int) -> None:
     while os.read(0, 4096):
         continue
-    runner = sys.modules.get("handler")
-    try:
-        if hasattr(runner, "_environment"):
-            runner._environment().close()
-    finally:
-        os._exit(1)
+    signal.pthread_kill(main_thread, signal.SIGTERM)
 
 
 def serve(request: dict) -> dict:
@@ -78,6 +82,7 @@ def validate(request: dict) -> dict:
     """Checks the plugin under the name and version that its own manifest gives."""
     import handler
 
+    end_with_caller()
     event = request["event"]
     sources = {file["path"]: file["content_base64"] for file in event["files"]}
     identity = {"name": None, "version": None, "version_span": None}
@@ -139,27 +144,35 @@ def run(request: dict) -> dict:
     """Calls the runner with each event, and serves what it fetches on the loopback interface."""
     import handler
 
+    # Made before anything can end it half-way.
+    environment = handler._environment()
+    try:
+        end_with_caller()
+        return {"replies": replies_of(handler.handler, request)}
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        environment.close()
+
+
+def replies_of(handler: Callable[[dict, None], dict], request: dict) -> list[dict]:
     archive = base64.b64decode(request["archive_base64"])
     with Files() as files:
         archive_url = files.offer(archive)
         blob_urls = {row: files.offer_file(path) for row, path in request["blobs"].items()}
         replies = []
-        try:
-            for event in request["events"]:
-                rows = [with_blob(row, blob_urls.get(str(row["row"]))) for row in event.get("rows", [])]
-                whole = {
-                    **event,
-                    "plugin": {**event["plugin"], "archive_url": archive_url},
-                    "rows": rows,
-                    "result_url": files.room(),
-                }
-                reply = handler.handler(whole, None)
-                if reply.get("result_at_url") is True:
-                    reply = json.loads(files.taken(whole["result_url"]))
-                replies.append(reply)
-        finally:
-            handler._environment().close()
-        return {"replies": replies}
+        for event in request["events"]:
+            rows = [with_blob(row, blob_urls.get(str(row["row"]))) for row in event.get("rows", [])]
+            whole = {
+                **event,
+                "plugin": {**event["plugin"], "archive_url": archive_url},
+                "rows": rows,
+                "result_url": files.room(),
+            }
+            reply = handler(whole, None)
+            if reply.get("result_at_url") is True:
+                reply = json.loads(files.taken(whole["result_url"]))
+            replies.append(reply)
+        return replies
 
 
 def with_blob(row: dict, url: str | None) -> dict:
