@@ -109,6 +109,17 @@ describe('a taxonomy out of one run', () => {
     expect(vector.body.matches[0]).toMatchObject({ fields: { auto_topic: 'yeast, oven' }, score: 1 });
   });
 
+  it('reads the text that the plugin reads, and says what lacks both text and vector', async () => {
+    const { app } = await world();
+    const made = await app.call('POST', `${base}/clusters/fine/taxonomy`, { taxonomy_name: 'found' });
+    expect(made.body.input_mappings).toEqual([expect.objectContaining({ input_key: 'text', path: 'text' })]);
+    const asked = await app.call('POST', `${base}/taxonomies/found/execute`, { documents: [{ topic: 'a' }] });
+    expect(asked.body.matches[0].assignments).toEqual([]);
+    expect(asked.body.warnings).toEqual([
+      '1 of the documents have neither a vector of the feature nor a text in "text", so there was nothing to compare.',
+    ]);
+  });
+
   it('is refused without a completed run, for unknown fields, and where nothing can vote', async () => {
     const { app, collection } = await world();
     const waiting = await app.call('POST', `${base}/clusters`, {

@@ -80,6 +80,7 @@ export async function openCentroids(
       if (list) list.push(i);
       else texts.set(text, [i]);
     }
+    const bare = subjects.filter((subject, i) => !vectors[i] && textOf(subject, config) === undefined).length;
     let failed = 0;
     if (texts.size > 0) {
       const port = new IndexSearchPort(ctx, {
@@ -101,9 +102,14 @@ export async function openCentroids(
     return {
       assignments: assignments.map((list) => withDeepestFields(list, config)),
       failed,
-      warnings,
+      warnings: bare === 0 ? warnings : [...warnings, lackOf(bare, config)],
     };
   };
+}
+
+function lackOf(documents: number, { input_mappings: [mapping] }: TaxonomyConfig): string {
+  const text = mapping?.path ? `a text in "${mapping.path}"` : 'an input mapping to "text"';
+  return `${documents} of the documents have neither a vector of the feature nor ${text}, so there was nothing to compare.`;
 }
 
 function vectorIn(inputs: Subject['inputs'], dims: number): Float32Array | undefined {

@@ -13,7 +13,7 @@ import type { DefinedConfig } from './define.ts';
 import type { Facts } from './definition.ts';
 import type { Group } from './overlap.ts';
 import { parentsByOverlap } from './overlap.ts';
-import type { CentroidSource, TaxonomyConfig } from './store.ts';
+import type { CentroidSource, InputMapping, TaxonomyConfig } from './store.ts';
 
 /** What of a run becomes nodes. */
 interface Level {
@@ -53,9 +53,9 @@ export async function copyClusters(
   const names = facts.cluster_ids.value;
   const copied = names
     ? await copyLevels(ctx, names, facts, wrong)
-    : { source: own!.centroids!, collectionId: own!.source_collection.collection_id, warnings: [] };
+    : { source: own!.centroids!, collectionId: own!.source_collection.collection_id, read: [], warnings: [] };
   if (!copied) return undefined;
-  const { source, collectionId, warnings } = copied;
+  const { source, collectionId, read, warnings } = copied;
   if (threshold !== null && source.metric !== 'cosine') {
     wrong(
       'retriever_unsuitable',
@@ -89,7 +89,7 @@ export async function copyClusters(
         `one of: ${known.join(', ')}`,
       );
   }
-  const input_mappings = facts.input_mappings.value ?? own?.input_mappings ?? [];
+  const input_mappings = facts.input_mappings.value ?? own?.input_mappings ?? read;
   for (const [i, { input_key }] of input_mappings.entries()) {
     if (input_key !== 'text')
       wrong('input_unknown', [...facts.input_mappings.at, i], 'the only input of centroids is "text"');
@@ -115,7 +115,13 @@ async function copyLevels(
   facts: Facts,
   wrong: Wrong,
 ): Promise<
-  | { readonly source: CentroidSource; readonly collectionId: string; readonly warnings: readonly string[] }
+  | {
+      readonly source: CentroidSource;
+      readonly collectionId: string;
+      /** The text that the vectors are made of, as an input. */
+      readonly read: readonly InputMapping[];
+      readonly warnings: readonly string[];
+    }
   | undefined
 > {
   const at = facts.cluster_ids.at;
@@ -160,6 +166,7 @@ async function copyLevels(
       level_fields: [],
     },
     collectionId: collection.id,
+    read: textRead(collection, feature.feature_uri),
     warnings:
       orphans > 0
         ? [
@@ -167,6 +174,17 @@ async function copyLevels(
           ]
         : [],
   };
+}
+
+/** What the plugin of a feature reads, if that is one text: documents without a vector are embedded by it too. */
+function textRead(collection: StoredCollection, featureUri: string): InputMapping[] {
+  const extractor = collection.feature_extractors.find(({ features }) =>
+    features.some((feature) => feature.feature_uri === featureUri),
+  );
+  const [property, ...others] = new Set(Object.values(extractor?.input_mappings ?? {}));
+  const type = property === undefined ? undefined : collection.input_schema.properties[property]?.type;
+  if (property === undefined || others.length > 0 || (type !== 'text' && type !== 'string')) return [];
+  return [{ input_key: 'text', source_type: 'payload', path: property, override: null }];
 }
 
 async function readLevel(
