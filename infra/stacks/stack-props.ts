@@ -9,5 +9,7 @@ export function stackProps(id: string, settings: StageSettings): StackProps {
     description: `Granary, stage ${settings.stage}: ${id.toLowerCase()}`,
     tags: { application: 'granary', stage: settings.stage },
     terminationProtection: settings.keepData,
+    // CloudFormation takes 1 MB; indented, the gateway's template is twice as long as what it says.
+    suppressTemplateIndentation: true,
   };
 }
