@@ -1,8 +1,9 @@
 // Measures a taxonomy on labelled examples: classifies them with thresholds set aside, and judges what comes out.
 import type * as z from 'zod';
-import { canonicalField, parseCondition } from '../../conditions/index.ts';
+import { canonicalField } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import { invalid } from '../../errors.ts';
+import { parseFilters } from '../../page.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
 import { getCollection } from '../collections/service.ts';
@@ -53,22 +54,9 @@ async function examplesOf(ctx: NsCtx, body: Body): Promise<Examples> {
     };
   }
   const collection = await getCollection(ctx, body.collection_id!);
-  const parsed = body.filters == null ? undefined : parseCondition(body.filters);
-  if (parsed && !parsed.ok) {
-    throw invalid(
-      'request_invalid',
-      parsed.faults.map(({ path, message, fix }) => ({
-        type: 'filter_invalid',
-        location: ['body', 'filters', ...path],
-        message,
-        ...(fix === undefined ? {} : { fix }),
-      })),
-    );
-  }
+  const filter = parseFilters(body.filters, false);
   const snapshot = await documentsSnapshot(ctx, collection.id);
-  const ids = snapshot
-    ? listRows(snapshot, { filter: parsed?.condition, idOrder: 'asc', limit: body.limit })
-    : [];
+  const ids = snapshot ? listRows(snapshot, { filter, idOrder: 'asc', limit: body.limit }) : [];
   const found = await getDocuments(
     ctx,
     ids.map((document_id) => ({ collection_id: collection.id, document_id })),

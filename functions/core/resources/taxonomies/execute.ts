@@ -1,9 +1,9 @@
 // Classifies documents on demand: the answer says what they would take over, and nothing is stored.
 
 import type * as z from 'zod';
-import { parseCondition } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
-import { AppError, invalid } from '../../errors.ts';
+import { AppError } from '../../errors.ts';
+import { parseFilters } from '../../page.ts';
 import { documentsSnapshot } from '../../store/vector-index.ts';
 import { listRows } from '../../vectors/list-rows.ts';
 import type { Json, JsonObject, StoredDocument } from '../documents/service.ts';
@@ -51,20 +51,9 @@ async function storedDocuments(ctx: NsCtx, taxonomy: StoredTaxonomy, body: Body)
 
 async function idsOf(ctx: NsCtx, collectionId: string, body: Body): Promise<readonly string[]> {
   if (body.document_ids) return body.document_ids;
-  const parsed = body.filters == null ? undefined : parseCondition(body.filters);
-  if (parsed && !parsed.ok) {
-    throw invalid(
-      'request_invalid',
-      parsed.faults.map(({ path, message, fix }) => ({
-        type: 'filter_invalid',
-        location: ['body', 'filters', ...path],
-        message,
-        ...(fix === undefined ? {} : { fix }),
-      })),
-    );
-  }
+  const filter = parseFilters(body.filters, false);
   const snapshot = await documentsSnapshot(ctx, collectionId);
-  return snapshot ? listRows(snapshot, { filter: parsed?.condition, limit: body.limit }) : [];
+  return snapshot ? listRows(snapshot, { filter, limit: body.limit }) : [];
 }
 
 /** An inline document: fields at the root or under `metadata`, perhaps with the id of a stored one. */

@@ -1,11 +1,12 @@
 // The rules of taxonomies: what may be defined, which version counts, and when it is applied to what is there.
 import type * as z from 'zod';
-import { canonicalField, parseCondition } from '../../conditions/index.ts';
+import { canonicalField } from '../../conditions/index.ts';
 import type { NsCtx } from '../../context.ts';
 import type { FieldFault } from '../../errors.ts';
 import { AppError, invalid } from '../../errors.ts';
 import { checkVersion } from '../../http/version.ts';
 import { newId } from '../../ids.ts';
+import { parseFilters } from '../../page.ts';
 import type { Parent } from '../../store/resource-store.ts';
 import type { Write } from '../../store/table.ts';
 import { ConditionFailed, queryAll } from '../../store/table.ts';
@@ -552,18 +553,8 @@ export async function applyToCollection(
     await getCollection(ctx, collectionIdOrName),
     await getTaxonomy(ctx, taxonomyIdOrName),
   ];
-  const parsed = filters == null ? undefined : parseCondition(filters);
-  if (parsed && !parsed.ok) {
-    throw invalid(
-      'request_invalid',
-      parsed.faults.map(({ path, message, fix }) => ({
-        type: 'filter_invalid',
-        location: ['body', 'filters', ...path],
-        message,
-        ...(fix === undefined ? {} : { fix }),
-      })),
-    );
-  }
+  // A wrong filter is refused now, not by the run that it is for.
+  parseFilters(filters, false);
   const faults: FieldFault[] = [...(await resolveStored(ctx, taxonomy.config)).faults];
   const application = { collection_id: collection.id, execution_mode: 'materialize' as const };
   await checkOtherWriters(ctx, taxonomy, taxonomy.config, undefined, [application], faults);
