@@ -379,20 +379,24 @@ describe('test', () => {
       'manifest.py': small,
       'pipeline.py': step('print("hanging")\nwhile True:\n    pass'),
     });
-    // What the runner makes is in a folder of its own, which is gone when all of it has ended.
-    mkdirSync(at('tmp'));
-    // Workers of root run as another user, who must be able to enter it.
-    for (const one of [folder, at('tmp')]) chmodSync(one, 0o755);
-    const child = spawn(process.execPath, [granaryFile, 'plugin', 'test', dir, '--text', 'x'], {
-      env: { PATH: process.env.PATH ?? '', HOME: '/nonexistent', TMPDIR: at('tmp') },
-      stdio: 'ignore',
-    });
-    const ended = new Promise((resolve) => child.once('exit', resolve));
-    const inTmp = () => readdirSync(at('tmp')).length;
-    while (inTmp() === 0) await pause(20);
-    child.kill('SIGKILL');
-    await ended;
-    while (inTmp() > 0) await pause(20);
+    // What the runner makes is in a folder of its own, which is gone when all of it has ended. Workers of root run as
+    // another user, who must be able to enter it; the folder of the tests may let nobody else in.
+    const outside = mkdtempSync('/tmp/granary-cli-');
+    try {
+      chmodSync(outside, 0o755);
+      const child = spawn(process.execPath, [granaryFile, 'plugin', 'test', dir, '--text', 'x'], {
+        env: { PATH: process.env.PATH ?? '', HOME: '/nonexistent', TMPDIR: outside },
+        stdio: 'ignore',
+      });
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      const inOutside = () => readdirSync(outside).length;
+      while (inOutside() === 0) await pause(20);
+      child.kill('SIGKILL');
+      await ended;
+      while (inOutside() > 0) await pause(20);
+    } finally {
+      rmSync(outside, { recursive: true, force: true });
+    }
   });
 
   it('needs no URL, no key and no profile, started as a program in the folder itself', async () => {
