@@ -174,6 +174,8 @@ class _Zygote:
             self.leave()
 
     def leave(self) -> None:
+        # The end of the socket and the signal both tell that the handler is gone, and either may come first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for pid in list(self.workers):
             self.kill_group(pid)
             os.waitpid(pid, 0)
