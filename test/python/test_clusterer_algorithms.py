@@ -272,6 +272,12 @@ def test_agglomerative_follows_a_threshold_a_count_or_the_widest_gap():
         cut = run(points, 'agglomerative', params=params, reduction={'method': 'none'})
         assert adjusted_rand_score(truth, labels_of(cut)) == 1
     assert run(points, 'agglomerative')['num_clusters'] == 2
+    both = run(points, 'agglomerative', params={**params, 'n_clusters': 3}, reduction={'method': 'none'})
+    assert labels_of(both) == labels_of(cut)
+    assert 'distance_threshold decides, so n_clusters, 3, does not count.' in both['message']
+    assert 'does not count' not in cut['message']
+    table = clusterer.algorithms.PARAMETERS['agglomerative']
+    assert table['n_clusters']['default'] == clusterer.algorithms.REGISTRY['agglomerative']._COUNT_DEFAULT
 
 
 def test_single_linkage_at_a_threshold_is_the_components_of_the_graph_of_near_rows():

@@ -14,6 +14,8 @@ ROWS_MAX = 10_000
 CHOOSES_COUNT = False
 _GAP_CLUSTERS_MAX = 50
 _CLUSTERS_MAX = 1_000
+# Clients send the default of n_clusters unasked, so only another one was meant.
+_COUNT_DEFAULT = 2
 
 
 def rows_needed(_params: dict[str, Any]) -> int:
@@ -37,6 +39,8 @@ def fit(task: Task) -> Fit:
     threshold = task.params['distance_threshold']
     if threshold is not None:
         count = n - int((heights <= threshold).sum())
+        if task.params['n_clusters'] not in (None, _COUNT_DEFAULT):
+            notes.append(f'distance_threshold decides, so n_clusters, {task.params["n_clusters"]}, does not count.')
         if count > _CLUSTERS_MAX:
             notes.append(f'distance_threshold leaves {count} clusters; joining went on to {_CLUSTERS_MAX}.')
             count = _CLUSTERS_MAX

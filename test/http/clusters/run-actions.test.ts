@@ -348,6 +348,23 @@ describe('what documents are told', () => {
     ).toEqual(['Physics', 'referee, league']);
   });
 
+  it('brings a name that was given to the full run, also where documents joined its groups since', async () => {
+    const { app, collection, run } = await completed();
+    const joined = await again(app, { mode: 'assign' });
+    expect(joined.base_run_id).toBe(run);
+    await app.call('PATCH', `${base}/themes/executions/${run}/labels`, { labels: { cl_0: 'Physics' } });
+    const after = (await app.call('GET', `${base}/themes/executions/${joined.run_id}`)).body;
+    expect(after.label_overrides).toEqual({ cl_0: 'Physics' });
+    await enrich(app);
+    const [fields] = await fieldsOf(app, collection.id, ['doc_a0']);
+    expect(fields!.cluster_label).toBe('Physics');
+    // And the other way round: the name goes from both.
+    await app.call('PATCH', `${base}/themes/executions/${run}/labels`, { labels: { cl_0: null } });
+    expect(
+      (await app.call('GET', `${base}/themes/executions/${joined.run_id}`)).body.label_overrides,
+    ).toEqual({});
+  });
+
   it('goes with the definition if that is asked for, but for what others have said since', async () => {
     const { app, collection } = await completed();
     const path = `/v1/namespaces/{ns}/collections/${collection.id}/documents/doc_a1`;

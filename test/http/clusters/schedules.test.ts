@@ -173,6 +173,7 @@ describe('a schedule', () => {
     [{ interval_seconds: 600, cron: '0 3 * * *' }, 'body.schedule.cron'],
     [{ cron: '* * * * *' }, 'body.schedule.cron'],
     [{ cron: '0 3 * *' }, 'body.schedule.cron'],
+    [{ cron: '0 25 * * *' }, 'body.schedule.cron'],
     [{ cron: '0 3 * * *', timezone: 'Europe/Berlin' }, 'body.schedule.timezone'],
     [{ interval_seconds: 600, mode: 'enrich' }, 'body.schedule.mode'],
   ])('%j is refused', async (schedule, location) => {
@@ -187,5 +188,7 @@ describe('a schedule', () => {
     expect(refused.status).toBe(422);
     const { validation_errors: faults } = refused.body.error.details;
     expect(faults.map((fault: { location: string[] }) => fault.location.join('.'))).toEqual([location]);
+    // In our own words, not in those of the library that reads patterns.
+    expect(refused.body.error.message).not.toContain('CronPattern');
   });
 });

@@ -66,6 +66,27 @@ describe('evaluation', () => {
     expect(some.body).toMatchObject({ evaluated: 2, accuracy: 1 });
   });
 
+  it('says when examples cannot tell anything: no label, values that nobody predicts, fields that are not there', async () => {
+    const library = await makeTopics(articles);
+    await create(library, { execution_mode: 'on_demand' });
+    const warned = async (body: object) =>
+      (await library.post('taxonomies/article-topics/evaluate', body)).body.warnings;
+    expect(await warned({ collection_id: 'articles', label_field: 'topicc' })).toEqual([
+      'No document that was looked at has the field "topicc", so all of them count as out of scope and nothing can be right.',
+    ]);
+    const one = (fields: object, expected: string | null) => ({ documents: [{ fields, expected }] });
+    expect(await warned(one({ text: 'quantum' }, null))).toEqual([
+      'No example has an expected value, so all of them count as out of scope and nothing can be right.',
+    ]);
+    expect(await warned(one({ text: 'quantum' }, 'Physics'))).toEqual([
+      'None of the expected values is one that was predicted as "auto_topic"; are they spelt as the references spell them?',
+    ]);
+    expect(await warned(one({ txt: 'quantum' }, 'physics'))).toEqual([
+      'Nothing could be compared for documents without a text in the field "payload.text", which is the input "query".',
+    ]);
+    expect(await warned(one({ text: 'quantum' }, 'physics'))).toBeUndefined();
+  });
+
   it('is refused without examples, for a target that nobody writes, and for a version that is not there', async () => {
     const library = await makeTopics(articles);
     await create(library);
@@ -73,6 +94,11 @@ describe('evaluation', () => {
     const documents = [{ fields: { text: 'x' }, expected: null }];
     expectError(await library.post(path, {}), 'request_invalid');
     expectError(await library.post(path, { documents: [{ expected: 'a' }] }), 'request_invalid');
+    const both = await library.post(path, { documents, collection_id: 'articles', label_field: 'topic' });
+    expectError(both, 'request_invalid');
+    expect(both.body.error.message).toBe(
+      'body.documents: examples are named in two ways, here and by collection_id',
+    );
     expect(faults(await library.post(path, { documents, target: 'other' }))).toEqual([
       'body.target: target_unknown',
     ]);
@@ -143,6 +169,21 @@ describe('the retriever stage taxonomy_enrich', () => {
     const unknown = await run({ inputs: { query: 'quantum', taxonomy: 'nobody' } });
     expectError(unknown, 'retriever_input_invalid');
     expect(unknown.body.error.message).toContain('nobody');
+  });
+
+  it('says why it could not classify what was found', async () => {
+    const library = await makeTopics(articles);
+    await create(library, {
+      execution_mode: 'on_demand',
+      input_mappings: [{ source: 'payload.txet', target: 'query' }],
+    });
+    const stages = [...searchStages(), enrich({ taxonomy_id: 'article-topics' })];
+    await library.post('retrievers', { name: 'enriched', stages });
+    const reply = await library.post('retrievers/enriched/execute', { inputs: { query: 'quantum' } });
+    expect(reply.status, JSON.stringify(reply.body)).toBe(200);
+    expect(reply.body.warnings).toEqual([
+      'Nothing could be compared for documents without a text in the field "payload.txet", which is the input "query".',
+    ]);
   });
 
   it('is refused with parameters that it does not have, or as the first stage', async () => {

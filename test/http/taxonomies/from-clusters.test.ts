@@ -116,7 +116,7 @@ describe('a taxonomy out of one run', () => {
     const asked = await app.call('POST', `${base}/taxonomies/found/execute`, { documents: [{ topic: 'a' }] });
     expect(asked.body.matches[0].assignments).toEqual([]);
     expect(asked.body.warnings).toEqual([
-      '1 of the documents have neither a vector of the feature nor a text in "text", so there was nothing to compare.',
+      'Nothing could be compared for documents with neither a vector of the feature nor a text in "text".',
     ]);
   });
 

@@ -439,9 +439,20 @@ describe('votes', () => {
       ],
     });
     expect(made.status, JSON.stringify(made.body)).toBe(200);
-    const { matches } = await execute(library, 'article-topics', {
+    const { matches, warnings } = await execute(library, 'article-topics', {
       documents: [{ title: 'cook' }, { title: 'quantum' }, { other: 'no title' }],
     });
+    expect(warnings).toEqual([
+      'Nothing could be compared for documents without a text in the field "title", which is the input "title".',
+    ]);
+    const bare = await execute(library, 'article-topics', { inputs: { titel: 'cook', text: 'cook' } });
+    expect(bare.warnings).toEqual(['Nothing could be compared: the inputs lack a text for "title".']);
+    for (const title of ['', 5, ['cook']]) {
+      const odd = await execute(library, 'article-topics', { documents: [{ title }] });
+      expect(odd.warnings).toEqual([
+        'Nothing could be compared for documents without a text in the field "title", which is the input "title".',
+      ]);
+    }
     expect(matches.map((match: { fields: unknown }) => match.fields)).toEqual([
       { auto_topic: 'kitchen' },
       { auto_topic: 'physics' },

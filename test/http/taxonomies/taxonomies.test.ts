@@ -333,6 +333,28 @@ describe('a run over what is there', () => {
     expect(library.embedded().length - before).toBe(5);
   });
 
+  it('says why documents got nothing: a field that they lack, or one that no reference has', async () => {
+    const library = await makeTopics(articles);
+    const done = new Set<string>();
+    await create(library, { input_mappings: [{ source: 'payload.txet', target: 'query' }] });
+    await runAll(library, done);
+    expect((await taxonomy(library)).last_run).toMatchObject({
+      status: 'COMPLETED',
+      enriched: 0,
+      warnings: [
+        'Nothing could be compared for documents without a text in the field "payload.txet", which is the input "query".',
+      ],
+    });
+    await create(library, {
+      taxonomy_name: 'other',
+      enrichment_fields: [{ source: 'payload.topicc', target: 'auto_other' }],
+    });
+    await runAll(library, done);
+    expect((await taxonomy(library, 'other')).last_run.warnings).toEqual([
+      'No document has the field "topicc".',
+    ]);
+  });
+
   it('is FAILED with a sentence when it cannot be done, and the task says so', async () => {
     const library = await makeTopics(articles);
     const id = await create(library);

@@ -25,7 +25,9 @@ describe('algorithms', () => {
   it('take every default, and refuse each parameter one step outside its range with the range', () => {
     for (const name of algorithmNames) {
       for (const [parameter, rule] of Object.entries(algorithmParameters[name]!)) {
-        const faults = (value: unknown) => algorithmFaults(name, { [parameter]: value }, at);
+        // The default of this one is above the least that the largest cluster may be.
+        const beside = parameter === 'max_cluster_size' ? { min_cluster_size: 2 } : {};
+        const faults = (value: unknown) => algorithmFaults(name, { ...beside, [parameter]: value }, at);
         expect(faults(rule.default)).toEqual([]);
         const wrong: unknown[] = ['no such value', [], {}];
         if (rule.type === 'integer' || rule.type === 'number') {
@@ -70,6 +72,22 @@ describe('algorithms', () => {
     expect(algorithmFaults('kmeans', { constructor: 1, toString: 2 }, at).map((fault) => fault.type)).toEqual(
       ['parameter_unknown', 'parameter_unknown'],
     );
+  });
+
+  it('are refused with a largest cluster that is smaller than the smallest, which no cluster could be', () => {
+    expect(algorithmFaults('hdbscan', { min_cluster_size: 10, max_cluster_size: 5 }, at)).toEqual([
+      {
+        type: 'parameter_wrong',
+        location: [...at.params, 'max_cluster_size'],
+        message: 'max_cluster_size must be at least min_cluster_size, 10, got 5',
+        fix: 'raise it, lower min_cluster_size, or leave it out',
+      },
+    ]);
+    // What is left out counts by its default.
+    expect(algorithmFaults('hdbscan', { max_cluster_size: 4 }, at)).toHaveLength(1);
+    expect(algorithmFaults('hdbscan', { max_cluster_size: 5 }, at)).toEqual([]);
+    expect(algorithmFaults('hdbscan', { min_cluster_size: 10, max_cluster_size: 10 }, at)).toEqual([]);
+    expect(algorithmFaults('hdbscan', { min_cluster_size: 10, max_cluster_size: null }, at)).toEqual([]);
   });
 
   it('name the parameter that is meant where it is known', () => {

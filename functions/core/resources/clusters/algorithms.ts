@@ -134,5 +134,25 @@ export function algorithmFaults(
       });
     }
   }
-  return faults;
+  return faults.length > 0 ? faults : contradictions(name, params, at.params);
+}
+
+/** Parameters that are right each by itself and wrong together. */
+function contradictions(
+  name: string,
+  params: Readonly<Record<string, unknown>>,
+  at: readonly (string | number)[],
+): FieldFault[] {
+  if (name !== 'hdbscan') return [];
+  const largest = params.max_cluster_size;
+  const smallest = params.min_cluster_size ?? algorithmParameters.hdbscan!.min_cluster_size!.default;
+  if (typeof largest !== 'number' || typeof smallest !== 'number' || largest >= smallest) return [];
+  return [
+    {
+      type: 'parameter_wrong',
+      location: [...at, 'max_cluster_size'],
+      message: `max_cluster_size must be at least min_cluster_size, ${smallest}, got ${largest}`,
+      fix: 'raise it, lower min_cluster_size, or leave it out',
+    },
+  ];
 }

@@ -43,7 +43,8 @@ export function cronFaults(cron: string, location: FieldFault['location'], after
   try {
     times = patternOf(cron).nextRuns(timesLookedAt, new Date(afterMs));
   } catch (error) {
-    return fault(`"${cron.slice(0, 80)}" cannot be read: ${String((error as Error).message).slice(0, 200)}`);
+    const why = String((error as Error).message).replace(/^CronPattern: /, '');
+    return fault(`"${cron.slice(0, 80)}" cannot be read: ${why.slice(0, 200)}`);
   }
   if (times.length === 0) return fault(`"${cron.slice(0, 80)}" names a time that never comes`);
   const near = times.some(

@@ -698,8 +698,8 @@ const labelTries = 5;
 const overridesMax = 200;
 
 /**
- * Gives clusters of a completed run names that count before all others, in this run and in the runs that follow; null
- * takes such a name away.
+ * Gives clusters of a completed run names that count before all others, in this run, in the newest one if documents
+ * have joined the same groups since, and in the runs that follow; null takes such a name away.
  *
  * @throws AppError cluster_not_found, cluster_run_not_found, cluster_run_wrong_state (no result yet), request_invalid
  *   (a cluster that the run does not have, two equal names), cluster_changed
@@ -725,14 +725,17 @@ export async function labelClusters(
     const state = await readState(ctx, cluster.id);
     if (!state)
       throw new AppError('cluster_not_found', { detail: `The cluster ${cluster.id} was deleted meanwhile.` });
-    const updated = isoTime(Math.max(now(ctx), Date.parse(run.updated_at) + 1));
+    const named = [run, ...(await joinedSince(ctx, run, state.completed_run_id))];
+    for (const other of named.slice(1)) checkLabels(groups, other, labels);
     try {
       await ctx.ports.table.write([
         definitionExists(ctx, cluster.id),
-        changeEndedRun(ctx, run, {
-          label_overrides: merged(run.label_overrides, labels),
-          updated_at: updated,
-        }),
+        ...named.map((one) =>
+          changeEndedRun(ctx, one, {
+            label_overrides: merged(one.label_overrides, labels),
+            updated_at: isoTime(Math.max(now(ctx), Date.parse(one.updated_at) + 1)),
+          }),
+        ),
         changeLabels(ctx, cluster.id, state, { label_overrides: merged(state.label_overrides, labels) }),
       ]);
       ctx.warnings.push('documents say the new names after the next run, or after POST .../enrich');
@@ -745,6 +748,21 @@ export async function labelClusters(
     detail: `The names of ${cluster.name} are being changed by others; try again.`,
     retryAfterSeconds: 1,
   });
+}
+
+/**
+ * The newest run, where it is another one whose documents joined the groups of this one: its groups are the same, and
+ * it is what documents are told from.
+ */
+async function joinedSince(
+  ctx: NsCtx,
+  run: StoredRun,
+  newestId: string | null | undefined,
+): Promise<StoredRun[]> {
+  if (!newestId || newestId === run.run_id) return [];
+  const newest = await findRun(ctx, run.cluster_id, newestId);
+  const isSame = newest?.mode === 'assign' && newest.base_run_id === (run.base_run_id ?? run.run_id);
+  return newest && isSame && newest.has_result ? [newest] : [];
 }
 
 function merged(

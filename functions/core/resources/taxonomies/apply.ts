@@ -185,7 +185,7 @@ export function sum(a: Totals, b: Totals): Totals {
  * Ids of documents that are not there (any more) are passed over.
  *
  * @param stop asked after each commit; true: enough for now
- * @returns `done`: how many of the ids, from the first, were dealt with
+ * @returns `done`: how many of the ids, from the first, were dealt with; `warnings`: each once
  */
 export async function applyTaxonomy(
   ctx: NsCtx,
@@ -193,8 +193,9 @@ export async function applyTaxonomy(
   collectionId: string,
   ids: readonly string[],
   stop: () => boolean,
-): Promise<{ readonly done: number; readonly totals: Totals }> {
+): Promise<{ readonly done: number; readonly totals: Totals; readonly warnings: readonly string[] }> {
   const { clock } = ctx.ports;
+  const warnings = new Set<string>();
   let totals = noTotals;
   let done = 0;
   const snapshot = await documentsSnapshot(ctx, collectionId);
@@ -207,7 +208,9 @@ export async function applyTaxonomy(
         .map((document_id) => ({ collection_id: collectionId, document_id }));
       const documents = (await getDocuments(ctx, refs)).filter((document) => document !== undefined);
       if (documents.length === 0) continue;
-      const { placements, failed } = await classifier.classify(documents, clock.now() + searchTimeMsMax);
+      const answer = await classifier.classify(documents, clock.now() + searchTimeMsMax);
+      const { placements, failed } = answer;
+      for (const warning of answer.warnings) warnings.add(warning);
       const time = isoTime(clock.now());
       for (const [n, document] of documents.entries()) {
         const change = changeFor(classifier, document, placements[n]!, snapshot, time);
@@ -217,7 +220,8 @@ export async function applyTaxonomy(
       totals = sum(totals, { processed: documents.length, enriched, changed: 0, failed });
     }
     // Deleted meanwhile: what it wrote may be on its way out, so nothing is added.
-    if (!(await taxonomyStore.find(ctx, classifier.taxonomy.id))) return { done: ids.length, totals };
+    if (!(await taxonomyStore.find(ctx, classifier.taxonomy.id)))
+      return { done: ids.length, totals, warnings: [...warnings] };
     if (changes.length > 0) {
       // What was written before a repetition is no change any more, so a repetition commits something else.
       const token = `taxonomy-${newId('event', clock, ctx.ports.random)}`;
@@ -227,5 +231,5 @@ export async function applyTaxonomy(
     done += block.length;
     if (stop()) break;
   }
-  return { done, totals };
+  return { done, totals, warnings: [...warnings] };
 }

@@ -102,14 +102,14 @@ export async function openCentroids(
     return {
       assignments: assignments.map((list) => withDeepestFields(list, config)),
       failed,
-      warnings: bare === 0 ? warnings : [...warnings, lackOf(bare, config)],
+      warnings: bare === 0 ? warnings : [...warnings, lackOf(config)],
     };
   };
 }
 
-function lackOf(documents: number, { input_mappings: [mapping] }: TaxonomyConfig): string {
+function lackOf({ input_mappings: [mapping] }: TaxonomyConfig): string {
   const text = mapping?.path ? `a text in "${mapping.path}"` : 'an input mapping to "text"';
-  return `${documents} of the documents have neither a vector of the feature nor ${text}, so there was nothing to compare.`;
+  return `Nothing could be compared for documents with neither a vector of the feature nor ${text}.`;
 }
 
 function vectorIn(inputs: Subject['inputs'], dims: number): Float32Array | undefined {

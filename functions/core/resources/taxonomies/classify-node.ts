@@ -22,7 +22,7 @@ import { decodeVector, vectorPlace } from './reviews.ts';
 import type { EnrichmentField, TaxonomyConfig } from './store.ts';
 import { bestMatch } from './store.ts';
 import type { Subject } from './subjects.ts';
-import { inputsOf, readField } from './subjects.ts';
+import { inputsOf, lackOfInputs, readField } from './subjects.ts';
 import { elect, isAccepted, round, weighFor } from './vote.ts';
 
 /** References that are looked at beyond those that vote, to find the next best class. */
@@ -122,6 +122,9 @@ export function openNode(
       extras,
     );
 
+  const askedBy = ({ fields, inputs }: Subject): JsonObject =>
+    inputs ?? inputsOf(fields ?? {}, node.input_mappings, inputSchema);
+
   const ask = (
     subjects: readonly Subject[],
     filters: readonly (Condition | undefined)[],
@@ -131,9 +134,9 @@ export function openNode(
     searchMany(
       {
         parameters,
-        queries: subjects.map(({ document_id, fields, inputs }, i) => ({
-          inputs: inputs ?? inputsOf(fields ?? {}, node.input_mappings, inputSchema),
-          ...(document_id === undefined ? {} : { exclude_ids: [document_id] }),
+        queries: subjects.map((subject, i) => ({
+          inputs: askedBy(subject),
+          ...(subject.document_id === undefined ? {} : { exclude_ids: [subject.document_id] }),
           ...(filters[i] ? { filter: filters[i] } : {}),
         })),
         filter,
@@ -201,6 +204,8 @@ export function openNode(
         failed += 1;
       });
       const { outcomes, warnings } = await ask(subjects, filters, port, deadlineMs);
+      const unmatched = subjects.filter((_, i) => outcomes[i]!.hits.length === 0);
+      const lacks = lackOfInputs(unmatched, unmatched.map(askedBy), node.input_mappings, inputSchema);
       const references = await toReferences(outcomes.map(({ hits }) => hits));
       const drafts = references.map((list) =>
         path ? draftPath(list, config, vote.mode === 'best' ? 1 : vote.top_k) : draftNode(list, resolved),
@@ -217,7 +222,7 @@ export function openNode(
       return {
         outcomes: drafts.map((draft) => draft?.finish((id) => fieldsOf.get(id), level)),
         failed,
-        warnings,
+        warnings: [...warnings, ...lacks],
       };
     },
     linkFilter(value) {

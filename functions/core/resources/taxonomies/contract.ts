@@ -205,6 +205,9 @@ export const TaxonomyRun = z
     changed: z.int().meta({ description: 'of these, documents that were written' }),
     failed: z.int().meta({ description: 'documents whose text the plugin refused' }),
     error: z.string().nullable(),
+    warnings: Warnings.meta({
+      description: 'why documents got nothing, such as a field that none of them has',
+    }),
     created_at: Timestamp,
     completed_at: Timestamp.nullable(),
   })
@@ -468,8 +471,16 @@ export const EvaluateTaxonomyBody = z
     target_precision: z.number().min(0).max(1).nullish(),
   })
   .superRefine((body, ctx) => {
-    if ((body.documents == null) === (body.collection_id == null))
-      missing(ctx, ['documents'], 'either labelled documents, or collection_id and label_field');
+    if (body.documents == null && body.collection_id == null)
+      missing(ctx, ['documents'], 'labelled documents, or collection_id and label_field');
+    if (body.documents != null && body.collection_id != null) {
+      ctx.addIssue({
+        code: 'custom',
+        path: ['documents'],
+        message: 'examples are named in two ways, here and by collection_id',
+        params: { fix: 'send either documents, or collection_id and label_field' },
+      });
+    }
     if (body.collection_id != null && body.label_field == null)
       missing(ctx, ['label_field'], 'the field with the right value');
     if (body.objective === 'precision' && body.target_precision == null)

@@ -43,7 +43,7 @@ export async function enrichHits(ctx: NsCtx, request: EnrichRequest): Promise<re
   const classifier = await openClassifier(ctx, taxonomy).catch((error: unknown) => {
     throw isAppError(error, 'taxonomy_invalid') ? unsuitable(error.detail) : error;
   });
-  const { placements } = await classifier.classify(
+  const { placements, warnings } = await classifier.classify(
     request.documents.map((document) => ({
       document_id: document.document_id,
       collection_id: document.collection_id,
@@ -53,6 +53,8 @@ export async function enrichHits(ctx: NsCtx, request: EnrichRequest): Promise<re
     })),
     request.deadline_ms,
   );
+  // The run of the retriever shows the warnings of its request beside its own.
+  ctx.warnings.push(...warnings.filter((warning) => !ctx.warnings.includes(warning)));
   const isWanted = (field: string) => !request.fields || request.fields.includes(field);
   return placements.map((placement): EnrichedDocument => {
     const { min_score } = request;

@@ -86,6 +86,30 @@ function predictionOf(placement: Placement, target: string): Pick<Judged, 'predi
   return predicted === null ? { predicted: null, score: null } : { predicted, score: own!.score };
 }
 
+/** Examples that can say nothing, mostly because of a misspelt field or value: the figures alone do not show it. */
+function doubts(
+  body: Body,
+  expected: readonly (string | null)[],
+  placements: readonly Placement[],
+  target: string,
+): string[] {
+  if (expected.length === 0) return ['There are no examples, so there is nothing to measure.'];
+  const wanted = new Set(expected.filter((value) => value !== null));
+  if (wanted.size === 0) {
+    return [
+      body.documents
+        ? 'No example has an expected value, so all of them count as out of scope and nothing can be right.'
+        : `No document that was looked at has the field ${JSON.stringify(body.label_field)}, so all of them count as out of scope and nothing can be right.`,
+    ];
+  }
+  const seen = new Set(placements.map((placement) => predictionOf(placement, target).predicted));
+  return [...wanted].some((value) => seen.has(value)) || !placements.some((one) => one.assignments.length > 0)
+    ? []
+    : [
+        `None of the expected values is one that was predicted as ${JSON.stringify(target)}; are they spelt as the references spell them?`,
+      ];
+}
+
 /**
  * @throws AppError taxonomy_not_found, taxonomy_version_not_found, taxonomy_invalid, collection_not_found,
  *   request_invalid, and what a search throws
@@ -116,6 +140,7 @@ export async function evaluateTaxonomy(
   const classifier = await openClassifier(ctx, taxonomy, { version: chosen, evaluating: true });
   const { placements, failed, warnings } = await classifier.classify(subjects, deadlineMs);
   ctx.warnings.push(...warnings);
+  ctx.warnings.push(...doubts(body, expected, placements, target));
   const judged = placements.map(
     (placement, i): Judged => ({
       expected: expected[i]!,

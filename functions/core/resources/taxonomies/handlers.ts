@@ -42,6 +42,7 @@ function toRun(run: StoredRun): TaxonomyRun {
     changed: run.changed,
     failed: run.failed,
     error: run.error_message,
+    ...(run.warnings ? { warnings: [...run.warnings] } : {}),
     created_at: run.created_at,
     completed_at: run.completed_at,
   };

@@ -209,6 +209,8 @@ export interface StoredRun extends Totals {
   readonly filters?: string | null;
   readonly status: RunStatus;
   readonly error_message: string | null;
+  /** Why documents got nothing, where that is likely a mistake of the definition. */
+  readonly warnings?: readonly string[];
   readonly request_id: string;
   readonly created_at: string;
   readonly updated_at: string;
@@ -279,7 +281,7 @@ export async function findLastRuns(
 export async function updateRun(
   ctx: NsCtx,
   job: Pick<TaxonomyJob, 'taxonomy_id' | 'run_id'>,
-  changes: Partial<Totals & Pick<StoredRun, 'status' | 'error_message' | 'completed_at'>>,
+  changes: Partial<Totals & Pick<StoredRun, 'status' | 'error_message' | 'completed_at' | 'warnings'>>,
 ): Promise<void> {
   const ends =
     changes.status !== undefined && changes.status !== 'PENDING' && changes.status !== 'PROCESSING';

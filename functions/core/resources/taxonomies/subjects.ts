@@ -39,6 +39,40 @@ export function clip(text: string): string {
     .replace(/\uFFFD+$/u, '');
 }
 
+/**
+ * Which inputs subjects without any match lack, and where those would have come from: mostly a misspelt field.
+ *
+ * @param given what each of them was searched by
+ * @returns a warning for each input that some of them lack; without their number, so that searches that make up one
+ *   piece of work all say the same
+ */
+export function lackOfInputs(
+  subjects: readonly Subject[],
+  given: readonly JsonObject[],
+  mappings: readonly InputMapping[],
+  schema: InputSchema,
+): string[] {
+  return mappings.flatMap(({ input_key, source_type, path }) => {
+    const ofText = ['string', 'text'].includes(schema[input_key]?.type ?? '');
+    const lacking = subjects.filter((_, i) => {
+      const value = given[i]![input_key] ?? null;
+      return ofText ? typeof value !== 'string' || value.trim() === '' : value === null;
+    });
+    const isDocument = ({ inputs }: Subject) => !inputs;
+    const name = JSON.stringify(input_key);
+    return [
+      ...(lacking.some(isDocument) && source_type === 'payload'
+        ? [
+            `Nothing could be compared for documents without ${ofText ? 'a text in ' : ''}the field ${JSON.stringify(path)}, which is the input ${name}.`,
+          ]
+        : []),
+      ...(!lacking.every(isDocument)
+        ? [`Nothing could be compared: the inputs lack ${ofText ? 'a text for ' : ''}${name}.`]
+        : []),
+    ];
+  });
+}
+
 /** The retriever's inputs of one document; what the document does not have is left out. */
 export function inputsOf(
   fields: JsonObject,

@@ -86,6 +86,9 @@ export async function admitRun(ctx: NsCtx, job: TaxonomyJob): Promise<boolean> {
   return false;
 }
 
+/** Warnings that a run keeps. */
+const warningsMax = 10;
+
 /** A turn ends here, so that a last commit of 2,000 documents still fits into the Lambda's time. */
 const turnMs = 120_000;
 
@@ -142,8 +145,8 @@ async function runTurn(ctx: NsCtx, job: TaxonomyJob, cursor: RunCursor | null): 
   const all = await documentsOf(ctx, run);
   const ids = cursor === null ? all : all.filter((id) => id > cursor.after);
   const stop = () => clock.now() - startedMs > turnMs;
-  const { done, totals } = removes
-    ? await removeEnrichments(ctx, job.taxonomy_id, job.collection_id, ids, stop)
+  const { done, totals, warnings } = removes
+    ? { ...(await removeEnrichments(ctx, job.taxonomy_id, job.collection_id, ids, stop)), warnings: [] }
     : await applyTaxonomy(
         ctx,
         await openClassifier(ctx, taxonomy!, { keeps: true }),
@@ -154,7 +157,11 @@ async function runTurn(ctx: NsCtx, job: TaxonomyJob, cursor: RunCursor | null): 
   crash('taxonomy.run.after_apply');
   const sofar = sum(before, totals);
   const next = done < ids.length ? { after: ids[done - 1]!, totals: sofar } : null;
-  await updateRun(ctx, job, sofar);
+  const known = new Set([...(run.warnings ?? []), ...warnings]);
+  await updateRun(ctx, job, {
+    ...sofar,
+    ...(known.size > 0 ? { warnings: [...known].slice(0, warningsMax) } : {}),
+  });
   return { cursor: next, totals: sofar, superseded: false };
 }
 
