@@ -4,9 +4,11 @@ export interface CsvRecord {
   /** In which line of the file it begins, from 1. */
   readonly line: number;
   readonly cells: readonly string[];
+  /** In which line a quote was opened that nothing closes: it took everything up to the end. */
+  readonly openQuoteLine?: number;
 }
 
-/** Records in their order; empty lines are left out. An open quote takes everything up to the end. */
+/** Records in their order; empty lines are left out. */
 export function parseCsv(text: string, separator = ','): CsvRecord[] {
   const records: CsvRecord[] = [];
   let cells: string[] = [];
@@ -14,6 +16,7 @@ export function parseCsv(text: string, separator = ','): CsvRecord[] {
   let isQuoted = false;
   let line = 1;
   let began = 1;
+  let quotedAt = 1;
   const endCell = () => {
     cells.push(cell);
     cell = '';
@@ -21,7 +24,7 @@ export function parseCsv(text: string, separator = ','): CsvRecord[] {
   const endRecord = () => {
     if (cells.length > 0 || cell !== '') {
       endCell();
-      records.push({ line: began, cells });
+      records.push({ line: began, cells, ...(isQuoted ? { openQuoteLine: quotedAt } : {}) });
     }
     cells = [];
     began = line;
@@ -35,8 +38,10 @@ export function parseCsv(text: string, separator = ','): CsvRecord[] {
         cell += '"';
         i++;
       } else isQuoted = false;
-    } else if (c === '"' && cell === '') isQuoted = true;
-    else if (c === separator) endCell();
+    } else if (c === '"' && cell === '') {
+      isQuoted = true;
+      quotedAt = line;
+    } else if (c === separator) endCell();
     else if (c === '\n') endRecord();
     else if (c !== '\r' || text[i + 1] !== '\n') cell += c;
   }

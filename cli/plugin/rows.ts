@@ -1,8 +1,9 @@
 // Reads rows for `granary plugin test` from JSON lines, CSV or the command line, as a batch would make them of objects.
 import { readFileSync, statSync } from 'node:fs';
-import { dirname, extname, resolve } from 'node:path';
+import { basename, dirname, extname, resolve } from 'node:path';
 import { CliError } from '../errors.ts';
 import { parseCsv } from './csv.ts';
+import { block, count, cut } from './words.ts';
 
 /** One row of a plugin's table. */
 export interface TestRow {
@@ -20,7 +21,7 @@ export interface TestRow {
 }
 
 /** Properties of these names hold paths of files. */
-const fileProperties: ReadonlySet<string> = new Set([
+export const fileProperties: ReadonlySet<string> = new Set([
   'image',
   'audio',
   'video',
@@ -67,6 +68,7 @@ export interface ReadRows {
   readonly isCut: boolean;
 }
 
+const pathCharsMax = 1024;
 const dataBytesMax = 256 * 1024 * 1024;
 
 /**
@@ -80,6 +82,12 @@ const dataBytesMax = 256 * 1024 * 1024;
  */
 export function readRows(file: string, properties: readonly string[], options: RowOptions): ReadRows {
   const ending = extname(file).toLowerCase();
+  const fileType = typeOf(mimeTypes[ending] ?? '');
+  if (fileType !== 'document')
+    throw new CliError(
+      'usage',
+      `${file} is a file for a row; list such files in a .jsonl: {"${fileType}": ${JSON.stringify(basename(file))}}`,
+    );
   let text: string;
   try {
     const { size } = statSync(file);
@@ -93,6 +101,8 @@ export function readRows(file: string, properties: readonly string[], options: R
     if (error instanceof CliError) throw error;
     throw new CliError('usage', `${file} cannot be read: ${(error as Error).message}`);
   }
+  if (text.includes('\0'))
+    throw new CliError('usage', `${file} holds no text: it has NUL characters. Rows are read from UTF-8`);
   if (ending === '.csv' || ending === '.tsv')
     return fromCsv(file, text, ending === '.tsv' ? '\t' : ',', properties, options);
   if (['.jsonl', '.ndjson', '.json'].includes(ending)) return fromJson(file, text, properties, options);
@@ -157,13 +167,25 @@ function fromCsv(
   const records = parseCsv(text, separator);
   const [head, ...rest] = records;
   if (head === undefined) throw new CliError('usage', `${file} is empty`);
+  const openQuoteLine = records.at(-1)?.openQuoteLine;
+  if (openQuoteLine !== undefined)
+    throw new CliError('usage', `${file}, line ${openQuoteLine} opens a quote that is never closed`);
+  const [only = ''] = head.cells;
+  if (head.cells.length === 1 && /[,;\t|]/.test(only))
+    throw new CliError(
+      'usage',
+      `${file} is one column, "${cut(block(only), 80)}": cells are separated by ${separator === ',' ? 'commas (by tabs in a .tsv)' : 'tabs'}`,
+    );
+  const twice = head.cells.find((name, i) => head.cells.indexOf(name) < i);
+  if (twice !== undefined)
+    throw new CliError('usage', `${file}, line ${head.line} names the column "${cut(twice, 80)}" twice`);
   return collect(
     (function* () {
       for (const { line, cells } of rest) {
         if (cells.length !== head.cells.length)
           throw new CliError(
             'usage',
-            `${file}, line ${line} has ${cells.length} cells; the head has ${head.cells.length}`,
+            `${file}, line ${line} has ${count(cells.length, 'cell')}; the head has ${head.cells.length}`,
           );
         const record = Object.fromEntries(head.cells.map((name, i) => [name, cells[i]]));
         yield rowsOfRecord(file, `line ${line}`, record, properties, options.column);
@@ -214,6 +236,11 @@ function rowOf(file: string, origin: string, name: string, value: unknown): Test
   if (path === undefined) return textRow(origin, name, value);
   if (typeof path !== 'string')
     throw new CliError('usage', `${file}, ${origin}, ${name}: ${JSON.stringify(path)} is no path of a file`);
+  if (/^(data|https?):/i.test(path) || path.length > pathCharsMax)
+    throw new CliError(
+      'usage',
+      `${file}, ${origin}, ${name}: expected the path of a file here, got ${JSON.stringify(cut(path, 60))}. Save the content and name its file`,
+    );
   const whole = resolve(dirname(file), path);
   let bytes: number;
   try {

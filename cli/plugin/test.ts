@@ -5,7 +5,7 @@ import { CliError } from '../errors.ts';
 import { type Output, table } from '../output.ts';
 import { type CheckedPlugin, checkPlugin, findingLines, showWarnings } from './check.ts';
 import { askPython, findPython, functionFolder } from './python.ts';
-import { readRows, rowsOfTexts, type TestRow } from './rows.ts';
+import { fileProperties, readRows, rowsOfTexts, type TestRow } from './rows.ts';
 import { nameOf, type PythonOptions } from './validate.ts';
 import { pluginId } from './wire.ts';
 import { block, count, cut, indented, shown } from './words.ts';
@@ -220,7 +220,7 @@ export async function testCommand(
 function reportAnswer(output: Output, plugin: CheckedPlugin, reply: Reply): void {
   output.result({ plugin_id: pluginId(plugin), ...reply, error: reply.error ?? null }, [
     ...(reply.error ? [] : [cut(JSON.stringify(reply.answer) ?? 'null', 2000)]),
-    ...replyLines(reply, 'realtime: ', []),
+    ...replyLines(reply, 'realtime: ', [], 0),
   ]);
   if (reply.error)
     throw new CliError('faulty', `${nameOf(plugin)} failed: ${block(reply.error.message)}`, {
@@ -316,7 +316,7 @@ function report(
   if (batch.dropped && batch.dropped.length > 0)
     lines.push(`no output of ${batch.dropped.length === 1 ? 'row' : 'rows'} ${batch.dropped.join(', ')}`);
   for (const [i, reply] of replies.entries())
-    lines.push(...replyLines(reply, i === 0 ? '' : 'realtime: ', read.rows));
+    lines.push(...replyLines(reply, i === 0 ? '' : 'realtime: ', read.rows, options.show));
   output.result(
     {
       plugin_id: pluginId(plugin),
@@ -348,6 +348,7 @@ function report(
     },
     lines,
   );
+  adviseOnFiles(output, plugin, read.rows, outputs);
   const error = replies.find((reply) => reply.error)?.error;
   if (error)
     throw new CliError('faulty', `${nameOf(plugin)} could not be run: ${block(error.message)}`, {
@@ -361,6 +362,25 @@ function report(
         'faulty',
         `realtime.py and the batch steps disagree on ${name}: a cosine of ${least.toFixed(3)}. Queries would not find their documents`,
       );
+}
+
+const isBlank = (data: unknown) =>
+  data === null || data === undefined || (typeof data === 'string' && data.trim() === '');
+
+/** The runner says that no row has a vector; what it cannot know is how rows are written here. */
+function adviseOnFiles(
+  output: Output,
+  plugin: CheckedPlugin,
+  rows: readonly TestRow[],
+  outputs: readonly TestOutput[],
+): void {
+  const withContent = outputs.filter(({ row }) => !isBlank(rows[row]?.data));
+  if (withContent.length === 0 || withContent.some((one) => [...one.vectors.values()].some(Boolean))) return;
+  const property = propertiesOf(plugin).find((name) => fileProperties.has(name));
+  if (property !== undefined && rows.every(({ file }) => file === undefined))
+    output.warn(
+      `the plugin was given texts and made no vector; its rows are files, given by their paths: {"${property}": "a.png"}`,
+    );
 }
 
 function jsonOutput({ row, columns, vectors }: TestOutput) {
@@ -432,7 +452,7 @@ function featureLines(
   ];
 }
 
-function replyLines(reply: Reply, who: string, rows: readonly TestRow[]): string[] {
+function replyLines(reply: Reply, who: string, rows: readonly TestRow[], failuresShown: number): string[] {
   const { timings } = reply;
   const ms = (value: number | undefined) => `${(value ?? 0).toFixed(1)} ms`;
   const lines = [
@@ -442,10 +462,13 @@ function replyLines(reply: Reply, who: string, rows: readonly TestRow[]): string
   ];
   for (const warning of reply.warnings ?? []) lines.push(`${who}warning: ${cut(block(warning), 1000)}`);
   if (reply.error?.traceback) lines.push(...indented(reply.error.traceback, '  '));
-  for (const { row, code, message, traceback } of reply.failures ?? []) {
+  const failures = reply.failures ?? [];
+  for (const { row, code, message, traceback } of failures.slice(0, failuresShown)) {
     lines.push('', `${who}row ${row} (${rows[row]?.origin}): ${code}: ${block(message)}`);
     if (traceback) lines.push(...indented(traceback, '    '));
   }
+  if (failures.length > failuresShown)
+    lines.push('', `${who}... ${count(failures.length - failuresShown, 'further failed row')} (--show)`);
   if (reply.logs.trim() !== '')
     lines.push('', `${who}printed by the plugin:`, ...indented(reply.logs, '  | '));
   return lines;

@@ -38,7 +38,7 @@ def describe(fault: BaseException, folder: str) -> str:
         return str(fault)
     try:
         frames = _frames(fault.__traceback__, folder)
-        return _headline(fault) + (f" ({_line(frames[-1], folder)})" if frames else "")
+        return _headline(fault) + (f" ({_line(frames[-1], folder)})" if frames else "") + _remedy(fault)
     except BaseException:
         # Short of memory, or the plugin has patched what is used here.
         return _name(fault)
@@ -53,7 +53,7 @@ def describe_load(fault: BaseException, folder: str) -> str:
         if isinstance(fault, SyntaxError) and fault.filename and fault.filename.startswith(folder):
             frames.append(f"{_short(fault.filename, folder)}:{fault.lineno}")
         way = " <- ".join(reversed(frames[-LOAD_LINES:]))
-        return _headline(fault) + (f" ({way})" if way else "")
+        return _headline(fault) + (f" ({way})" if way else "") + _remedy(fault)
     except BaseException:
         return _name(fault)
 
@@ -114,6 +114,16 @@ def _headline(fault: BaseException) -> str:
         # The error's own __str__ is the plugin's code too.
         text = f"(its text cannot be made: {_name(inner)})"
     return f"{_name(fault)}: {text[:TEXT_CHARS_MAX]}" if text else _name(fault)
+
+
+def _remedy(fault: BaseException) -> str:
+    """What to do about a fault that says nothing of it itself."""
+    if type(fault) is not ModuleNotFoundError:
+        return ""
+    return (
+        "; what the runtime lacks goes under vendor/: once manifest.py names the package in dependencies, validation"
+        " says by which command"
+    )
 
 
 def _name(fault: BaseException) -> str:

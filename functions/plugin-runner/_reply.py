@@ -131,6 +131,11 @@ def assemble(
     outputs.sort(key=lambda o: (row_order[o["row"]], o["ordinal"]))
     failed.sort(key=lambda f: row_order[f[0]])
     answered = {o["row"] for o in outputs} | {f[0] for f in failed}
+    if outputs and features and not any(counts):
+        # Each may have its reason. All of them mostly got what the plugin does not read: texts instead of files.
+        many = f"none of {len(outputs)} outputs has a vector, so no search finds them"
+        one = "the one output has no vector, so no search finds it"
+        warnings = {many if len(outputs) > 1 else one: None, **warnings}
     return {
         "outputs": outputs,
         "dropped": [row for row in row_order if row not in answered],

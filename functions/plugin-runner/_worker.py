@@ -91,7 +91,10 @@ class _Worker:
                 self.mask = Mask({})
                 del message
 
-    def send(self, message: list[bytes]) -> None:
+    def send(self, message: list[bytes], last: bool = True) -> None:
+        """``last``: who reads it may take the call for over, so its secrets go first."""
+        if last:
+            self.secrets.close()
         if os.getpid() != self.pid:
             # The plugin forked and its child came back out of the plugin's code. It must not speak in our
             # name.
@@ -119,8 +122,9 @@ class _Worker:
         except BaseException as fault:
             self.send(_wire.encode({"fatal": self.fatal(fault, self.plugin.folder)}))
             return
-        self.send(_wire.encode({"ready": True, "python_warnings": self.heeded.take()}))
         features = [(name, dims) for name, dims in message["features"]]
+        left = len(message["frames"])
+        self.send(_wire.encode({"ready": True, "python_warnings": self.heeded.take()}), last=left == 0)
         for start, stop in message["frames"]:
             began = time.process_time()
             try:
@@ -140,7 +144,8 @@ class _Worker:
                         "python_warnings": self.heeded.take(),
                     }
                 )
-            self.send(answer)
+            left -= 1
+            self.send(answer, last=left == 0)
 
     def answer(self, message: dict) -> None:
         began = time.process_time()

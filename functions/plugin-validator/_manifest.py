@@ -59,6 +59,11 @@ KNOWN = (
     "metadata",
 )
 OPTIONAL = tuple(key for key in KNOWN if key not in NEEDED and key != "metadata")
+OTHER_NAMES = {
+    "feature_extractor_name": ("name", "plugin_name", "extractor_name"),
+    "version": ("plugin_version", "__version__"),
+}
+"""What people write for a needed key, too far from it in spelling."""
 NAME_CHARS_MAX = 64
 COMPARED_MAX = 200
 """Comparing spellings is slow, and a manifest may assign tens of thousands of names."""
@@ -253,7 +258,8 @@ class _Manifest:
     def _missing(self, key: str, fix: str) -> None:
         if key in self.unread or "metadata" in self.unread:
             return
-        near = difflib.get_close_matches(key, self._strangers(), 1, 0.75)
+        other = [name for name in OTHER_NAMES.get(key, ()) if name in self.names]
+        near = difflib.get_close_matches(key, self._strangers(), 1, 0.75) or other
         hint = f' (did you mean this by "{near[0]}"?)' if near else ""
         where = self.source.at(self.names[near[0]].node) if near else [self.source.path, 1, 1]
         self.findings.error("missing_key", where, f"{key} is missing{hint}", fix)

@@ -255,6 +255,26 @@ describe('test', () => {
     expect(ended.out).toMatch(/^printed by the plugin:\n {2}\| looking at \d rows$/m);
   });
 
+  it('prints the first failures alone where many rows fail, and says how many there are', async () => {
+    const dir = await plugin({ 'manifest.py': small, 'pipeline.py': step('raise ValueError("no good")') });
+    const texts = ['a', 'b', 'c', 'd'].flatMap((text) => ['--text', text]);
+    const ended = await cli('test', dir, ...texts, '--show', '2');
+    expect(ended).toMatchObject({ code: 1, err: expect.stringMatching(/^error: 4 rows of 4 failed$/m) });
+    expect(ended.out.match(/^row \d /gm)).toEqual(['row 0 ', 'row 1 ']);
+    expect(ended.out).toContain('... 2 further failed rows (--show)');
+  });
+
+  it('says that rows without a vector are found by no search, and how files are given where it takes files', async () => {
+    const none = step('rows["wordy_v1_embedding"] = None');
+    const said = await cli('test', await plugin({ 'pipeline.py': none }), '--text', 'bread');
+    expect(said).toMatchObject({ code: 0, err: '' });
+    expect(said.out).toContain('warning: the one output has no vector, so no search finds it');
+    await cli('init', 'pics', '--template', 'image', '--dir', at('pics'));
+    expect((await cli('test', at('pics'), '--text', 'a.png')).err).toContain(
+      'its rows are files, given by their paths: {"image": "a.png"}',
+    );
+  });
+
   it('lets no control sequence of the plugin or its data through, on a terminal or in JSON', async () => {
     const evil = 'red \\u001b[31m bell \\u0007 back \\r over \\u009b2J wide \\u202e end';
     const dir = await plugin({

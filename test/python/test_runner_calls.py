@@ -115,6 +115,37 @@ def test_secrets_are_gone_when_the_call_is_over_and_never_in_the_environment(run
     assert "was not given" in (worker._scratch / "seen").read_text()
 
 
+@pytest.mark.parametrize(
+    ("operation", "held"),
+    [
+        ({"op": "run", "frames": [[0, 1], [1, 2]]}, [["A"], ["A"], []]),
+        ({"op": "run", "frames": []}, [[]]),
+        ({"op": "run", "frames": [[0, 1]], "parameters": "unfit"}, [[]]),
+        ({"op": "answer", "inputs": {}}, [[]]),
+        ({"op": "load", "folder": "/nowhere", "package": "p"}, [[]]),
+    ],
+    ids=["rows", "no rows", "steps that cannot be built", "a question", "a plugin that is not there"],
+)
+def test_secrets_are_gone_before_the_last_answer_of_a_call_can_be_read(monkeypatch, operation, held):
+    module = load_function("plugin-runner", "_worker")._worker
+    worker = module._Worker(-1, -1, {}, None)
+
+    def build(message):
+        if message["parameters"] == "unfit":
+            raise ValueError("unfit")
+
+    found = []
+    monkeypatch.setattr(module._wire, "write_blocking", lambda fd, message: found.append(list(worker.secrets.list())))
+    monkeypatch.setattr(worker, "build", build)
+    monkeypatch.setattr(worker.heeded, "begin", lambda folder: None)
+    worker.plugin = type("Loaded", (), {"folder": "/nowhere"})()
+    worker.secrets.open({"A": "one"})
+    common = {"parameters": {}, "realtime": False, "features": []}
+    getattr(worker, operation["op"])({**common, **operation})
+    worker.loop.close()
+    assert found == held
+
+
 def test_values_of_secrets_are_masked_in_everything_that_is_said_about_a_call(runner):
     blabs = """
     import base64, json, sys, urllib.parse, warnings

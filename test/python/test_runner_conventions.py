@@ -397,6 +397,22 @@ def test_a_row_with_content_for_which_no_step_wrote_the_column_is_a_failure_and_
     assert by_row(reply, "v") == {1: [None], 2: [None]}
 
 
+def test_outputs_without_any_vector_are_warned_of_and_single_ones_are_not(runner):
+    some = "[[1.0, 2.0] if t == 'has' else None for t in batch['data']]"
+    text = f"""
+        def build_steps():
+            def step(batch):
+                batch["v"] = {some}
+                return batch
+            return {{"steps": [step]}}
+    """
+    plugin = runner.publish({"pipeline.py": pipeline(text)}, "p_1_0_0")
+    assert runner(plugin, ["has", "has not"])["warnings"] == []
+    assert runner(plugin, ["has not", "nor this"])["warnings"] == [
+        "none of 2 outputs has a vector, so no search finds them"
+    ]
+
+
 def test_one_of_two_features_may_be_missing(runner):
     features = [{"name": "v", "dims": 2}, {"name": "w", "dims": 3}]
     body = "batch['w'] = [[1.0, 2.0, 3.0], None]\nreturn batch"
@@ -465,6 +481,11 @@ def test_parameters_reach_the_plugin_by_attribute_and_by_key(runner):
 LOAD_FAULTS = {
     "syntax error": ("def build_steps(:", "pipeline.py:1"),
     "import error": ("import nothing_of_that_name", "ModuleNotFoundError"),
+    "a package that is not there": ("import torch_of_tomorrow", "(pipeline.py:1 in <module>); what the runtime lacks"),
+    "a package that is not there, far below": (
+        "import importlib\nimportlib.import_module('torch_of_tomorrow')",
+        "goes under vendor/",
+    ),
     "sys.exit at import": ("import sys\nsys.exit(3)", "SystemExit: 3 (pipeline.py:2"),
     "os._exit at import": ("import os\nos._exit(3)", "exit code 3"),
     "error in build_steps": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import textwrap
 
 import pytest
@@ -176,7 +177,7 @@ def test_a_good_manifest_is_read_and_normalised(text, changes):
 
 
 REFUSED = {
-    "no name": (GOOD.replace("feature_extractor_name", "name"), ["missing_key"], 1, 1),
+    "no name": (GOOD.replace("feature_extractor_name", "name"), ["missing_key"], 1, 8),
     "another name than the upload's": (GOOD.replace("my_plugin", "other"), ["name_mismatch"], 1, 26),
     "a name too short": (GOOD.replace("my_plugin", "ab"), ["bad_name"], 1, 26),
     "a name with a line end": (GOOD.replace("my_plugin", "my_plugin\\n"), ["bad_name"], 1, 26),
@@ -352,6 +353,22 @@ def test_a_wrong_feature_key_is_named_with_the_key_to_use(wrong, right):
     assert error["message"] == f'features[0]: unknown key "{wrong}"; use "{right}"'
     assert error["fix"] == f'rename "{wrong}" to "{right}"'
     assert error["location"] == ["manifest.py", 3, GOOD.splitlines()[2].index(f'"{right}"') + 1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("name", "feature_extractor_name"),
+        ("plugin_name", "feature_extractor_name"),
+        ("feature_extractor", "feature_extractor_name"),
+        ("plugin_version", "version"),
+        ("feature", "features"),
+    ],
+)
+def test_a_needed_key_that_has_another_name_is_pointed_out(wrong, right):
+    answer = manifest(re.sub(rf"^{right} =", f"{wrong} =", GOOD, flags=re.M))
+    (error,) = [one for one in answer["errors"] if one["type"] == "missing_key"]
+    assert f'{right} is missing (did you mean this by "{wrong}"?)' in error["message"]
 
 
 def test_all_faults_are_reported_at_once():

@@ -411,6 +411,7 @@ export const routes = {
     rate: 'compute',
     body: RetryBody,
     bodyOptional: true,
+    example: { body: { retry_mode: 'transient_only' } },
     reply: Batch,
     errors: [
       ...notFound,
