@@ -153,7 +153,9 @@ export class Client {
     } catch (error) {
       throw new CliError(
         'unreachable',
-        `${url} cannot be reached: ${whyUnreachable(error)}. Is this the URL of the service?`,
+        `${url} cannot be reached: ${whyUnreachable(error)}. ${
+          this.isLocal ? 'Is the stack running? "npm start" starts it.' : 'Is this the URL of the service?'
+        }`,
         { cause: error },
       );
     }
@@ -184,7 +186,12 @@ export class Client {
       validation_errors = [],
     } = error.details ?? {};
     const id = request_id ?? requestId;
-    const end = new CliError(exitOf(answer.status), error.message, {
+    // A key was sent; what the service says is for those who sent none.
+    const message =
+      answer.status === 401
+        ? `${url} did not accept the API key. Check GRANARY_API_KEY, --key or the profile; "npm run keys:create" makes a key.`
+        : error.message;
+    const end = new CliError(exitOf(answer.status), message, {
       ...(id === undefined ? {} : { requestId: id }),
       ...(code === undefined ? {} : { code }),
       faults: [
