@@ -61,15 +61,15 @@ async function gallery(pictures: readonly Buffer[], settings?: { readonly allowL
     const rows = event.rows as unknown as Row[];
     if (event.operation === 'embed')
       queries.push({ rows, realtime: (event as unknown as { realtime: boolean }).realtime });
-    const vectors = await Promise.all(
-      rows.map(async (row) => [...(await bytesOf(row)).subarray(8, 12)].map((byte) => byte / 255)),
-    );
+    const read = await Promise.all(rows.map(bytesOf));
+    // What is no picture has no vector.
+    const vectors = read.map((bytes) => Array.from({ length: 4 }, (_, i) => (bytes[8 + i] ?? 0) / 255));
     return {
       outputs: rows.map(({ row }, i) => ({
         row,
         ordinal: 0,
         columns: {},
-        features: { pixels_embedding: i },
+        features: { pixels_embedding: read[i]!.length < 12 ? null : i },
       })),
       dropped: [],
       failures: [],
@@ -322,6 +322,13 @@ describe('what cannot be searched with', () => {
     if (type === 'query_content_invalid' && value.length > 25)
       expect(`${messageOf(reply).message} ${messageOf(reply).fix}`).toMatch(/base64/);
     expect(queries).toEqual([]);
+  });
+
+  it('a text, where the plugin makes no vector of texts: the answer says how a file is given', async () => {
+    const { search } = await gallery(pictures);
+    const reply = await search('a cat');
+    expect(faults(reply)).toEqual(['body.stages.0.config.parameters.searches.0.query: query_without_vector']);
+    expect(reply.body.error.message).toContain('{"input_mode": "content", "value": "<base64 or URL>"}');
   });
 
   it('a number, and a media type that is none, are refused when they come in by an input', async () => {

@@ -201,8 +201,12 @@ export async function searchAll(
       const vector = 'vector' in query ? query.vector : vectors.get(feature_uri)?.get(embedKey(query));
       const path = [...ctx.path, 'searches', prepared.index, 'query'];
       if (!vector) {
+        const files =
+          feature.made_of === 'text'
+            ? ''
+            : '; it reads files, which a query gives as {"input_mode": "content", "value": "<base64 or URL>"}';
         run.faults.push(
-          needFault('query_without_vector', path, 'the extractor makes no vector of this query'),
+          needFault('query_without_vector', path, `the extractor makes no vector of this query${files}`),
         );
       } else if (vector.length !== feature.dims) {
         const message = `the query vector has ${vector.length} numbers, ${feature_uri} has ${feature.dims}`;
