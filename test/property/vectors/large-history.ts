@@ -109,9 +109,10 @@ interface Known {
 type Model = Map<string, Known>;
 
 /** Rounds to the nearest bfloat16, which has 8 significant bits, by arithmetic; ties to the even one. */
-function rounded(value: number): number {
+export function rounded(value: number): number {
   if (value === 0) return value;
-  let place = 2 ** Math.max(-126, Math.floor(Math.log2(Math.abs(value))) + 1) / 256;
+  // The smallest step is 2 ** -133, that of numbers too small for an exponent of their own.
+  let place = 2 ** Math.max(-125, Math.floor(Math.log2(Math.abs(value))) + 1) / 256;
   if (Math.abs(value) / place < 128 && place > 2 ** -133) place /= 2;
   const steps = value / place;
   const down = Math.floor(steps);
