@@ -5,7 +5,7 @@ import type { Job } from '../../events.ts';
 import { dueAttributes } from '../../store/keys.ts';
 import type { Attribute, Item } from '../../store/table.ts';
 import { queryAll } from '../../store/table.ts';
-import type { BatchUpgrade } from './upgrade.ts';
+import type { BatchUpgrade } from './upgrade-row.ts';
 
 export type BatchStatus = 'DRAFT' | 'PENDING' | 'PROCESSING' | 'COMPLETED' | 'FAILED' | 'CANCELED';
 export type Lifecycle =

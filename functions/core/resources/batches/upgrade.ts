@@ -8,7 +8,7 @@ import { AppError } from '../../errors.ts';
 import { audit } from '../../store/audit.ts';
 import type { Write } from '../../store/table.ts';
 import { ConditionFailed } from '../../store/table.ts';
-import type { ExtractorChange, StoredCollection, UpgradeRequest } from '../collections/service.ts';
+import type { StoredCollection, UpgradeRequest } from '../collections/service.ts';
 import {
   canonicalJson,
   extractorWrites,
@@ -21,13 +21,7 @@ import type { BatchOptions } from './new-batch.ts';
 import { newBatch, submission, taskOf } from './new-batch.ts';
 import type { StoredBatch } from './store.ts';
 import { batchItem, findBatch, isActive, isCommitted, jobOf, watchAttributes, watchUntil } from './store.ts';
-
-/** What a batch changes in a collection at its commit. */
-export interface BatchUpgrade extends ExtractorChange {
-  readonly collection_id: string;
-  /** The buckets of the collection; all of their objects are run. */
-  readonly bucket_ids: readonly string[];
-}
+import type { BatchUpgrade } from './upgrade-row.ts';
 
 /**
  * The collection as a batch makes documents for it.

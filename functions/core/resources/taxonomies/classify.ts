@@ -9,7 +9,7 @@ import { openCentroids } from './classify-centroids.ts';
 import type { NodeOutcome } from './classify-node.ts';
 import { openNode } from './classify-node.ts';
 import { levelsOf } from './hierarchy.ts';
-import type { Assignment, Placement } from './placement.ts';
+import type { Assignment, Placement, Search } from './placement.ts';
 import { withVectors } from './reference-vectors.ts';
 import { listReviews, reviewKey, type StoredReview } from './reviews.ts';
 import type { StoredTaxonomy, TaxonomyConfig } from './store.ts';
@@ -97,16 +97,6 @@ function withoutThresholds(config: TaxonomyConfig): TaxonomyConfig {
     ...(config.path ? { path: { ...config.path, level_thresholds: [] } } : {}),
   };
 }
-
-/** What all subjects got, in their order. */
-export interface Searched {
-  readonly assignments: readonly (readonly Assignment[])[];
-  readonly failed: number;
-  readonly warnings: readonly string[];
-}
-
-/** Classifies subjects that nobody has decided about. */
-export type Search = (subjects: readonly Subject[], deadlineMs: number) => Promise<Searched>;
 
 async function openTree(
   ctx: NsCtx,

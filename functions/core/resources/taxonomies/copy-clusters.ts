@@ -9,11 +9,10 @@ import type { CentroidNode } from './centroids.ts';
 import { centroidsMax, writeNodes } from './centroids.ts';
 import type { Wrong } from './check.ts';
 import { TargetCheck } from './check.ts';
-import type { DefinedConfig } from './define.ts';
 import type { Facts } from './definition.ts';
 import type { Group } from './overlap.ts';
 import { parentsByOverlap } from './overlap.ts';
-import type { CentroidSource, InputMapping, TaxonomyConfig } from './store.ts';
+import type { CentroidSource, DefinedConfig, InputMapping, TaxonomyConfig } from './store.ts';
 
 /** What of a run becomes nodes. */
 interface Level {

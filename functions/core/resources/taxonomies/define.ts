@@ -9,17 +9,15 @@ import { copyClusters } from './copy-clusters.ts';
 import type { Facts } from './definition.ts';
 import { graphFaults, levelsOf } from './hierarchy.ts';
 import { pathDepthMax } from './paths.ts';
-import type { EnrichmentField, PathRule, TaxonomyConfig, TaxonomyNode, VoteRule } from './store.ts';
+import type {
+  DefinedConfig,
+  EnrichmentField,
+  PathRule,
+  TaxonomyConfig,
+  TaxonomyNode,
+  VoteRule,
+} from './store.ts';
 import { bestMatch } from './store.ts';
-
-/** A configuration that makes sense. */
-export interface DefinedConfig {
-  readonly config: TaxonomyConfig;
-  readonly taxonomy_type: 'flat' | 'hierarchical';
-  /** Retrievers and collections that it needs. */
-  readonly parents: readonly Parent[];
-  readonly warnings: readonly string[];
-}
 
 type Kind = 'flat' | 'nodes' | 'path' | 'centroids';
 

@@ -1,5 +1,6 @@
 // What a classification says of one document: which reference it has at each level, why, and what it takes over.
 import type { Enrichment, Json } from '../documents/service.ts';
+import type { Subject } from './subjects.ts';
 
 /** The vote at one node or level. */
 export interface Assignment {
@@ -101,3 +102,13 @@ export function reasonOf(
     ...(options.votes ? { votes: own.votes } : {}),
   };
 }
+
+/** What all subjects got, in their order. */
+export interface Searched {
+  readonly assignments: readonly (readonly Assignment[])[];
+  readonly failed: number;
+  readonly warnings: readonly string[];
+}
+
+/** Classifies subjects that nobody has decided about. */
+export type Search = (subjects: readonly Subject[], deadlineMs: number) => Promise<Searched>;

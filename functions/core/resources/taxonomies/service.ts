@@ -22,12 +22,11 @@ import type {
   TaxonomyInput,
   UpdateTaxonomyBody,
 } from './contract.ts';
-import type { DefinedConfig } from './define.ts';
 import { defineConfig, parentsOf } from './define.ts';
 import type { Facts } from './definition.ts';
 import { saysAnything } from './definition.ts';
 import { beginRun, beginRuns, digestOf } from './runs.ts';
-import type { Application, StoredRun, StoredTaxonomy, TaxonomyConfig } from './store.ts';
+import type { Application, DefinedConfig, StoredRun, StoredTaxonomy, TaxonomyConfig } from './store.ts';
 import { findLastRuns, targetsOf, taxonomyStore, versionOf } from './store.ts';
 import type { StoredVersion } from './version-rows.ts';
 import { findVersion, keepFirst, listVersions, newVersion, versionWrite } from './version-rows.ts';

@@ -5,7 +5,7 @@ import type { NsCtx } from '../../context.ts';
 import type { Job } from '../../events.ts';
 import { idPrefixes } from '../../ids.ts';
 import { dueAttributes } from '../../store/keys.ts';
-import type { StoredResource } from '../../store/resource-store.ts';
+import type { Parent, StoredResource } from '../../store/resource-store.ts';
 import { resourceStore } from '../../store/resource-store.ts';
 import type { Attribute, Item, Write } from '../../store/table.ts';
 import type { ExecutionMode, runStatuses } from './contract.ts';
@@ -148,6 +148,15 @@ export interface Application {
   readonly collection_id: string;
   readonly execution_mode: ExecutionMode;
   readonly [name: string]: Attribute;
+}
+
+/** A configuration that makes sense. */
+export interface DefinedConfig {
+  readonly config: TaxonomyConfig;
+  readonly taxonomy_type: 'flat' | 'hierarchical';
+  /** Retrievers and collections that it needs. */
+  readonly parents: readonly Parent[];
+  readonly warnings: readonly string[];
 }
 
 export interface StoredTaxonomy extends StoredResource {
