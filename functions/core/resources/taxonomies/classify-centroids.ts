@@ -72,14 +72,18 @@ export async function openCentroids(
     const vectors: (Float32Array | undefined)[] = subjects.map(({ inputs }) => vectorIn(inputs, source.dims));
     await storedVectors(subjects, vectors);
     const texts = new Map<string, number[]>();
+    let lacks = false;
     for (const [i, subject] of subjects.entries()) {
-      const text = vectors[i] ? undefined : textOf(subject, config);
-      if (text === undefined) continue;
+      if (vectors[i]) continue;
+      const text = textOf(subject, config);
+      if (text === undefined) {
+        lacks = true;
+        continue;
+      }
       const list = texts.get(text);
       if (list) list.push(i);
       else texts.set(text, [i]);
     }
-    const bare = subjects.filter((subject, i) => !vectors[i] && textOf(subject, config) === undefined).length;
     let failed = 0;
     if (texts.size > 0) {
       const port = new IndexSearchPort(ctx, {
@@ -101,7 +105,7 @@ export async function openCentroids(
     return {
       assignments: assignments.map((list) => withDeepestFields(list, config)),
       failed,
-      warnings: bare === 0 ? warnings : [...warnings, lackOf(config)],
+      warnings: lacks ? [...warnings, lackOf(config)] : warnings,
     };
   };
 }

@@ -283,7 +283,15 @@ export async function createTaxonomy(
   ctx: NsCtx,
   body: z.output<typeof CreateTaxonomyBody>,
 ): Promise<ChangedTaxonomy> {
-  return store(ctx, await define(ctx, undefined, body.facts, body), {
+  return createBy(ctx, body.facts, body);
+}
+
+async function createBy(
+  ctx: NsCtx,
+  facts: Facts,
+  body: z.output<typeof CreateTaxonomyBody> | z.output<typeof FromClusterBody>,
+): Promise<ChangedTaxonomy> {
+  return store(ctx, await define(ctx, undefined, facts, body), {
     name: body.name,
     description: body.description ?? null,
     metadata: asMetadata(body.metadata),
@@ -305,11 +313,7 @@ export async function createFromCluster(
     ...body.facts,
     cluster_ids: { at: ['cluster_ids'], value: [first, ...body.finer] },
   };
-  return store(ctx, await define(ctx, undefined, facts, body), {
-    name: body.name,
-    description: body.description ?? null,
-    metadata: asMetadata(body.metadata),
-  });
+  return createBy(ctx, facts, body);
 }
 
 /**
